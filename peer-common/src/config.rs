@@ -1,0 +1,27 @@
+//! What the programs read once per packet.
+
+/// The only entry of the config map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Key of the port hash; random, kept in the pinned map, so that a mapping can be made again after a loss of state.
+    pub hash_key: [u64; 2],
+    /// Interface index of wt0.
+    pub wt0: u32,
+    /// MTU of wt0, bytes of layer 3.
+    pub wt0_mtu: u32,
+    /// Which policy holds; its lowest bit names the half of the policy map. Written last.
+    pub policy_generation: u32,
+    /// Entries in each half of the policy map.
+    pub policy_len: [u32; 2],
+    /// Bumped whenever a kernel route or an uplink changes: cached next hops are resolved again.
+    pub route_generation: u32,
+    /// First port of the NAT range, host byte order.
+    pub nat_port_min: u16,
+    /// Ports in the NAT range; a prime, so that every probe step visits all of them.
+    pub nat_port_count: u16,
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Config>() == 48);

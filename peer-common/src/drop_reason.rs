@@ -1,0 +1,74 @@
+//! Why a packet was dropped: the one list behind counters, events and documentation.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Reason of a drop. The index into the drop counters; its name is the label value.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl DropReason {
+            /// All of them, in index order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            /// Label value.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Not IPv4 or IPv6, or shorter than its headers say.
+    Malformed = "malformed",
+    /// An IPv4 header with options.
+    IpOptions = "ip_options",
+    /// An IPv6 extension header other than a fragment header.
+    ExtensionHeader = "extension_header",
+    /// A fragment whose flow is not known.
+    Fragment = "fragment",
+    /// A protocol that is not forwarded: only TCP, UDP and echo are.
+    Protocol = "protocol",
+    /// An ICMP type that is not forwarded.
+    IcmpType = "icmp_type",
+    /// The source belongs to no peer.
+    ForeignSource = "foreign_source",
+    /// Multicast or broadcast.
+    Multicast = "multicast",
+    /// A destination that only a host route may name: loopback, link-local, metadata.
+    DeniedDestination = "denied_destination",
+    /// No route of ours covers the destination.
+    NoRoute = "no_route",
+    /// No rule accepts it.
+    PolicyDefault = "policy_default",
+    /// A rule drops it.
+    PolicyRule = "policy_rule",
+    /// The kernel has no route, or one that is a blackhole.
+    Unreachable = "unreachable",
+    /// The kernel's route leaves by an interface that is not an uplink.
+    NotUplink = "not_uplink",
+    /// The uplink has no address of this family to masquerade with.
+    NoSourceAddress = "no_source_address",
+    /// All probes for a free port failed.
+    PortsExhausted = "ports_exhausted",
+    /// The flow table is full.
+    TableFull = "table_full",
+    /// TTL or hop limit used up.
+    TtlExceeded = "ttl_exceeded",
+    /// Larger than the MTU of the outgoing interface.
+    TooBig = "too_big",
+    /// The kernel refused to change the packet.
+    Rewrite = "rewrite",
+    /// The kernel refused a helper call or has no configuration of ours.
+    Internal = "internal",
+}

@@ -1,0 +1,151 @@
+//! Flows: what was decided for a 5-tuple, and the mapping that undoes it for replies.
+
+use crate::Addr;
+
+/// A 5-tuple as it stands in a packet. Ports are in network byte order.
+///
+/// For ICMP and ICMPv6 echo both ports hold what identifies the query: `src_port` the identifier in the mesh → LAN
+/// direction and `dst_port` zero; in the reply direction `dst_port` the identifier and `src_port` zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port, network byte order.
+    pub src_port: u16,
+    /// Destination port, network byte order.
+    pub dst_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero: map keys are compared byte by byte.
+    pub pad: [u8; 3],
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+/// What becomes of the packets of a flow.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowKind {
+    /// Mesh → uplink with source NAT.
+    Masqueraded = 1,
+    /// Mesh ↔ uplink with the source kept (`masquerade = false`).
+    Routed = 2,
+    /// Mesh → the node itself, opened by the peer.
+    ToNode = 3,
+    /// Opened by the node towards a peer: the entry lets the answer in.
+    FromNode = 4,
+    /// Opened by the LAN towards a peer on a route that keeps sources; forwarded by the kernel.
+    FromLan = 5,
+}
+
+/// TCP flags seen in one direction, enough to derive the RFC 5382 state from both.
+pub struct TcpSeen;
+
+impl TcpSeen {
+    /// A SYN.
+    pub const SYN: u8 = 1;
+    /// An ACK outside of a SYN or RST.
+    pub const ACK: u8 = 2;
+    /// A FIN.
+    pub const FIN: u8 = 4;
+    /// A RST.
+    pub const RST: u8 = 8;
+}
+
+/// Value of the forward map; the key is the 5-tuple that enters from the mesh.
+///
+/// Written by the direction mesh → LAN only, so that no two CPUs of different directions share a cache line write.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Source address after NAT: the uplink's own address. The peer's own for flows that are not masqueraded.
+    pub nat_addr: Addr,
+    /// Cached next hop, [`Addr::NONE`] when the kernel shall look it up.
+    pub next_hop: Addr,
+    /// `CLOCK_MONOTONIC` (coarse) of the last packet in this direction, nanoseconds, written at most once a second.
+    pub last_seen: u64,
+    /// `CLOCK_MONOTONIC` (coarse) of the first packet, nanoseconds.
+    pub created: u64,
+    /// Packets in this direction (segments of a super-packet counted).
+    pub packets: u64,
+    /// Bytes of layer 3 in this direction.
+    pub bytes: u64,
+    /// Generation of the policy that accepted it.
+    pub policy_generation: u32,
+    /// Generation of the routes under which `next_hop` and `uplink` were resolved.
+    pub route_generation: u32,
+    /// Interface index of the uplink, 0 for flows of the node.
+    pub uplink: u32,
+    /// Route that carries the flow, [`crate::route::NO_ROUTE`] for flows of the node.
+    pub route_id: u32,
+    /// Rule that accepted it.
+    pub policy_id: u32,
+    /// Peer it came from.
+    pub peer_id: u32,
+    /// Source port (or echo identifier) after NAT, network byte order.
+    pub nat_port: u16,
+    /// A [`FlowKind`].
+    pub kind: u8,
+    /// [`TcpSeen`] of this direction.
+    pub tcp_seen: u8,
+    /// Zero.
+    pub pad: [u8; 4],
+}
+
+const _: () = assert!(size_of::<Flow>() == 96);
+
+/// Value of the reverse map; the key is the 5-tuple of a reply as it arrives on the uplink.
+/// Inserting it with `BPF_NOEXIST` is the reservation of the port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// Destination address to restore: the peer's.
+    pub peer_addr: Addr,
+    /// As [`Flow::last_seen`], of the reply direction.
+    pub last_seen: u64,
+    /// Reply packets (segments of a super-packet counted).
+    pub packets: u64,
+    /// Reply bytes of layer 3.
+    pub bytes: u64,
+    /// As [`Flow::policy_generation`]; replies of a revoked flow stop, too.
+    pub policy_generation: u32,
+    /// As [`Flow::route_id`].
+    pub route_id: u32,
+    /// Destination port (or echo identifier) to restore, network byte order.
+    pub peer_port: u16,
+    /// A [`FlowKind`].
+    pub kind: u8,
+    /// [`TcpSeen`] of this direction.
+    pub tcp_seen: u8,
+    /// Zero.
+    pub pad: [u8; 4],
+}
+
+const _: () = assert!(size_of::<Mapping>() == 56);
+
+impl FlowKey {
+    /// The key of the reply on the uplink: source and destination exchanged, and the destination replaced by the
+    /// NAT address and port. Both are the flow's own when it is not masqueraded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reply_key(&self, nat_addr: Addr, nat_port: u16) -> Self {
+        Self {
+            src: self.dst,
+            dst: nat_addr,
+            src_port: self.dst_port,
+            dst_port: nat_port,
+            protocol: self.protocol,
+            pad: [0; 3],
+        }
+    }
+
+    /// Source and destination exchanged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        self.reply_key(self.src, self.src_port)
+    }
+}

@@ -1,0 +1,46 @@
+//! Names, sizes and version of the maps.
+
+/// Version of every layout in this crate. It is part of the pin path: another version makes new maps.
+pub const ABI: u32 = 1;
+
+/// Flows by default; the reverse map has the same size.
+pub const DEFAULT_FLOWS: u32 = 131_072;
+
+/// Names of maps, as in the object and in the pin directory.
+pub mod map {
+    /// `FlowKey` → `Flow`.
+    pub const FLOWS: &str = "FLOWS";
+    /// `FlowKey` → `Mapping`.
+    pub const MAPPINGS: &str = "MAPPINGS";
+    /// LPM of `Addr` → `Route`.
+    pub const ROUTES: &str = "ROUTES";
+    /// LPM of `Addr` → `Peer`.
+    pub const PEERS: &str = "PEERS";
+    /// `u32` interface index → `Uplink`.
+    pub const UPLINKS: &str = "UPLINKS";
+    /// `Addr` → `LocalAddr`.
+    pub const LOCALS: &str = "LOCALS";
+    /// Array of `PolicyRule`, two halves.
+    pub const POLICY: &str = "POLICY";
+    /// Array of one `Config`.
+    pub const CONFIG: &str = "CONFIG";
+    /// Per-CPU array of `u64` by `Counter`, counted in packets.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU array of `PacketCount` by `DropReason`.
+    pub const DROPS: &str = "DROPS";
+    /// Per-CPU array of `PacketCount` by `route_id * 2 + Direction`.
+    pub const ROUTE_COUNTERS: &str = "ROUTE_COUNTERS";
+    /// All that are pinned.
+    pub const PINNED: &[&str] =
+        &[FLOWS, MAPPINGS, ROUTES, PEERS, UPLINKS, LOCALS, POLICY, CONFIG, COUNTERS, DROPS, ROUTE_COUNTERS];
+}
+
+/// Names of programs, as in the object.
+pub mod program {
+    /// wt0 ingress: mesh → anywhere.
+    pub const WT0_INGRESS: &str = "peer_wt0_in";
+    /// wt0 egress: the node, or the LAN, towards the mesh.
+    pub const WT0_EGRESS: &str = "peer_wt0_out";
+    /// Uplink ingress: replies.
+    pub const UPLINK_INGRESS: &str = "peer_uplink_in";
+}

@@ -1,0 +1,26 @@
+//! Layouts shared by the eBPF programs and the daemon.
+//!
+//! Everything here is `no_std`, `repr(C)`, without implicit padding, and has its size asserted: the two sides are
+//! compiled by different compilers and meet only in map memory. A change of any layout is a change of [`layout::ABI`].
+#![no_std]
+#![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
+
+pub mod addr;
+pub mod config;
+pub mod counters;
+pub mod drop_reason;
+pub mod flow;
+pub mod hash;
+pub mod layout;
+pub mod policy;
+pub mod route;
+#[cfg(feature = "user")]
+mod sys;
+
+pub use addr::Addr;
+pub use config::Config;
+pub use counters::{Counter, Direction, PacketCount};
+pub use drop_reason::DropReason;
+pub use flow::{Flow, FlowKey, FlowKind, Mapping, TcpSeen};
+pub use policy::{PolicyRule, RuleAction, RuleScope};
+pub use route::{LocalAddr, LocalKind, Peer, Route, Uplink};

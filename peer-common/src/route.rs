@@ -1,0 +1,81 @@
+//! Routes, uplinks, peers and own addresses.
+
+use crate::Addr;
+
+/// `route_id` of flows that no route carries.
+pub const NO_ROUTE: u32 = u32::MAX;
+
+/// Routes, and route counters, at most.
+pub const MAX_ROUTES: u32 = 4096;
+/// Uplinks at most.
+pub const MAX_UPLINKS: u32 = 64;
+/// Own addresses at most.
+pub const MAX_LOCALS: u32 = 1024;
+/// Peer prefixes at most.
+pub const MAX_PEER_PREFIXES: u32 = 65_536;
+
+/// Value of the route LPM trie (128-bit keys, IPv4 mapped).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Index into the route counters, below [`MAX_ROUTES`].
+    pub id: u32,
+    /// [`Route::MASQUERADE`].
+    pub flags: u32,
+    /// Interface index of the only uplink this route may use; 0: whichever the FIB names.
+    pub uplink: u32,
+    /// What to use where the kernel refuses FIB lookups (forwarding off on wt0): the interface index the daemon
+    /// resolved for the destination; 0: none.
+    pub fallback_uplink: u32,
+    /// Prefix length over 128 bits: a host route may name destinations that are denied otherwise.
+    pub prefix_len: u32,
+}
+
+const _: () = assert!(size_of::<Route>() == 20);
+
+impl Route {
+    /// Sources are replaced by the uplink's own address.
+    pub const MASQUERADE: u32 = 1;
+}
+
+/// Value of the uplink map, by interface index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uplink {
+    /// Own IPv4 address, the source after NAT; [`Addr::NONE`]: none.
+    pub addr4: Addr,
+    /// Own IPv6 address, global or unique local; [`Addr::NONE`]: none.
+    pub addr6: Addr,
+    /// MTU, bytes of layer 3.
+    pub mtu: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<Uplink>() == 40);
+
+/// Value of the peer LPM trie: whose overlay source a prefix is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Small number of the peer, stable while the daemon runs.
+    pub id: u32,
+}
+
+/// Which kind of own address.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LocalKind {
+    /// An address of wt0.
+    Overlay = 1,
+    /// Any other address of the node.
+    Node = 2,
+}
+
+/// Value of the own-address map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalAddr {
+    /// A [`LocalKind`].
+    pub kind: u32,
+}

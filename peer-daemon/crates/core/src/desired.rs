@@ -1,0 +1,133 @@
+//! What a control plane wants of this node: one value, whoever says it.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// The whole desired state.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Our own interface.
+    pub interface: Interface,
+    /// Peers of the mesh.
+    pub peers: Vec<Peer>,
+    /// Routes this node serves.
+    pub routes: Vec<Route>,
+    /// Rules; what none accepts is dropped.
+    pub rules: Vec<Rule>,
+}
+
+/// Our own interface.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Device name.
+    pub name: String,
+    /// Identity.
+    pub private_key: PrivateKey,
+    /// UDP port; 0 lets the kernel choose.
+    pub listen_port: u16,
+    /// Own overlay addresses with the prefix of the overlay network.
+    pub addresses: Vec<IpNet>,
+    /// MTU of wt0, bytes of layer 3.
+    pub mtu: u16,
+}
+
+/// A peer of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Identity.
+    pub public_key: PublicKey,
+    /// Optional symmetric key mixed into the handshake.
+    pub preshared_key: Option<PresharedKey>,
+    /// Where it is believed to be.
+    pub endpoint: Option<SocketAddr>,
+    /// Inner addresses that are its own, in both directions. Each prefix belongs to one peer exactly.
+    pub allowed_ips: Vec<IpNet>,
+    /// Seconds between keepalives.
+    pub persistent_keepalive: Option<NonZeroU16>,
+}
+
+/// A destination this node forwards to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination prefix.
+    pub destination: IpNet,
+    /// Whether sources are replaced by the uplink's address.
+    pub masquerade: bool,
+    /// Which uplink.
+    pub uplink: UplinkChoice,
+}
+
+/// Which uplink a route uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum UplinkChoice {
+    /// Whichever the kernel's FIB names.
+    #[default]
+    Auto,
+    /// This device only.
+    Named(String),
+}
+
+/// A rule. Empty `sources` permit nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Id in flow logs and metrics.
+    pub id: u32,
+    /// Source prefixes.
+    pub sources: Vec<IpNet>,
+    /// Destination prefixes.
+    pub destinations: Vec<IpNet>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Destination ports; empty: any. Only with TCP and UDP.
+    pub ports: Vec<PortRange>,
+    /// What to do.
+    pub action: Action,
+    /// Which traffic it speaks of.
+    pub scope: Scope,
+}
+
+/// Protocol of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Every protocol.
+    Any,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and ICMPv6.
+    Icmp,
+}
+
+/// Inclusive range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    /// First.
+    pub min: u16,
+    /// Last; not below `min`.
+    pub max: u16,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Permits, unless another rule drops.
+    Accept,
+    /// Forbids.
+    Drop,
+}
+
+/// Which traffic a rule speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Traffic to the node itself.
+    Node,
+    /// Traffic through the node.
+    Route,
+    /// Both.
+    Both,
+}

@@ -1,0 +1,16 @@
+//! Sans-IO core of *peer*: no socket, clock, file or thread in here; time is an argument.
+//!
+//! - [`desired`]: what a control plane wants: interface, peers, routes, rules;
+//! - [`policy`]: the reference evaluator, oracle of every dataplane;
+//! - [`batch`]: packets and datagrams as the rest passes them on;
+//! - [`path`]: how a peer is reached;
+//! - [`key`]: keys that do not leak;
+//! - [`readiness`]: latches behind `/readyz`.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod desired;
+pub mod key;
+pub mod path;
+pub mod policy;
+pub mod readiness;

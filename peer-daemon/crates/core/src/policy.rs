@@ -1,0 +1,1 @@
+//! Reference evaluator of rules: naive on purpose, the oracle of every dataplane.

@@ -1,0 +1,1 @@
+//! Readiness: latches that many parts hold and that can fall back.

@@ -1,0 +1,2 @@
+//! WireGuard engine.
+#![forbid(unsafe_code)]

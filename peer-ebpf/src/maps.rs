@@ -1,0 +1,33 @@
+//! All maps. Layouts are those of `peer-common`; every one is pinned by name.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use peer_common::layout::DEFAULT_FLOWS;
+use peer_common::policy::MAX_POLICY_RULES;
+use peer_common::route::{MAX_LOCALS, MAX_PEER_PREFIXES, MAX_ROUTES, MAX_UPLINKS};
+use peer_common::{
+    Addr, Config, Counter, DropReason, Flow, FlowKey, LocalAddr, Mapping, PacketCount, Peer, PolicyRule, Route, Uplink,
+};
+
+#[map]
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(DEFAULT_FLOWS, 0);
+#[map]
+pub static MAPPINGS: HashMap<FlowKey, Mapping> = HashMap::pinned(DEFAULT_FLOWS, 0);
+#[map]
+pub static ROUTES: LpmTrie<Addr, Route> = LpmTrie::pinned(MAX_ROUTES, 0);
+#[map]
+pub static PEERS: LpmTrie<Addr, Peer> = LpmTrie::pinned(MAX_PEER_PREFIXES, 0);
+#[map]
+pub static UPLINKS: HashMap<u32, Uplink> = HashMap::pinned(MAX_UPLINKS, 0);
+#[map]
+pub static LOCALS: HashMap<Addr, LocalAddr> = HashMap::pinned(MAX_LOCALS, 0);
+#[map]
+pub static POLICY: Array<PolicyRule> = Array::pinned(2 * MAX_POLICY_RULES, 0);
+#[map]
+pub static CONFIG: Array<Config> = Array::pinned(1, 0);
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::COUNT, 0);
+#[map]
+pub static DROPS: PerCpuArray<PacketCount> = PerCpuArray::pinned(DropReason::COUNT, 0);
+#[map]
+pub static ROUTE_COUNTERS: PerCpuArray<PacketCount> = PerCpuArray::pinned(2 * MAX_ROUTES, 0);
