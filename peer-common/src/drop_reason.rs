@@ -57,6 +57,8 @@ drop_reasons! {
     Unreachable = "unreachable",
     /// The kernel's route leaves by an interface that is not an uplink.
     NotUplink = "not_uplink",
+    /// The uplink or its address changed under a masqueraded flow: forgotten, the next packet opens it anew.
+    SourceChanged = "source_changed",
     /// The uplink has no address of this family to masquerade with.
     NoSourceAddress = "no_source_address",
     /// All probes for a free port failed.

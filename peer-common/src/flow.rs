@@ -91,8 +91,8 @@ pub struct Flow {
     pub kind: u8,
     /// [`TcpSeen`] of this direction.
     pub tcp_seen: u8,
-    /// Zero.
-    pub pad: [u8; 4],
+    /// MTU towards `next_hop`, bytes of layer 3; resolved together with it.
+    pub mtu: u32,
 }
 
 const _: () = assert!(size_of::<Flow>() == 96);

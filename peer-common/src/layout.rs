@@ -35,6 +35,10 @@ pub mod map {
         &[FLOWS, MAPPINGS, ROUTES, PEERS, UPLINKS, LOCALS, POLICY, CONFIG, COUNTERS, DROPS, ROUTE_COUNTERS];
 }
 
+/// Mark that tells wt0 egress of a packet redirected by uplink ingress: judged already. It lives between those two
+/// programs only; wt0 egress clears it.
+pub const REDIRECTED_MARK: u32 = 0x7065_6572;
+
 /// Names of programs, as in the object.
 pub mod program {
     /// wt0 ingress: mesh → anywhere.

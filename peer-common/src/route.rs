@@ -27,7 +27,8 @@ pub struct Route {
     /// What to use where the kernel refuses FIB lookups (forwarding off on wt0): the interface index the daemon
     /// resolved for the destination; 0: none.
     pub fallback_uplink: u32,
-    /// Prefix length over 128 bits: a host route may name destinations that are denied otherwise.
+    /// Prefix length over 128 bits: a host route may name destinations that are denied otherwise, and `::/0` must not
+    /// carry IPv4, which lies in it as mapped addresses.
     pub prefix_len: u32,
 }
 
@@ -60,7 +61,11 @@ const _: () = assert!(size_of::<Uplink>() == 40);
 pub struct Peer {
     /// Small number of the peer, stable while the daemon runs.
     pub id: u32,
+    /// Prefix length over 128 bits: `::/0` must not own IPv4 sources, which lie in it as mapped addresses.
+    pub prefix_len: u32,
 }
+
+const _: () = assert!(size_of::<Peer>() == 8);
 
 /// Which kind of own address.
 #[repr(u32)]

@@ -2,26 +2,51 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_log_ebpf::warn;
+use peer_common::DropReason;
 
+mod fib;
+mod flow;
+mod judge;
 mod maps;
+mod mesh;
+mod nat;
+mod own;
+mod parse;
+mod policy;
+mod redirect;
+mod rewrite;
+mod stats;
+mod uplink;
 
 /// wt0 ingress: mesh → anywhere.
 #[classifier]
-pub fn peer_wt0_in(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+pub fn peer_wt0_in(ctx: TcContext) -> i32 {
+    mesh::ingress::<0>(&ctx)
 }
 
 /// wt0 egress: the node, or the LAN, towards the mesh.
 #[classifier]
-pub fn peer_wt0_out(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+pub fn peer_wt0_out(ctx: TcContext) -> i32 {
+    own::egress::<0>(&ctx)
 }
 
 /// Uplink ingress: replies.
 #[classifier]
-pub fn peer_uplink_in(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+pub fn peer_uplink_in(ctx: TcContext) -> i32 {
+    uplink::ingress::<{ parse::ETH_LEN }>(&ctx)
+}
+
+/// Exhaustion is what an operator must act on: it is told to the daemon's log, at most once a second and CPU.
+#[inline(always)]
+fn log_exhaustion(ctx: &TcContext, reason: DropReason) {
+    // Literals only: the verifier cannot bound a string chosen at run time.
+    match reason {
+        DropReason::PortsExhausted if stats::may_log() => warn!(ctx, "new flow refused: no free port"),
+        DropReason::TableFull if stats::may_log() => warn!(ctx, "new flow refused: flow table full"),
+        _ => {}
+    }
 }
 
 #[cfg(not(test))]

@@ -1,5 +1,7 @@
 //! All maps. Layouts are those of `peer-common`; every one is pinned by name.
 
+use crate::fib::Hop;
+use crate::parse::Packet;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray};
 use peer_common::layout::DEFAULT_FLOWS;
@@ -8,6 +10,24 @@ use peer_common::route::{MAX_LOCALS, MAX_PEER_PREFIXES, MAX_ROUTES, MAX_UPLINKS}
 use peer_common::{
     Addr, Config, Counter, DropReason, Flow, FlowKey, LocalAddr, Mapping, PacketCount, Peer, PolicyRule, Route, Uplink,
 };
+
+/// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
+/// unknown to it, so that the many outcomes of parsing become one state instead of being followed one by one.
+/// Programs of this type do not interrupt one another on a CPU.
+#[repr(C)]
+pub struct Scratch {
+    pub packet: Packet,
+    pub hop: Hop,
+    pub flow: Flow,
+    pub mapping: Mapping,
+    pub reply: FlowKey,
+}
+
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: this CPU's own, and only entry points ask for it, once.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
 
 #[map]
 pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(DEFAULT_FLOWS, 0);
@@ -31,3 +51,9 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::COUNT, 0);
 pub static DROPS: PerCpuArray<PacketCount> = PerCpuArray::pinned(DropReason::COUNT, 0);
 #[map]
 pub static ROUTE_COUNTERS: PerCpuArray<PacketCount> = PerCpuArray::pinned(2 * MAX_ROUTES, 0);
+/// This CPU's working memory, see [`Scratch`].
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// When this CPU last logged, nanoseconds: private to one load, hence not pinned.
+#[map]
+pub static LAST_LOG: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

@@ -1,0 +1,123 @@
+//! What a packet leaves behind in its flow.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
+use aya_ebpf::programs::TcContext;
+use peer_common::route::NO_ROUTE;
+use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping, TcpSeen};
+
+use crate::maps::{FLOWS, Scratch};
+use crate::parse::{IPPROTO_TCP, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use crate::stats;
+
+/// Entries are written at most once a second: timeouts are minutes.
+const RESOLUTION: u64 = 1_000_000_000;
+
+/// Sets the scratch flow to a new one of the packet's key: not yet routed, not yet translated.
+#[inline(always)]
+pub fn begin(work: &mut Scratch, config: &Config, kind: u8, now: u64) {
+    work.flow = Flow {
+        nat_addr: work.packet.key.src,
+        next_hop: Addr::NONE,
+        last_seen: now,
+        created: now,
+        packets: 0,
+        bytes: 0,
+        policy_generation: config.policy_generation,
+        route_generation: config.route_generation,
+        uplink: 0,
+        route_id: NO_ROUTE,
+        policy_id: 0,
+        peer_id: 0,
+        nat_port: work.packet.key.src_port,
+        kind,
+        tcp_seen: 0,
+        mtu: 0,
+    };
+}
+
+/// Opens a flow that has no mapping. Returns 0, or a drop reason plus 1.
+#[inline(always)]
+pub fn insert_local(key: &FlowKey, flow: &Flow) -> u32 {
+    match FLOWS.insert(key, flow, BPF_NOEXIST as u64) {
+        Ok(()) => {
+            stats::count(Counter::FlowsOpened, 1);
+            0
+        }
+        Err(-17) => 0,
+        Err(_) => DropReason::TableFull as u32 + 1,
+    }
+}
+
+/// A packet from the mesh.
+#[inline(always)]
+pub fn touch_out(flow: &mut Flow, packet: &Packet, segments: u64, now: u64) {
+    // Plain additions: a direction of a flow stays on one CPU, steered by its hash or by its shard.
+    flow.packets += segments;
+    flow.bytes += packet.len as u64;
+    if now.wrapping_sub(flow.last_seen) > RESOLUTION {
+        flow.last_seen = now;
+    }
+    let seen = seen(packet);
+    if seen & !flow.tcp_seen != 0 {
+        flow.tcp_seen |= seen;
+    }
+}
+
+/// A packet of the node itself towards the mesh: it keeps the flow, whoever opened it.
+#[inline(always)]
+pub fn touch_from_node(flow: &mut Flow, now: u64) {
+    if now.wrapping_sub(flow.last_seen) > RESOLUTION {
+        flow.last_seen = now;
+    }
+}
+
+/// A reply from an uplink.
+#[inline(always)]
+pub fn touch_in(mapping: &mut Mapping, packet: &Packet, segments: u64, now: u64) {
+    mapping.packets += segments;
+    mapping.bytes += packet.len as u64;
+    if now.wrapping_sub(mapping.last_seen) > RESOLUTION {
+        mapping.last_seen = now;
+    }
+    let seen = seen(packet);
+    if seen & !mapping.tcp_seen != 0 {
+        mapping.tcp_seen |= seen;
+    }
+}
+
+/// Payload bytes per segment of a super-packet, else 0.
+#[inline(always)]
+pub fn gso_size(ctx: &TcContext) -> u32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context is the kernel's.
+    unsafe { (*skb).gso_size }
+}
+
+/// Whether the packet, or each segment of a super-packet, fits.
+#[inline(always)]
+pub fn fits(packet: &Packet, gso_size: u32, mtu: u32) -> bool {
+    let len = if gso_size == 0 { packet.len } else { packet.headers.wrapping_add(gso_size) };
+    len <= mtu
+}
+
+#[inline(always)]
+fn seen(packet: &Packet) -> u8 {
+    if packet.key.protocol != IPPROTO_TCP {
+        return 0;
+    }
+    let flags = packet.tcp_flags;
+    let mut seen = 0;
+    if flags & TCP_SYN != 0 {
+        seen |= TcpSeen::SYN;
+    }
+    if flags & TCP_FIN != 0 {
+        seen |= TcpSeen::FIN;
+    }
+    if flags & TCP_RST != 0 {
+        seen |= TcpSeen::RST;
+    } else if flags & TCP_ACK != 0 {
+        seen |= TcpSeen::ACK;
+    }
+    seen
+}

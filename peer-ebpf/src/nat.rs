@@ -1,0 +1,149 @@
+//! Mappings: allocation without locks. The reverse entry goes in first and only if it is new: that is the reservation.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use peer_common::hash::siphash13;
+use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping};
+
+use crate::maps::{FLOWS, MAPPINGS, Scratch};
+use crate::parse::{IPPROTO_TCP, IPPROTO_UDP};
+use crate::stats;
+
+/// Ports tried before giving up. Ports are overloaded per remote endpoint, so that a collision needs many flows to
+/// one and the same endpoint.
+const PROBES: u32 = 32;
+
+const EEXIST: i32 = -17;
+
+/// Opens `work.flow` for the packet's key with the mapping that undoes it; `nat_addr` is set by the caller. Another CPU
+/// may have opened the same flow: then its entry stands. Returns 0, or a drop reason plus 1.
+#[inline(never)]
+pub fn open_masqueraded(config: &Config, work: &mut Scratch) -> u32 {
+    let Scratch { packet, flow, mapping, reply, .. } = work;
+    let key = &packet.key;
+    set_mapping(mapping, key, flow);
+    let range = config.nat_port_count as u32;
+    if range < 2 {
+        return DropReason::PortsExhausted as u32 + 1;
+    }
+    let hash = hash(config, key);
+    let min = config.nat_port_min as u32;
+    let wanted = u16::from_be(key.src_port) as u32;
+    // An identifier of ICMP is always fresh: Cilium tracks the whole range of them.
+    let has_ports = key.protocol == IPPROTO_TCP || key.protocol == IPPROTO_UDP;
+    let mut offset =
+        if has_ports && wanted >= min && wanted < min + range { wanted - min } else { (hash as u32) % range };
+    // The range is a prime: every step visits all of it.
+    let step = 1 + ((hash >> 32) as u32) % (range - 1);
+    let mut probe = 0;
+    while probe < PROBES {
+        let port = ((min + offset) as u16).to_be();
+        *reply = key.reply_key(flow.nat_addr, port);
+        match MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64) {
+            Ok(()) => {
+                flow.nat_port = port;
+                return insert_flow(key, flow, reply);
+            }
+            Err(EEXIST) => {}
+            Err(_) => return DropReason::TableFull as u32 + 1,
+        }
+        if let Some(owner) = MAPPINGS.get_ptr_mut(&*reply) {
+            // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
+            let owner = unsafe { &mut *owner };
+            if owner.peer_addr == key.src && owner.peer_port == key.src_port {
+                // Our own: made by another CPU just now, or left over from a flow whose forward entry was lost.
+                owner.policy_generation = flow.policy_generation;
+                flow.nat_port = port;
+                return insert_flow(key, flow, reply);
+            }
+        }
+        stats::count(Counter::PortProbes, 1);
+        offset = (offset + step) % range;
+        probe += 1;
+    }
+    DropReason::PortsExhausted as u32 + 1
+}
+
+/// Opens `flow` without translation: the mapping has the flow's own addresses.
+#[inline(never)]
+pub fn open_routed(work: &mut Scratch) -> u32 {
+    let Scratch { packet, flow, mapping, reply, .. } = work;
+    let key = &packet.key;
+    flow.nat_addr = key.src;
+    flow.nat_port = key.src_port;
+    *reply = key.reversed();
+    set_mapping(mapping, key, flow);
+    match MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64) {
+        Ok(()) | Err(EEXIST) => insert_flow(key, flow, reply),
+        Err(_) => DropReason::TableFull as u32 + 1,
+    }
+}
+
+/// Forgets a flow and its mapping: its uplink has changed, and with it its source.
+#[inline(always)]
+pub fn forget(key: &FlowKey, flow: &Flow) {
+    let reply = key.reply_key(flow.nat_addr, flow.nat_port);
+    let _ = FLOWS.remove(key);
+    let _ = MAPPINGS.remove(&reply);
+}
+
+#[inline(always)]
+fn insert_flow(key: &FlowKey, flow: &mut Flow, reply: &FlowKey) -> u32 {
+    match FLOWS.insert(key, &*flow, BPF_NOEXIST as u64) {
+        Ok(()) => {
+            stats::count(Counter::FlowsOpened, 1);
+            0
+        }
+        Err(EEXIST) => {
+            // Another CPU was first; when it took another port, ours is not needed.
+            if let Some(winner) = FLOWS.get_ptr_mut(key) {
+                // SAFETY: as above.
+                let port = unsafe { (*winner).nat_port };
+                if port != flow.nat_port {
+                    let _ = MAPPINGS.remove(reply);
+                    flow.nat_port = port;
+                }
+            }
+            0
+        }
+        Err(_) => {
+            let _ = MAPPINGS.remove(reply);
+            DropReason::TableFull as u32 + 1
+        }
+    }
+}
+
+#[inline(always)]
+fn set_mapping(mapping: &mut Mapping, key: &FlowKey, flow: &Flow) {
+    *mapping = Mapping {
+        peer_addr: key.src,
+        last_seen: flow.last_seen,
+        packets: 0,
+        bytes: 0,
+        policy_generation: flow.policy_generation,
+        route_id: flow.route_id,
+        peer_port: key.src_port,
+        kind: flow.kind,
+        tcp_seen: 0,
+        pad: [0; 4],
+    };
+}
+
+/// Deterministic for the tuple, so that a lost mapping is made again as it was (most of the time).
+#[inline(always)]
+fn hash(config: &Config, key: &FlowKey) -> u64 {
+    siphash13(
+        config.hash_key,
+        [
+            pair(&key.src, 0),
+            pair(&key.src, 2),
+            pair(&key.dst, 0),
+            pair(&key.dst, 2),
+            (key.src_port as u64) << 32 | (key.dst_port as u64) << 16 | key.protocol as u64,
+        ],
+    )
+}
+
+#[inline(always)]
+fn pair(addr: &Addr, at: usize) -> u64 {
+    (addr.words[at] as u64) << 32 | addr.words[at + 1] as u64
+}

@@ -1,0 +1,73 @@
+//! wt0 egress: what the node itself sends into the mesh, and what the LAN does on routes that keep sources. The flow
+//! that it leaves behind lets the answer in through default deny.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::programs::TcContext;
+use peer_common::layout::REDIRECTED_MARK;
+use peer_common::{Counter, DropReason, FlowKind, Route};
+
+use crate::flow;
+use crate::judge;
+use crate::maps::{CONFIG, FLOWS, LOCALS, scratch};
+use crate::nat;
+use crate::parse::parse;
+use crate::stats;
+
+#[inline(always)]
+pub fn egress<const L2: usize>(ctx: &TcContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context is the kernel's.
+    unsafe {
+        if (*skb).mark == REDIRECTED_MARK {
+            // Judged and translated by uplink ingress.
+            (*skb).mark = 0;
+            return TC_ACT_UNSPEC;
+        }
+    }
+    match send::<L2>(ctx) {
+        Ok(()) => TC_ACT_UNSPEC,
+        Err(reason) => {
+            stats::count_drop(reason, ctx.len());
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
+    let config = CONFIG.get(0).ok_or(DropReason::Internal)?;
+    let work = scratch().ok_or(DropReason::Internal)?;
+    parse::<L2>(ctx, &mut work.packet)?;
+    // SAFETY: values are replaced whole by the daemon.
+    let own = unsafe { LOCALS.get(work.packet.key.src) }.is_some();
+    stats::count(Counter::FromNode, stats::segments(&work.packet, flow::gso_size(ctx)));
+    if work.packet.unjudged.is_some() {
+        // Fragments and errors of the node's own; what the LAN sends must name a flow.
+        return if own { Ok(()) } else { Err(DropReason::NoRoute) };
+    }
+    let route = if own { None } else { Some(judge::route_to(&work.packet.key.src).ok_or(DropReason::NoRoute)?) };
+    // Flows stand under the tuple that enters from the mesh.
+    work.packet.key = work.packet.key.reversed();
+    // SAFETY: takes nothing, reads a clock.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    if let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) {
+        // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
+        flow::touch_from_node(unsafe { &mut *flow }, now);
+        return Ok(());
+    }
+    if route.is_some_and(|route| route.flags & Route::MASQUERADE != 0) {
+        return Err(DropReason::NoRoute);
+    }
+    let kind = if route.is_none() { FlowKind::FromNode } else { FlowKind::FromLan };
+    flow::begin(work, config, kind as u8, now);
+    let failed = match route {
+        None => flow::insert_local(&work.packet.key, &work.flow),
+        Some(route) => {
+            work.flow.route_id = route.id;
+            nat::open_routed(work)
+        }
+    };
+    if failed == 0 { Ok(()) } else { Err(DropReason::TableFull) }
+}

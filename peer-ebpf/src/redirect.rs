@@ -1,0 +1,60 @@
+//! Out of a device.
+
+use core::ptr;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, bpf_redir_neigh};
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head};
+use aya_ebpf::programs::TcContext;
+use peer_common::layout::REDIRECTED_MARK;
+use peer_common::{Addr, DropReason};
+
+use crate::fib::{AF_INET, AF_INET6};
+use crate::parse::ETH_LEN;
+
+/// Out of an uplink; the kernel resolves the neighbour of `next_hop`, so that a moving address is followed.
+#[inline(always)]
+pub fn to_uplink<const L2: usize>(ctx: &TcContext, uplink: u32, next_hop: &Addr) -> Result<i32, DropReason> {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context is the kernel's. Mark 0 means nothing to anybody, and TUN's queue number would be taken for
+    // an endpoint by Cilium's bandwidth manager.
+    // Volatile, or LLVM makes one store of two context fields, which the verifier refuses.
+    unsafe {
+        ptr::write_volatile(&raw mut (*skb).mark, 0);
+        ptr::write_volatile(&raw mut (*skb).queue_mapping, 0);
+    }
+    if L2 == 0 {
+        // Without a link header the kernel frees the packet silently.
+        // SAFETY: as above.
+        if unsafe { bpf_skb_change_head(skb, ETH_LEN as u32, 0) } != 0 {
+            return Err(DropReason::Rewrite);
+        }
+    }
+    if next_hop.is_none() {
+        // SAFETY: no parameters are allowed: the kernel looks the next hop up.
+        return Ok(unsafe { bpf_redirect_neigh(uplink, ptr::null_mut(), 0, 0) } as i32);
+    }
+    // SAFETY: integers and a union of integers.
+    let mut params: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    if next_hop.is_v4() {
+        params.nh_family = AF_INET as u32;
+        params.__bindgen_anon_1.ipv4_nh = next_hop.words[3];
+    } else {
+        params.nh_family = AF_INET6 as u32;
+        params.__bindgen_anon_1.ipv6_nh = next_hop.words;
+    }
+    let len = size_of::<bpf_redir_neigh>() as i32;
+    // SAFETY: the parameters are a whole, initialised structure of the length given.
+    Ok(unsafe { bpf_redirect_neigh(uplink, ptr::from_mut(&mut params), len, 0) } as i32)
+}
+
+/// Out of wt0; the kernel strips the link header.
+#[inline(always)]
+pub fn to_mesh(ctx: &TcContext, wt0: u32) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context is the kernel's.
+    unsafe {
+        (*skb).mark = REDIRECTED_MARK;
+        bpf_redirect(wt0, 0) as i32
+    }
+}

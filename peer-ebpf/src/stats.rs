@@ -1,0 +1,70 @@
+//! Counters, all per CPU: no atomics, no shared cache lines.
+
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use peer_common::route::{MAX_ROUTES, NO_ROUTE};
+use peer_common::{Counter, Direction, DropReason, PacketCount};
+
+use crate::maps::{COUNTERS, DROPS, LAST_LOG, ROUTE_COUNTERS};
+use crate::parse::Packet;
+
+/// How many packets a super-packet stands for. TUN leaves the kernel's own count at zero.
+#[inline(always)]
+pub fn segments(packet: &Packet, gso_size: u32) -> u64 {
+    if gso_size == 0 {
+        return 1;
+    }
+    let payload = packet.len.wrapping_sub(packet.headers);
+    if payload > u16::MAX as u32 {
+        return 1;
+    }
+    payload.div_ceil(gso_size).max(1) as u64
+}
+
+#[inline(always)]
+pub fn count(counter: Counter, packets: u64) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: this CPU's own slot; programs of this type do not interrupt one another on a CPU.
+        unsafe { *slot += packets };
+    }
+}
+
+#[inline(always)]
+pub fn count_drop(reason: DropReason, bytes: u32) {
+    if let Some(slot) = DROPS.get_ptr_mut(reason as u32) {
+        add(slot, 1, bytes as u64);
+    }
+}
+
+#[inline(always)]
+pub fn count_route(route_id: u32, direction: Direction, packets: u64, bytes: u64) {
+    if route_id == NO_ROUTE || route_id >= MAX_ROUTES {
+        return;
+    }
+    if let Some(slot) = ROUTE_COUNTERS.get_ptr_mut(route_id * 2 + direction as u32) {
+        add(slot, packets, bytes);
+    }
+}
+
+/// Whether this CPU has said nothing for a second.
+#[inline(always)]
+pub fn may_log() -> bool {
+    let Some(last) = LAST_LOG.get_ptr_mut(0) else { return false };
+    // SAFETY: takes nothing, reads a clock; the slot is this CPU's own.
+    unsafe {
+        let now = bpf_ktime_get_coarse_ns();
+        if now.wrapping_sub(*last) < 1_000_000_000 {
+            return false;
+        }
+        *last = now;
+    }
+    true
+}
+
+#[inline(always)]
+fn add(slot: *mut PacketCount, packets: u64, bytes: u64) {
+    // SAFETY: as in `count`.
+    unsafe {
+        (*slot).packets += packets;
+        (*slot).bytes += bytes;
+    }
+}
