@@ -17,10 +17,8 @@ pub struct FlowKey {
     pub src_port: u16,
     /// Destination port, network byte order.
     pub dst_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Zero: map keys are compared byte by byte.
-    pub pad: [u8; 3],
+    /// IP protocol number, widened: map keys are compared byte by byte and must have no padding.
+    pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40);
@@ -121,7 +119,7 @@ pub struct Mapping {
     /// [`TcpSeen`] of this direction.
     pub tcp_seen: u8,
     /// Zero.
-    pub pad: [u8; 4],
+    pub pad: u32,
 }
 
 const _: () = assert!(size_of::<Mapping>() == 56);
@@ -138,7 +136,6 @@ impl FlowKey {
             src_port: self.dst_port,
             dst_port: nat_port,
             protocol: self.protocol,
-            pad: [0; 3],
         }
     }
 

@@ -43,7 +43,12 @@ pub fn resolve(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, h
     }
     // SAFETY: the map's values are only ever replaced whole by the daemon.
     let Some(uplink) = (unsafe { UPLINKS.get(hop.uplink) }) else { return DropReason::NotUplink as u32 + 1 };
-    hop.source = if key.dst.is_v4() { uplink.addr4 } else { uplink.addr6 };
+    // Both are read and one is kept: choosing the address to read from would be pointer arithmetic by a variable,
+    // which the verifier refuses without CAP_PERFMON.
+    let keep_v4 = u32::from(key.dst.is_v4()).wrapping_neg();
+    for (word, (v4, v6)) in hop.source.words.iter_mut().zip(uplink.addr4.words.iter().zip(uplink.addr6.words)) {
+        *word = (v4 & keep_v4) | (v6 & !keep_v4);
+    }
     if hop.mtu == 0 {
         hop.mtu = uplink.mtu;
     }
@@ -57,7 +62,7 @@ fn lookup(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, hop: &
     let mut params: Params = unsafe { core::mem::zeroed() };
     let is_v4 = key.dst.is_v4();
     params.family = if is_v4 { AF_INET } else { AF_INET6 };
-    params.l4_protocol = key.protocol;
+    params.l4_protocol = key.protocol as u8;
     params.sport = key.src_port;
     params.dport = key.dst_port;
     params.ifindex = config.wt0;

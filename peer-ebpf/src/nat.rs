@@ -124,7 +124,7 @@ fn set_mapping(mapping: &mut Mapping, key: &FlowKey, flow: &Flow) {
         peer_port: key.src_port,
         kind: flow.kind,
         tcp_seen: 0,
-        pad: [0; 4],
+        pad: 0,
     };
 }
 

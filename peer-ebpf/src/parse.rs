@@ -9,10 +9,10 @@ use peer_common::{Addr, DropReason, FlowKey};
 
 pub const ETH_LEN: usize = 14;
 
-pub const IPPROTO_ICMP: u8 = 1;
-pub const IPPROTO_TCP: u8 = 6;
-pub const IPPROTO_UDP: u8 = 17;
-pub const IPPROTO_ICMPV6: u8 = 58;
+pub const IPPROTO_ICMP: u32 = 1;
+pub const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_UDP: u32 = 17;
+pub const IPPROTO_ICMPV6: u32 = 58;
 
 const V4_LEN: usize = 20;
 const V6_LEN: usize = 40;
@@ -85,7 +85,6 @@ fn headers<const L2: usize>(skb: *mut __sk_buff, packet: &mut Packet) -> u32 {
     }
     let have = have - L2;
     let Some(ip) = bytes::<L2, 0, V4_LEN>(&ctx) else { return NOT_LINEAR };
-    packet.key.pad = [0; 3];
     packet.headers = 0;
     packet.key.src_port = 0;
     packet.key.dst_port = 0;
@@ -109,7 +108,7 @@ fn v4<const L2: usize>(ctx: &TcContext, ip: *const u8, have: usize, packet: &mut
     packet.is_v4 = true;
     packet.len = len as u32;
     packet.ttl = load(ip, 8);
-    packet.key.protocol = load(ip, 9);
+    packet.key.protocol = load::<u8>(ip, 9) as u32;
     packet.key.src = Addr::from_v4_be(load(ip, 12));
     packet.key.dst = Addr::from_v4_be(load(ip, 16));
     if header_len > 5 {
@@ -144,7 +143,7 @@ fn v6<const L2: usize>(ctx: &TcContext, have: usize, packet: &mut Packet) -> u32
     }
     packet.is_v4 = false;
     packet.len = len as u32;
-    packet.key.protocol = load(ip, 6);
+    packet.key.protocol = load::<u8>(ip, 6) as u32;
     packet.ttl = load(ip, 7);
     packet.key.src = Addr { words: [load(ip, 8), load(ip, 12), load(ip, 16), load(ip, 20)] };
     packet.key.dst = Addr { words: [load(ip, 24), load(ip, 28), load(ip, 32), load(ip, 36)] };

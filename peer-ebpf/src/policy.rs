@@ -31,7 +31,7 @@ pub fn evaluate(config: &Config, key: &FlowKey, has_ports: bool, scope: u8) -> V
         base: half * MAX_POLICY_RULES,
         rule_id: 0,
         port: u16::from_be(key.dst_port),
-        protocol: if key.protocol == IPPROTO_ICMPV6 { IPPROTO_ICMP } else { key.protocol },
+        protocol: if key.protocol == IPPROTO_ICMPV6 { IPPROTO_ICMP } else { key.protocol } as u8,
         has_ports: (has_ports && (key.protocol == IPPROTO_TCP || key.protocol == IPPROTO_UDP)) as u8,
         scope,
         found: NOTHING,

@@ -47,7 +47,7 @@ pub fn decrement_ttl<const L2: usize>(ctx: &TcContext, packet: &Packet) -> Resul
     if !packet.is_v4 {
         return done(ctx.store(L2 + offset_of!(Ipv6, hop_limit), &ttl, 0));
     }
-    let word = |ttl: u8| u16::from_ne_bytes([ttl, packet.key.protocol]) as u64;
+    let word = |ttl: u8| u16::from_ne_bytes([ttl, packet.key.protocol as u8]) as u64;
     done(ctx.l3_csum_replace(L2 + offset_of!(Ipv4, checksum), word(packet.ttl), word(ttl), 2))?;
     done(ctx.store(L2 + offset_of!(Ipv4, ttl), &ttl, 0))
 }

@@ -88,7 +88,6 @@ fn judge_again(config: &Config, key: &FlowKey, mapping: &mut Mapping) -> Result<
         src_port: mapping.peer_port,
         dst_port: key.src_port,
         protocol: key.protocol,
-        pad: [0; 3],
     };
     // SAFETY: read only; fields are written one by one.
     let known = unsafe { FLOWS.get(forward) };
