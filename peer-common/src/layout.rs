@@ -47,4 +47,8 @@ pub mod program {
     pub const WT0_EGRESS: &str = "peer_wt0_out";
     /// Uplink ingress: replies.
     pub const UPLINK_INGRESS: &str = "peer_uplink_in";
+    /// wt0 ingress behind a link header, for tests and benches.
+    pub const TEST_WT0_INGRESS: &str = "peer_test_wt0_in";
+    /// wt0 egress behind a link header, for tests and benches.
+    pub const TEST_WT0_EGRESS: &str = "peer_test_wt0_out";
 }

@@ -38,6 +38,18 @@ pub fn peer_uplink_in(ctx: TcContext) -> i32 {
     uplink::ingress::<{ parse::ETH_LEN }>(&ctx)
 }
 
+/// [`peer_wt0_in`] behind a link header, the only form that `BPF_PROG_TEST_RUN` feeds. Loaded by tests and benches only.
+#[classifier]
+pub fn peer_test_wt0_in(ctx: TcContext) -> i32 {
+    mesh::ingress::<{ parse::ETH_LEN }>(&ctx)
+}
+
+/// [`peer_wt0_out`] behind a link header. Loaded by tests and benches only.
+#[classifier]
+pub fn peer_test_wt0_out(ctx: TcContext) -> i32 {
+    own::egress::<{ parse::ETH_LEN }>(&ctx)
+}
+
 /// Exhaustion is what an operator must act on: it is told to the daemon's log, at most once a second and CPU.
 #[inline(always)]
 fn log_exhaustion(ctx: &TcContext, reason: DropReason) {

@@ -1,0 +1,256 @@
+//! The programs, loaded with maps of their own and fed one packet at a time.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use peer_common::addr::MAPPED_BITS;
+use peer_common::layout::{map, program};
+use peer_common::policy::MAX_POLICY_RULES;
+use peer_common::route::Route;
+use peer_common::{
+    Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, LocalAddr, LocalKind, Mapping, PacketCount, Peer,
+    PolicyRule, RuleAction, RuleScope, Uplink,
+};
+
+use crate::lab::{ETH0, NODE, PEER, PEER6, ROUTED, SERVER, SERVER6, UPLINK, UPLINK6, WT0};
+
+pub(crate) const UNSPEC: i32 = -1;
+pub(crate) const SHOT: i32 = 2;
+pub(crate) const REDIRECT: i32 = 7;
+
+/// Loaded programs; their maps hold the lab of `lab.rs`: two masqueraded routes, one that keeps sources, and one rule that
+/// accepts everything.
+pub(crate) struct Bench {
+    ebpf: Ebpf,
+    policy_generation: u32,
+}
+
+/// Runs `test` in a thread with namespaces of its own.
+pub(crate) fn with_bench(test: impl FnOnce(&mut Bench) + Send + 'static) {
+    let run = move || {
+        crate::sys::unshare().expect("these tests need root (CAP_SYS_ADMIN for namespaces, CAP_BPF, CAP_NET_ADMIN)");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        crate::sys::mount_bpffs(dir.path()).expect("mount bpffs");
+        let mut bench = Bench::load(dir.path());
+        bench.fill();
+        test(&mut bench);
+        drop(bench);
+    };
+    std::thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+/// A rule that accepts everything, everywhere, of one family.
+pub(crate) fn accept_all(v4: bool) -> PolicyRule {
+    let (any, len) = if v4 { (Addr::from_v4_be(0), MAPPED_BITS as u8) } else { (Addr::NONE, 0) };
+    PolicyRule {
+        src: any,
+        dst: any,
+        src_len: len,
+        dst_len: len,
+        protocol: 0,
+        action: RuleAction::Accept as u8,
+        port_min: 0,
+        port_max: u16::MAX,
+        scope: RuleScope::NODE | RuleScope::ROUTE,
+        pad: [0; 3],
+        id: 1,
+    }
+}
+
+/// `addr/len` as the maps hold it.
+pub(crate) fn prefix(addr: IpAddr, len: u32) -> (Addr, u32) {
+    (addr.into(), if addr.is_ipv4() { MAPPED_BITS + len } else { len })
+}
+
+impl Bench {
+    fn load(pins: &Path) -> Self {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+        assert!(ebpf_artifact::is_fresh(&workspace), "no fresh eBPF object: {}", ebpf_artifact::FIX);
+        let object = std::fs::read(ebpf_artifact::object(&workspace)).expect("the object");
+        let mut loader = EbpfLoader::new();
+        loader.default_map_pin_directory(pins);
+        loader.map_max_entries(map::FLOWS, 4096).map_max_entries(map::MAPPINGS, 4096);
+        let mut ebpf = loader.load(&object).expect("the object loads");
+        for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS] {
+            classifier(&mut ebpf, name).load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        Self { ebpf, policy_generation: 0 }
+    }
+
+    fn fill(&mut self) {
+        let mut peers: LpmTrie<_, Addr, Peer> = self.map(map::PEERS);
+        for (id, (addr, len)) in [(1, prefix(PEER, 32)), (1, prefix(PEER6, 128))] {
+            peers.insert(&Key::new(len, addr), Peer { id, prefix_len: len }, 0).expect("insert");
+        }
+        let mut locals: HashMap<_, Addr, LocalAddr> = self.map(map::LOCALS);
+        for (addr, kind) in [(NODE, LocalKind::Overlay), (UPLINK, LocalKind::Node), (UPLINK6, LocalKind::Node)] {
+            locals.insert(Addr::from(addr), LocalAddr { kind: kind as u32 }, 0).expect("insert");
+        }
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
+        let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu: 1500, pad: 0 };
+        uplinks.insert(ETH0, uplink, 0).expect("insert");
+        self.route(SERVER, 24, 0, Route::MASQUERADE);
+        self.route(SERVER6, 64, 1, Route::MASQUERADE);
+        self.route(ROUTED, 24, 2, 0);
+        self.config(|config| {
+            config.hash_key = [1, 2];
+            config.wt0 = WT0;
+            config.wt0_mtu = 1420;
+            config.nat_port_min = 20480;
+            config.nat_port_count = 9511;
+        });
+        self.rules(&[accept_all(true), accept_all(false)]);
+    }
+
+    pub(crate) fn map<T: TryFrom<Map>>(&mut self, name: &str) -> T
+    where
+        T::Error: std::fmt::Debug,
+    {
+        // Each use takes a handle of its own, by the pin.
+        let map = self.ebpf.map(name).expect("the map exists");
+        let data: &MapData = match map {
+            Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => data,
+            other => panic!("unexpected map {other:?}"),
+        };
+        let again = MapData::from_id(data.info().expect("info").id()).expect("a second handle");
+        let again = match map {
+            Map::Array(_) => Map::Array(again),
+            Map::HashMap(_) => Map::HashMap(again),
+            Map::LpmTrie(_) => Map::LpmTrie(again),
+            _ => Map::PerCpuArray(again),
+        };
+        T::try_from(again).expect("the map's type")
+    }
+
+    /// Serves `addr/len` by eth0.
+    pub(crate) fn route(&mut self, addr: IpAddr, len: u32, id: u32, flags: u32) {
+        let (addr, len) = prefix(addr, len);
+        let route = Route { id, flags, uplink: ETH0, fallback_uplink: 0, prefix_len: len };
+        let mut routes: LpmTrie<_, Addr, Route> = self.map(map::ROUTES);
+        routes.insert(&Key::new(len, addr), route, 0).expect("insert");
+    }
+
+    pub(crate) fn config(&mut self, change: impl FnOnce(&mut Config)) {
+        let mut configs: Array<_, Config> = self.map(map::CONFIG);
+        let mut config = configs.get(&0, 0).expect("read");
+        change(&mut config);
+        configs.set(0, config, 0).expect("write");
+    }
+
+    /// Puts `rules` in force, as the daemon does: the other half first, the generation last.
+    pub(crate) fn rules(&mut self, rules: &[PolicyRule]) {
+        let generation = self.policy_generation + 1;
+        let half = generation & 1;
+        let mut policy: Array<_, PolicyRule> = self.map(map::POLICY);
+        for (index, rule) in (0..).zip(rules) {
+            policy.set(half * MAX_POLICY_RULES + index, rule, 0).expect("write");
+        }
+        self.config(|config| config.policy_len[half as usize] = rules.len() as u32);
+        self.config(|config| config.policy_generation = generation);
+        self.policy_generation = generation;
+    }
+
+    /// A packet from the mesh. Returns the verdict and the packet as it leaves.
+    pub(crate) fn from_mesh(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
+        self.run(program::TEST_WT0_INGRESS, packet)
+    }
+
+    /// A packet that arrives on the uplink.
+    pub(crate) fn from_uplink(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
+        self.run(program::UPLINK_INGRESS, packet)
+    }
+
+    /// A packet of the node, or of the LAN, towards the mesh.
+    pub(crate) fn to_mesh(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
+        self.run(program::TEST_WT0_EGRESS, packet)
+    }
+
+    fn run(&mut self, name: &str, packet: &[u8]) -> (i32, Vec<u8>) {
+        let mut out = vec![0; packet.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.data_out = Some(&mut out);
+        let result = classifier(&mut self.ebpf, name).test_run(options).expect("the test run");
+        let len = result.data_size_out as usize;
+        out.truncate(len);
+        (result.return_value as i32, out)
+    }
+
+    /// As [`Bench::to_mesh`] with a mark on the packet. Returns the verdict and the mark that it leaves with.
+    pub(crate) fn to_mesh_marked(&mut self, packet: &[u8], mark: u32) -> (i32, u32) {
+        /// Offset of `mark` in `struct __sk_buff`.
+        const MARK: usize = 8;
+        let mut context = [0; 192];
+        context[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
+        let mut after = [0; 192];
+        let mut out = vec![0; packet.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.data_out = Some(&mut out);
+        options.ctx_in = Some(&context);
+        options.ctx_out = Some(&mut after);
+        let program = classifier(&mut self.ebpf, program::TEST_WT0_EGRESS);
+        let result = program.test_run(options).expect("the test run");
+        let mark = after[MARK..MARK + 4].try_into().expect("four bytes");
+        (result.return_value as i32, u32::from_ne_bytes(mark))
+    }
+
+    pub(crate) fn forget_flow(&mut self, key: &FlowKey) {
+        let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
+        flows.remove(key).expect("remove");
+    }
+
+    pub(crate) fn forget_mapping(&mut self, key: &FlowKey) {
+        let mut mappings: HashMap<_, FlowKey, Mapping> = self.map(map::MAPPINGS);
+        mappings.remove(key).expect("remove");
+    }
+
+    /// Gives the uplink another IPv4 address; `::` takes it away.
+    pub(crate) fn uplink_addr4(&mut self, addr: IpAddr) {
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
+        let uplink = Uplink { addr4: addr.into(), addr6: UPLINK6.into(), mtu: 1500, pad: 0 };
+        uplinks.insert(ETH0, uplink, 0).expect("insert");
+    }
+
+    pub(crate) fn drops(&mut self, reason: DropReason) -> u64 {
+        let drops: PerCpuArray<_, PacketCount> = self.map(map::DROPS);
+        drops.get(&(reason as u32), 0).expect("read").iter().map(|count| count.packets).sum()
+    }
+
+    /// All drops, by name: for messages.
+    pub(crate) fn all_drops(&mut self) -> Vec<(&'static str, u64)> {
+        DropReason::ALL.iter().map(|&reason| (reason.name(), self.drops(reason))).filter(|drop| drop.1 > 0).collect()
+    }
+
+    pub(crate) fn counter(&mut self, counter: Counter) -> u64 {
+        let counters: PerCpuArray<_, u64> = self.map(map::COUNTERS);
+        counters.get(&(counter as u32), 0).expect("read").iter().sum()
+    }
+
+    pub(crate) fn route_count(&mut self, id: u32, direction: Direction) -> PacketCount {
+        let counts: PerCpuArray<_, PacketCount> = self.map(map::ROUTE_COUNTERS);
+        let per_cpu = counts.get(&(id * 2 + direction as u32), 0).expect("read");
+        per_cpu.iter().fold(PacketCount::default(), |sum, count| PacketCount {
+            packets: sum.packets + count.packets,
+            bytes: sum.bytes + count.bytes,
+        })
+    }
+
+    pub(crate) fn flows(&mut self) -> Vec<(FlowKey, Flow)> {
+        let flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
+        flows.iter().map(|entry| entry.expect("read")).collect()
+    }
+
+    pub(crate) fn mappings(&mut self) -> Vec<(FlowKey, Mapping)> {
+        let mappings: HashMap<_, FlowKey, Mapping> = self.map(map::MAPPINGS);
+        mappings.iter().map(|entry| entry.expect("read")).collect()
+    }
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    ebpf.program_mut(name).expect("the program exists").try_into().expect("a classifier")
+}

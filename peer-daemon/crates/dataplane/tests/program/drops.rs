@@ -1,0 +1,107 @@
+//! What never passes, and under which reason it is counted.
+
+use std::net::IpAddr;
+
+use peer_common::DropReason;
+use peer_common::route::Route;
+
+use crate::bench::with_bench;
+use crate::lab::{PEER, PEER6, SERVER, SERVER6};
+use crate::packet::{echo_reply, fragment, protocol, read, tcp, udp, with_extension, with_option};
+use crate::{REDIRECT, SHOT};
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// Every packet is dropped, and each counts once under its reason.
+#[test]
+fn each_reason_is_counted_by_name() {
+    with_bench(|bench| {
+        let mut truncated = udp((PEER, 1), (SERVER, 2));
+        truncated.truncate(14 + 20 + 4);
+        let mut version = udp((PEER, 1), (SERVER, 2));
+        version[14] = 0x55;
+        let mut unknown_icmp = echo_reply(PEER, SERVER, 1);
+        unknown_icmp[14 + 20] = 13;
+        let cases = [
+            (with_option((PEER, 1), (SERVER, 2)), DropReason::IpOptions),
+            (with_extension((PEER6, 1), (SERVER6, 2), 0), DropReason::ExtensionHeader),
+            (with_extension((PEER6, 1), (SERVER6, 2), 43), DropReason::ExtensionHeader),
+            (with_extension((PEER6, 1), (SERVER6, 2), 60), DropReason::ExtensionHeader),
+            (with_extension((PEER6, 1), (SERVER6, 2), 44), DropReason::Fragment),
+            (fragment((PEER, 1), (SERVER, 2)), DropReason::Fragment),
+            (protocol(PEER, SERVER, 132), DropReason::Protocol),
+            (protocol(PEER, SERVER, 47), DropReason::Protocol),
+            (protocol(PEER6, SERVER6, 50), DropReason::Protocol),
+            (unknown_icmp, DropReason::IcmpType),
+            (echo_reply(PEER, SERVER, 9), DropReason::IcmpType),
+            (truncated, DropReason::Malformed),
+            (version, DropReason::Malformed),
+            (tcp((addr("100.64.0.3"), 1), (SERVER, 80), true), DropReason::ForeignSource),
+            (tcp((PEER, 1), (addr("192.0.2.1"), 80), true), DropReason::NoRoute),
+            (udp((PEER, 1), (addr("224.0.0.1"), 2)), DropReason::Multicast),
+            (udp((PEER, 1), (addr("255.255.255.255"), 2)), DropReason::Multicast),
+            (udp((PEER6, 1), (addr("ff02::1"), 2)), DropReason::Multicast),
+            (tcp((PEER, 1), (addr("127.0.0.1"), 80), true), DropReason::DeniedDestination),
+            (tcp((PEER, 1), (addr("169.254.169.254"), 80), true), DropReason::DeniedDestination),
+            (tcp((PEER6, 1), (addr("::1"), 80), true), DropReason::DeniedDestination),
+            (tcp((PEER6, 1), (addr("fe80::1"), 80), true), DropReason::DeniedDestination),
+        ];
+        for (packet, reason) in cases {
+            let before = bench.drops(reason);
+            assert_eq!(bench.from_mesh(&packet).0, SHOT, "{}", reason.name());
+            assert_eq!(bench.drops(reason), before + 1, "{}, but: {:?}", reason.name(), bench.all_drops());
+        }
+        assert_eq!(bench.flows(), [], "nothing of this opened a flow");
+    });
+}
+
+#[test]
+fn a_mapped_address_on_the_wire_is_not_taken_for_ipv4() {
+    with_bench(|bench| {
+        let mapped = addr("::ffff:198.51.100.80");
+        assert_eq!(bench.from_mesh(&udp((PEER6, 1), (mapped, 2))).0, SHOT);
+        assert_eq!(bench.drops(DropReason::Malformed), 1);
+    });
+}
+
+#[test]
+fn a_host_route_names_what_is_denied_otherwise() {
+    with_bench(|bench| {
+        let metadata = addr("169.254.169.254");
+        bench.route(addr("169.254.0.0"), 16, 5, Route::MASQUERADE);
+        assert_eq!(bench.from_mesh(&tcp((PEER, 1), (metadata, 80), true)).0, SHOT, "a wider route does not");
+        bench.route(metadata, 32, 6, Route::MASQUERADE);
+        let (verdict, packet) = bench.from_mesh(&tcp((PEER, 1), (metadata, 80), true));
+        assert_eq!((verdict, read(&packet).dst), (REDIRECT, (metadata, 80)));
+    });
+}
+
+#[test]
+fn without_configuration_nothing_passes() {
+    with_bench(|bench| {
+        bench.config(|config| config.wt0 = 0);
+        assert_eq!(bench.from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
+        assert_eq!(bench.drops(DropReason::Internal), 1);
+    });
+}
+
+/// Every length, every cut: nothing unjudged passes, nothing upsets the program.
+#[test]
+fn truncated_packets_never_pass() {
+    with_bench(|bench| {
+        for whole in [
+            tcp((PEER, 1), (SERVER, 80), true),
+            tcp((PEER6, 1), (SERVER6, 80), true),
+            with_option((PEER, 1), (SERVER, 2)),
+        ] {
+            // The kernel's test run itself refuses less than an IP header.
+            let least = 14 + if whole[14] >> 4 == 4 { 20 } else { 40 };
+            for len in least..whole.len() {
+                let (verdict, _) = bench.from_mesh(&whole[..len]);
+                assert_eq!(verdict, SHOT, "cut to {len} of {}", whole.len());
+            }
+        }
+    });
+}

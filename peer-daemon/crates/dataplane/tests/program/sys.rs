@@ -1,0 +1,28 @@
+//! A thread of one's own: network and mount namespace.
+#![allow(unsafe_code, reason = "unshare and mount are foreign functions")]
+
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+use std::ptr;
+
+/// Moves the calling thread into a network and a mount namespace of its own; both end with the thread.
+pub(crate) fn unshare() -> io::Result<()> {
+    // SAFETY: takes flags only.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) })?;
+    let root = CString::new("/").map_err(io::Error::other)?;
+    // SAFETY: the path is a C string; the other arguments may be null for a change of propagation.
+    check(unsafe { libc::mount(ptr::null(), root.as_ptr(), ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null()) })
+}
+
+/// Mounts a bpffs, visible in this mount namespace only.
+pub(crate) fn mount_bpffs(at: &Path) -> io::Result<()> {
+    let target = CString::new(at.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
+    let kind = c"bpf";
+    // SAFETY: all strings are C strings that live through the call.
+    check(unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
