@@ -39,6 +39,8 @@ pub(crate) fn with_bench(test: impl FnOnce(&mut Bench) + Send + 'static) {
         bench.fill();
         test(&mut bench);
         drop(bench);
+        crate::sys::unmount(dir.path()).expect("unmount bpffs");
+        dir.close().expect("nothing is left behind");
     };
     std::thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }

@@ -23,6 +23,13 @@ pub(crate) fn mount_bpffs(at: &Path) -> io::Result<()> {
     check(unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
 }
 
+/// Undoes [`mount_bpffs`].
+pub(crate) fn unmount(at: &Path) -> io::Result<()> {
+    let target = CString::new(at.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
+    // SAFETY: a C string that lives through the call.
+    check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) })
+}
+
 fn check(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
