@@ -4,6 +4,7 @@
 //! - [`policy`]: the reference evaluator, oracle of every dataplane;
 //! - [`batch`]: packets and datagrams as the rest passes them on;
 //! - [`path`]: how a peer is reached;
+//! - [`shard`]: the contract between an engine and its thread;
 //! - [`key`]: keys that do not leak;
 //! - [`readiness`]: latches behind `/readyz`.
 #![forbid(unsafe_code)]
@@ -14,3 +15,4 @@ pub mod key;
 pub mod path;
 pub mod policy;
 pub mod readiness;
+pub mod shard;

@@ -1,1 +1,55 @@
-//! Dataplanes.
+//! Dataplanes: what forwards packets between wt0 and the uplinks.
+//!
+//! - [`Dataplane`]: the trait that each of them implements, [`Intent`] what it is told, [`Stats`] what it tells;
+//! - [`ebpf`]: TC programs in the kernel;
+//! - [`kernel`]: links, addresses and routes of the node, by netlink;
+//! - [`driver`]: the task that keeps a dataplane in step with the kernel.
+
+pub mod driver;
+pub mod ebpf;
+mod error;
+mod intent;
+pub mod kernel;
+mod stats;
+mod sys;
+
+pub use error::Error;
+pub use intent::{Intent, PeerPrefixes, Wt0};
+pub use stats::{Attachment, Collected, Mode, RouteStats, Stats};
+
+/// What forwards packets.
+pub trait Dataplane: Send + 'static {
+    /// Which one this is, and why it was chosen.
+    fn mode(&self) -> Mode;
+
+    /// Makes the dataplane do what `intent` asks, given the node's links, addresses and routes. Only differences are
+    /// written; nothing that stays is interrupted.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was in force stays in force.
+    fn apply(&mut self, intent: &Intent, node: &kernel::Snapshot) -> Result<(), Error>;
+
+    /// Removes expired flows.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    fn collect_garbage(&mut self) -> Result<Collected, Error>;
+
+    /// Looks whether all is still in place, and mends what is ours.
+    ///
+    /// # Errors
+    /// When something is missing and cannot be put back.
+    fn reconcile(&mut self) -> Result<(), Error>;
+
+    /// Figures.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    fn stats(&self) -> Result<Stats, Error>;
+
+    /// Ends. With `keep` everything goes on forwarding; without, nothing of ours is left.
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    fn shutdown(self: Box<Self>, keep: bool) -> Result<(), Error>;
+}

@@ -1,0 +1,115 @@
+//! The scan for expired flows.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use peer_common::{Flow, FlowKey, FlowKind, Mapping};
+
+use super::expiry;
+use crate::Collected;
+use crate::sys::{self, Batches};
+
+/// Entries read by one system call.
+const BATCH: usize = 1024;
+
+/// The two tables of flows.
+pub(super) struct FlowTables<'a> {
+    pub(super) flows: BorrowedFd<'a>,
+    pub(super) mappings: BorrowedFd<'a>,
+    pub(super) max: u64,
+}
+
+/// Counts after a scan.
+pub(super) struct Scan {
+    pub(super) collected: Collected,
+    pub(super) flows: u64,
+    pub(super) mappings: u64,
+}
+
+impl FlowTables<'_> {
+    /// Removes what has expired at `now`. `used` is the count of flows at the scan before, which tells the pressure.
+    pub(super) fn collect(&self, now: u64, used: u64) -> io::Result<Scan> {
+        let started = Instant::now();
+        let pressure = expiry::pressure(used, self.max);
+        let mut scan = Scan { collected: Collected::default(), flows: 0, mappings: 0 };
+        let mut batches = Batches::<FlowKey, Flow>::new(BATCH);
+        loop {
+            let mut read = 0;
+            for (key, flow) in batches.next(self.flows)? {
+                read += 1;
+                if self.expire_flow(key, flow, now, pressure)? {
+                    scan.collected.expired += 1;
+                } else {
+                    scan.flows += 1;
+                }
+            }
+            scan.collected.scanned += read;
+            if read == 0 {
+                break;
+            }
+        }
+        let mut batches = Batches::<FlowKey, Mapping>::new(BATCH);
+        loop {
+            let mut read = 0;
+            for (key, mapping) in batches.next(self.mappings)? {
+                read += 1;
+                if self.expire_orphan(key, mapping, now)? {
+                    scan.collected.orphans += 1;
+                } else {
+                    scan.mappings += 1;
+                }
+            }
+            if read == 0 {
+                break;
+            }
+        }
+        scan.collected.took = started.elapsed();
+        Ok(scan)
+    }
+
+    fn expire_flow(&self, key: &FlowKey, flow: &Flow, now: u64, pressure: bool) -> io::Result<bool> {
+        if expiry::surely_alive(key, flow, now, pressure) {
+            return Ok(false);
+        }
+        let reply = key.reply_key(flow.nat_addr, flow.nat_port);
+        let mapped = is_mapped(flow);
+        let mapping = if mapped { sys::lookup(self.mappings, &reply)? } else { None };
+        if !expiry::expired(key, flow, mapping.as_ref(), now, pressure) {
+            return Ok(false);
+        }
+        // A packet may have come since the batch was read.
+        let Some(current) = sys::lookup::<_, Flow>(self.flows, key)? else { return Ok(true) };
+        if current.last_seen != flow.last_seen {
+            return Ok(false);
+        }
+        sys::delete(self.flows, key)?;
+        if mapped {
+            sys::delete(self.mappings, &reply)?;
+        }
+        Ok(true)
+    }
+
+    /// A mapping whose flow is gone (another CPU won a race, or a crash fell between two deletions).
+    fn expire_orphan(&self, key: &FlowKey, mapping: &Mapping, now: u64) -> io::Result<bool> {
+        if !expiry::orphan_expired(key, mapping, now) {
+            return Ok(false);
+        }
+        let forward = FlowKey {
+            src: mapping.peer_addr,
+            dst: key.src,
+            src_port: mapping.peer_port,
+            dst_port: key.src_port,
+            protocol: key.protocol,
+        };
+        let owner = sys::lookup::<_, Flow>(self.flows, &forward)?;
+        if owner.is_some_and(|flow| forward.reply_key(flow.nat_addr, flow.nat_port) == *key) {
+            return Ok(false);
+        }
+        sys::delete(self.mappings, key)
+    }
+}
+
+fn is_mapped(flow: &Flow) -> bool {
+    [FlowKind::Masqueraded, FlowKind::Routed, FlowKind::FromLan].iter().any(|&kind| kind as u8 == flow.kind)
+}

@@ -1,0 +1,250 @@
+//! From intent and node to the contents of the maps. Pure: what the kernel is told follows from its arguments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use peer_common::addr::MAPPED_BITS;
+use peer_common::route::MAX_ROUTES;
+use peer_common::{Addr, LocalAddr, LocalKind, Peer, PolicyRule, Route, Uplink};
+use peer_core::desired::{self, UplinkChoice};
+
+use super::policy;
+use crate::kernel::Snapshot;
+use crate::{Error, Intent};
+
+/// Prefix length over 128 bits, and address with its host bits cleared.
+pub(super) type Prefix = (u32, Addr);
+
+/// The contents of all tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) uplinks: BTreeMap<u32, Uplink>,
+    pub(super) locals: BTreeMap<Addr, LocalAddr>,
+    pub(super) routes: BTreeMap<Prefix, Route>,
+    pub(super) peers: BTreeMap<Prefix, Peer>,
+    pub(super) policy: Vec<PolicyRule>,
+    /// By position in the intent: which uplinks, and why none.
+    pub(super) service: Vec<Service>,
+    /// Names of the uplinks.
+    pub(super) names: BTreeMap<u32, String>,
+}
+
+/// How a route is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) uplinks: Vec<u32>,
+    pub(super) unserved: Option<String>,
+}
+
+/// Addresses whose ways a snapshot must tell for this intent: one of each route and one beyond all routes.
+pub(crate) fn destinations(intent: &Intent) -> Vec<IpAddr> {
+    let mut wanted: BTreeSet<IpAddr> = [true, false].map(beyond).into();
+    wanted.extend(intent.routes.iter().map(|route| probe(&route.destination)));
+    wanted.into_iter().collect()
+}
+
+/// Plans the tables.
+pub(super) fn plan(intent: &Intent, node: &Snapshot) -> Result<Plan, Error> {
+    let limit = MAX_ROUTES as usize;
+    if intent.routes.len() > limit {
+        return Err(Error::TooManyRoutes { routes: intent.routes.len(), limit });
+    }
+    let mut plan = Plan { policy: policy::entries(&intent.rules)?, ..Plan::default() };
+    for (id, route) in (0..).zip(&intent.routes) {
+        plan.add_route(id, route, intent, node);
+    }
+    for peer in &intent.peers {
+        for net in &peer.prefixes {
+            let (prefix_len, addr) = prefix(net);
+            plan.peers.insert((prefix_len, addr), Peer { id: peer.id, prefix_len });
+        }
+    }
+    for (index, link) in &node.links {
+        let kind = if *index == intent.wt0.index { LocalKind::Overlay } else { LocalKind::Node };
+        for address in &link.addresses {
+            plan.locals.insert(address.net.addr().into(), LocalAddr { kind: kind as u32 });
+        }
+    }
+    for &address in &intent.addresses {
+        plan.locals.insert(address.into(), LocalAddr { kind: LocalKind::Overlay as u32 });
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn add_route(&mut self, id: u32, route: &desired::Route, intent: &Intent, node: &Snapshot) {
+        let (candidates, named) = match &route.uplink {
+            UplinkChoice::Named(name) => match node.link_named(name) {
+                Some((index, _)) => (vec![index], index),
+                None => (Vec::new(), 0),
+            },
+            UplinkChoice::Auto => (ways(&route.destination, node), 0),
+        };
+        let mut refused = None;
+        let mut uplinks = Vec::new();
+        for index in candidates {
+            match self.add_uplink(index, intent, node) {
+                Ok(()) => uplinks.push(index),
+                Err(why) => refused = Some(why),
+            }
+        }
+        let unserved = uplinks.is_empty().then(|| {
+            refused.unwrap_or_else(|| match &route.uplink {
+                UplinkChoice::Named(name) => format!("there is no device {name}"),
+                UplinkChoice::Auto => "the node has no route to it".to_owned(),
+            })
+        });
+        let (prefix_len, addr) = prefix(&route.destination);
+        let value = Route {
+            id,
+            flags: if route.masquerade { Route::MASQUERADE } else { 0 },
+            uplink: named,
+            fallback_uplink: uplinks.first().copied().unwrap_or(0),
+            prefix_len,
+        };
+        self.routes.insert((prefix_len, addr), value);
+        self.service.push(Service { uplinks, unserved });
+    }
+
+    fn add_uplink(&mut self, index: u32, intent: &Intent, node: &Snapshot) -> Result<(), String> {
+        let Some(link) = node.links.get(&index) else { return Err(format!("there is no device {index}")) };
+        let name = &link.name;
+        if index == intent.wt0.index {
+            return Err(format!("the node's route to it leaves by {name}, the mesh itself"));
+        }
+        if link.loopback {
+            return Err("the node itself has this address".to_owned());
+        }
+        if !link.ethernet {
+            return Err(format!("{name} has no Ethernet header, which an uplink needs"));
+        }
+        if let Some(controller) = link.controller {
+            let controller = node.links.get(&controller).map_or("its bond or bridge", |link| &link.name);
+            return Err(format!("{name} belongs to {controller}: name that one"));
+        }
+        let addr = |v4| link.source(v4).map_or(Addr::NONE, Addr::from);
+        let uplink = Uplink { addr4: addr(true), addr6: addr(false), mtu: link.mtu, pad: 0 };
+        self.uplinks.insert(index, uplink);
+        self.names.insert(index, name.clone());
+        Ok(())
+    }
+}
+
+/// The prefix as an LPM key: IPv4 in `::ffff:0:0/96`.
+pub(super) fn prefix(net: &IpNet) -> Prefix {
+    let len = u32::from(net.prefix_len());
+    (if net.addr().is_ipv4() { MAPPED_BITS + len } else { len }, net.network().into())
+}
+
+/// Devices that the FIB names for the destination, and for what lies beyond every route: within a wide prefix both occur.
+fn ways(destination: &IpNet, node: &Snapshot) -> Vec<u32> {
+    let mut indexes: Vec<u32> = Vec::new();
+    for addr in [probe(destination), beyond(destination.addr().is_ipv4())] {
+        if let Some(index) = node.ways.get(&addr).filter(|index| !indexes.contains(index)) {
+            indexes.push(*index);
+        }
+    }
+    // Directly connected networks inside the prefix.
+    for (index, link) in &node.links {
+        let inside = |net: &IpNet| destination.contains(&net.trunc()) || net.contains(&destination.addr());
+        let connected = link.ethernet && link.addresses.iter().any(|address| inside(&address.net));
+        if connected && !indexes.contains(index) {
+            indexes.push(*index);
+        }
+    }
+    indexes
+}
+
+/// An address of the prefix to ask the FIB about: its first host.
+fn probe(net: &IpNet) -> IpAddr {
+    net.hosts().next().unwrap_or_else(|| net.addr())
+}
+
+/// An address that only a default route covers (RFC 5737, RFC 3849).
+fn beyond(v4: bool) -> IpAddr {
+    if v4 { Ipv4Addr::new(192, 0, 2, 254).into() } else { Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Wt0;
+    use crate::kernel::{Address, Link};
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a prefix")
+    }
+
+    fn link(name: &str, addresses: &[&str]) -> Link {
+        let addresses = addresses.iter().map(|text| Address { net: net(text), usable: true }).collect();
+        Link { name: name.into(), mtu: 1500, ethernet: true, addresses, ..Link::default() }
+    }
+
+    fn node() -> Snapshot {
+        let mut lo = link("lo", &["127.0.0.1/8", "::1/128"]);
+        (lo.ethernet, lo.loopback) = (false, true);
+        let wt0 = Link { ethernet: false, ..link("wt0", &["100.64.0.1/16"]) };
+        let slave = Link { controller: Some(3), ..link("eth1", &[]) };
+        let links = [(1, lo), (2, wt0), (3, link("eth0", &["198.51.100.1/24", "2001:db8:2::1/64"])), (4, slave)].into();
+        let ways = [("198.51.100.1", 3), ("192.0.2.254", 3), ("100.64.0.1", 2), ("10.0.0.1", 4)];
+        Snapshot { links, ways: ways.map(|(addr, index)| (addr.parse().expect("an address"), index)).into() }
+    }
+
+    fn intent(routes: &[(&str, UplinkChoice)]) -> Intent {
+        let route = |(destination, uplink): &(&str, UplinkChoice)| desired::Route {
+            destination: net(destination),
+            masquerade: true,
+            uplink: uplink.clone(),
+        };
+        Intent {
+            wt0: Wt0 { name: "wt0".into(), index: 2, mtu: 1420 },
+            addresses: vec!["100.64.0.1".parse().expect("an address")],
+            peers: Vec::new(),
+            routes: routes.iter().map(route).collect(),
+            rules: Vec::new(),
+            nat_ports: crate::intent::DEFAULT_NAT_PORTS,
+        }
+    }
+
+    #[test]
+    fn the_fib_names_the_uplink() {
+        let plan = plan(&intent(&[("198.51.100.0/24", UplinkChoice::Auto)]), &node()).expect("a plan");
+        assert_eq!(plan.uplinks.keys().copied().collect::<Vec<_>>(), [3]);
+        assert_eq!(IpAddr::from(plan.uplinks[&3].addr4), "198.51.100.1".parse::<IpAddr>().expect("an address"));
+        let route = plan.routes.values().next().expect("a route");
+        assert_eq!((route.uplink, route.fallback_uplink, route.prefix_len), (0, 3, 96 + 24));
+    }
+
+    #[test]
+    fn a_named_uplink_is_the_only_one() {
+        let plan = plan(&intent(&[("0.0.0.0/0", UplinkChoice::Named("eth0".into()))]), &node()).expect("a plan");
+        assert_eq!(plan.routes.values().next().expect("a route").uplink, 3);
+    }
+
+    #[test]
+    fn what_cannot_be_an_uplink_says_why() {
+        let cases = [
+            ("100.64.0.0/24", UplinkChoice::Named("wt0".into()), "the mesh itself"),
+            ("10.0.0.0/8", UplinkChoice::Named("eth1".into()), "belongs to eth0"),
+            ("10.0.0.0/8", UplinkChoice::Named("eth7".into()), "no device eth7"),
+            ("10.0.0.0/8", UplinkChoice::Named("lo".into()), "the node itself"),
+            ("fd00::/8", UplinkChoice::Auto, "no route"),
+        ];
+        for (destination, choice, why) in cases {
+            let plan = plan(&intent(&[(destination, choice)]), &node()).expect("a plan");
+            let unserved = plan.service[0].unserved.clone().expect("unserved");
+            assert!(unserved.contains(why), "{unserved}");
+            assert!(plan.uplinks.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_own_address_is_local_and_those_of_wt0_are_overlay() {
+        let plan = plan(&intent(&[]), &node()).expect("a plan");
+        let kind = |text: &str| plan.locals[&Addr::from(text.parse::<IpAddr>().expect("an address"))].kind;
+        assert_eq!(kind("100.64.0.1"), LocalKind::Overlay as u32);
+        assert_eq!(kind("198.51.100.1"), LocalKind::Node as u32);
+        assert_eq!(kind("127.0.0.1"), LocalKind::Node as u32);
+    }
+}

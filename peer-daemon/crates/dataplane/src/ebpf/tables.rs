@@ -1,0 +1,212 @@
+//! The maps, typed, and written by difference only.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use peer_common::layout::map;
+use peer_common::policy::MAX_POLICY_RULES;
+use peer_common::{
+    Addr, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, PolicyRule, Route, Uplink,
+};
+
+use super::gc::FlowTables;
+use super::plan::{Plan, Prefix};
+use crate::Error;
+
+/// All maps.
+pub(super) struct Tables {
+    uplinks: HashMap<MapData, u32, Uplink>,
+    locals: HashMap<MapData, Addr, LocalAddr>,
+    routes: LpmTrie<MapData, Addr, Route>,
+    peers: LpmTrie<MapData, Addr, Peer>,
+    policy: Array<MapData, PolicyRule>,
+    config: Array<MapData, Config>,
+    counters: PerCpuArray<MapData, u64>,
+    drops: PerCpuArray<MapData, PacketCount>,
+    route_counters: PerCpuArray<MapData, PacketCount>,
+    flows: MapData,
+    mappings: MapData,
+    /// Flows that fit: a pinned map keeps the size that it was made with.
+    pub(super) flows_max: u64,
+}
+
+impl Tables {
+    /// Takes the maps out of the loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let flows = hash_data(ebpf, map::FLOWS)?;
+        let info = flows.info().map_err(|source| Error::Map { map: map::FLOWS, source })?;
+        Ok(Self {
+            uplinks: take(ebpf, map::UPLINKS)?,
+            locals: take(ebpf, map::LOCALS)?,
+            routes: take(ebpf, map::ROUTES)?,
+            peers: take(ebpf, map::PEERS)?,
+            policy: take(ebpf, map::POLICY)?,
+            config: take(ebpf, map::CONFIG)?,
+            counters: take(ebpf, map::COUNTERS)?,
+            drops: take(ebpf, map::DROPS)?,
+            route_counters: take(ebpf, map::ROUTE_COUNTERS)?,
+            flows_max: info.max_entries().into(),
+            flows,
+            mappings: hash_data(ebpf, map::MAPPINGS)?,
+        })
+    }
+
+    /// Writes what differs from `plan`. Returns whether anything that judges packets has changed.
+    pub(super) fn write(&mut self, plan: &Plan) -> Result<Written, Error> {
+        let uplinks = sync_hash(&mut self.uplinks, &plan.uplinks, map::UPLINKS)?;
+        let mut judged = sync_hash(&mut self.locals, &plan.locals, map::LOCALS)?;
+        judged |= sync_trie(&mut self.routes, &plan.routes, map::ROUTES)?;
+        judged |= sync_trie(&mut self.peers, &plan.peers, map::PEERS)?;
+        judged |= self.policy_in_force()? != plan.policy;
+        Ok(Written { uplinks, judged })
+    }
+
+    /// Puts `rules` in force: into the half that is not read, then its length, and the generation last. Traffic sees the
+    /// old policy or the new one.
+    pub(super) fn set_policy(&mut self, rules: &[PolicyRule]) -> Result<(), Error> {
+        let failed = |source| Error::Map { map: map::POLICY, source };
+        let generation = self.config()?.policy_generation.wrapping_add(1);
+        let half = generation & 1;
+        for (index, rule) in (0..).zip(rules) {
+            self.policy.set(half * MAX_POLICY_RULES + index, rule, 0).map_err(failed)?;
+        }
+        self.set_config(|config| config.policy_len[half as usize] = rules.len() as u32)?;
+        self.set_config(|config| config.policy_generation = generation)
+    }
+
+    pub(super) fn config(&self) -> Result<Config, Error> {
+        self.config.get(&0, 0).map_err(|source| Error::Map { map: map::CONFIG, source })
+    }
+
+    pub(super) fn set_config(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), Error> {
+        let mut config = self.config()?;
+        let before = config;
+        change(&mut config);
+        if config == before {
+            return Ok(());
+        }
+        self.config.set(0, config, 0).map_err(|source| Error::Map { map: map::CONFIG, source })
+    }
+
+    pub(super) fn counter(&self, counter: Counter) -> Result<u64, Error> {
+        let values = self.counters.get(&(counter as u32), 0);
+        Ok(values.map_err(|source| Error::Map { map: map::COUNTERS, source })?.iter().sum())
+    }
+
+    pub(super) fn drops(&self, reason: DropReason) -> Result<PacketCount, Error> {
+        let values = self.drops.get(&(reason as u32), 0);
+        Ok(sum(values.map_err(|source| Error::Map { map: map::DROPS, source })?.iter()))
+    }
+
+    pub(super) fn route(&self, id: u32, direction: Direction) -> Result<PacketCount, Error> {
+        let values = self.route_counters.get(&(id * 2 + direction as u32), 0);
+        Ok(sum(values.map_err(|source| Error::Map { map: map::ROUTE_COUNTERS, source })?.iter()))
+    }
+
+    pub(super) fn flow_tables(&self) -> FlowTables<'_> {
+        FlowTables { flows: self.flows.fd().as_fd(), mappings: self.mappings.fd().as_fd(), max: self.flows_max }
+    }
+
+    /// Memory of all maps as the kernel accounts it, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let typed = [
+            self.uplinks_fd(),
+            self.flows.fd().as_fd(),
+            self.mappings.fd().as_fd(),
+            data_fd(&self.locals),
+            data_fd(&self.routes),
+            data_fd(&self.peers),
+            data_fd(&self.policy),
+            data_fd(&self.config),
+            data_fd(&self.counters),
+            data_fd(&self.drops),
+            data_fd(&self.route_counters),
+        ];
+        typed.into_iter().map(memlock).sum()
+    }
+
+    fn uplinks_fd(&self) -> BorrowedFd<'_> {
+        data_fd(&self.uplinks)
+    }
+
+    fn policy_in_force(&self) -> Result<Vec<PolicyRule>, Error> {
+        let config = self.config()?;
+        let half = config.policy_generation & 1;
+        let read = |index| self.policy.get(&(half * MAX_POLICY_RULES + index), 0);
+        (0..config.policy_len[half as usize].min(MAX_POLICY_RULES))
+            .map(|index| read(index).map_err(|source| Error::Map { map: map::POLICY, source }))
+            .collect()
+    }
+}
+
+/// What a write changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Uplinks: next hops must be resolved again.
+    pub(super) uplinks: bool,
+    /// Something that judges packets: flows must be judged again.
+    pub(super) judged: bool,
+}
+
+fn sync_hash<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
+    table: &mut HashMap<MapData, K, V>,
+    wanted: &BTreeMap<K, V>,
+    name: &'static str,
+) -> Result<bool, Error> {
+    let failed = |source| Error::Map { map: name, source };
+    let present: BTreeMap<K, V> = table.iter().collect::<Result<_, MapError>>().map_err(failed)?;
+    for (key, value) in wanted {
+        if present.get(key) != Some(value) {
+            table.insert(key, value, 0).map_err(failed)?;
+        }
+    }
+    for key in present.keys().filter(|key| !wanted.contains_key(key)) {
+        table.remove(key).map_err(failed)?;
+    }
+    Ok(present != *wanted)
+}
+
+fn sync_trie<V: aya::Pod + PartialEq>(
+    table: &mut LpmTrie<MapData, Addr, V>,
+    wanted: &BTreeMap<Prefix, V>,
+    name: &'static str,
+) -> Result<bool, Error> {
+    let failed = |source| Error::Map { map: name, source };
+    let mut present: BTreeMap<Prefix, V> = BTreeMap::new();
+    for entry in table.iter() {
+        let (key, value) = entry.map_err(failed)?;
+        present.insert((key.prefix_len(), key.data()), value);
+    }
+    for ((len, addr), value) in wanted {
+        if present.get(&(*len, *addr)) != Some(value) {
+            table.insert(&Key::new(*len, *addr), value, 0).map_err(failed)?;
+        }
+    }
+    for (len, addr) in present.keys().filter(|key| !wanted.contains_key(key)) {
+        table.remove(&Key::new(*len, *addr)).map_err(failed)?;
+    }
+    Ok(present != *wanted)
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    let failed = |source| Error::Map { map: name, source };
+    let map = ebpf.take_map(name).ok_or_else(|| failed(MapError::InvalidName { name: name.into() }))?;
+    T::try_from(map).map_err(failed)
+}
+
+fn hash_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match ebpf.take_map(name) {
+        Some(Map::HashMap(data)) => Ok(data),
+        _ => Err(Error::Map { map: name, source: MapError::InvalidName { name: name.into() } }),
+    }
+}
+
+fn sum<'a>(counts: impl Iterator<Item = &'a PacketCount>) -> PacketCount {
+    counts.fold(PacketCount::default(), |sum, count| PacketCount {
+        packets: sum.packets + count.packets,
+        bytes: sum.bytes + count.bytes,
+    })
+}

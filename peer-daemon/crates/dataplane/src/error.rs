@@ -1,0 +1,79 @@
+//! Errors of dataplanes.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a dataplane could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Capabilities are missing.
+    #[error("loading eBPF programs needs {missing}: add them to the container's securityContext.capabilities.add")]
+    Capabilities {
+        /// Their names, as `CAP_…`.
+        missing: String,
+    },
+    /// The pin directory is not on a bpffs.
+    #[error("{} is not a BPF file system: mount one there (`mount -t bpf bpf {0}`), or mount the host's /sys/fs/bpf into the container and name it with --bpffs", path.display())]
+    NotBpffs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The embedded object does not load.
+    #[error("cannot load the eBPF object: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// The kernel refused a program or an attachment.
+    #[error("{what}: {source}")]
+    Program {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        source: aya::programs::ProgramError,
+    },
+    /// A map is missing or does not take an entry.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// The kernel's answer.
+        source: aya::maps::MapError,
+    },
+    /// A file or system call.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The answer.
+        source: io::Error,
+    },
+    /// Rules expand into more entries than the policy map holds.
+    #[error("the rules make {entries} policy entries, the map holds {limit}: use wider prefixes or fewer port ranges; the former policy stays in force")]
+    TooManyRules {
+        /// Entries needed.
+        entries: usize,
+        /// Entries that fit.
+        limit: usize,
+    },
+    /// More routes than counters.
+    #[error("{routes} routes are wanted, {limit} are possible: merge neighbouring prefixes")]
+    TooManyRoutes {
+        /// Routes wanted.
+        routes: usize,
+        /// Routes that fit.
+        limit: usize,
+    },
+    /// Netlink.
+    #[error("netlink, {what}: {source}")]
+    Netlink {
+        /// What was asked.
+        what: &'static str,
+        /// The answer.
+        source: rtnetlink::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+}

@@ -1,0 +1,47 @@
+//! What a dataplane is told.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use peer_core::desired::{Route, Rule};
+
+/// Everything that a dataplane forwards by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// The mesh device.
+    pub wt0: Wt0,
+    /// Overlay addresses of this node.
+    pub addresses: Vec<IpAddr>,
+    /// Whose overlay sources are whose.
+    pub peers: Vec<PeerPrefixes>,
+    /// Routes served; the position is the route's id.
+    pub routes: Vec<Route>,
+    /// Rules; what none accepts is dropped.
+    pub rules: Vec<Rule>,
+    /// Ports that source NAT may take.
+    pub nat_ports: RangeInclusive<u16>,
+}
+
+/// The mesh device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wt0 {
+    /// Name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// MTU, bytes of layer 3.
+    pub mtu: u32,
+}
+
+/// The overlay prefixes of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerPrefixes {
+    /// Small number, stable while the daemon runs.
+    pub id: u32,
+    /// Prefixes that may be sources.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// By default 20480–29999: below NodePorts, below what Cilium tracks and below the ephemeral ports of Linux.
+pub const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 20480..=29999;

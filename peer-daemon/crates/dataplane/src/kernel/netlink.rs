@@ -1,0 +1,135 @@
+//! Snapshots and change notices by rtnetlink.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::route::RouteAttribute;
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+
+use super::snapshot::{Address, Link, Snapshot};
+use crate::Error;
+
+/// A netlink connection; its task ends with it.
+#[derive(Debug)]
+pub struct Netlink {
+    handle: Handle,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Netlink {
+    /// Connects, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When there is no netlink socket to be had.
+    pub fn connect() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self { handle, task: tokio::spawn(connection) })
+    }
+
+    /// The node as it is now, with the way to each of `destinations`.
+    ///
+    /// # Errors
+    /// When the kernel does not answer. A destination without a route is no error: it is left out.
+    pub async fn snapshot(&self, destinations: &[IpAddr]) -> Result<Snapshot, Error> {
+        let failed = |what| move |source| Error::Netlink { what, source };
+        let links: Vec<_> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("listing links"))?;
+        let mut links: BTreeMap<u32, Link> = links.iter().map(|link| (link.header.index, read_link(link))).collect();
+        let addresses: Vec<_> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed("listing addresses"))?;
+        for message in &addresses {
+            if let (Some(link), Some(address)) = (links.get_mut(&message.header.index), read_address(message)) {
+                link.addresses.push(address);
+            }
+        }
+        let mut ways = BTreeMap::new();
+        for &destination in destinations {
+            if let Some(index) = self.way(destination).await {
+                ways.insert(destination, index);
+            }
+        }
+        Ok(Snapshot { links, ways })
+    }
+
+    async fn way(&self, destination: IpAddr) -> Option<u32> {
+        let message = match destination {
+            IpAddr::V4(addr) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(addr, 32).build(),
+            IpAddr::V6(addr) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(addr, 128).build(),
+        };
+        let mut answer = std::pin::pin!(self.handle.route().get(message).execute());
+        let route = answer.next().await?.ok()?;
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+    }
+}
+
+/// Yields whenever links, addresses, routes or rules change.
+///
+/// # Errors
+/// When there is no netlink socket to be had.
+pub fn changes() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
+    let (connection, _handle, messages) = rtnetlink::new_multicast_connection(&[
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
+    ])?;
+    tokio::spawn(connection);
+    Ok(messages.map(|_| ()))
+}
+
+fn read_link(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        loopback: message.header.link_layer_type == LinkLayerType::Loopback,
+        ..Link::default()
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn read_address(message: &AddressMessage) -> Option<Address> {
+    let mut local = None;
+    let mut peer = None;
+    let mut flags = AddressFlags::empty();
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(addr) => local = Some(*addr),
+            AddressAttribute::Address(addr) => peer = Some(*addr),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    // On a point-to-point link `Address` is the other end.
+    let net = IpNet::new(local.or(peer)?, message.header.prefix_len).ok()?;
+    let unusable = AddressFlags::Secondary
+        | AddressFlags::Tentative
+        | AddressFlags::Dadfailed
+        | AddressFlags::Deprecated
+        | AddressFlags::Optimistic;
+    let usable = message.header.scope == AddressScope::Universe && !flags.intersects(unusable);
+    Some(Address { net, usable })
+}

@@ -1,0 +1,93 @@
+//! What a dataplane tells.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use peer_common::{Counter, DropReason, PacketCount};
+
+/// Which dataplane, and why this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// `ebpf`, later also `userspace` and others.
+    pub name: &'static str,
+    /// One sentence.
+    pub why: String,
+    /// Loaded without CAP_PERFMON: the verifier adds Spectre fences, which cost time.
+    pub hardened: bool,
+}
+
+/// Figures at one moment. Counters only grow as long as the pinned maps live.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// By counter, in packets.
+    pub counters: Vec<(Counter, u64)>,
+    /// By reason.
+    pub drops: Vec<(DropReason, PacketCount)>,
+    /// By route, in the order of the intent.
+    pub routes: Vec<RouteStats>,
+    /// Programs in place.
+    pub attachments: Vec<Attachment>,
+    /// Flows at the last scan.
+    pub flows: u64,
+    /// Mappings at the last scan.
+    pub mappings: u64,
+    /// Flows that fit.
+    pub flows_max: u64,
+    /// Memory of all maps, bytes.
+    pub map_bytes: u64,
+    /// Policy in force.
+    pub policy_generation: u32,
+    /// Entries of the policy in force.
+    pub policy_entries: u32,
+    /// Routes in force.
+    pub route_generation: u32,
+    /// The last scan for expired flows.
+    pub collected: Collected,
+}
+
+/// A route and what it carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteStats {
+    /// Destination.
+    pub destination: IpNet,
+    /// Whether sources are replaced.
+    pub masquerade: bool,
+    /// Names of the uplinks that may carry it now.
+    pub uplinks: Vec<String>,
+    /// Why it is not served, if so.
+    pub unserved: Option<String>,
+    /// Mesh → LAN.
+    pub out: PacketCount,
+    /// LAN → mesh.
+    pub back: PacketCount,
+}
+
+/// A program at its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Program name.
+    pub program: &'static str,
+    /// Device name.
+    pub device: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// Id of the link, 0 if unknown.
+    pub link_id: u32,
+    /// Place in the chain, 0 is first; `None`: not in the chain.
+    pub position: Option<usize>,
+    /// Programs in the chain.
+    pub chain: usize,
+}
+
+/// One scan for expired flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Flows looked at.
+    pub scanned: u64,
+    /// Flows removed.
+    pub expired: u64,
+    /// Mappings without a flow that were removed.
+    pub orphans: u64,
+    /// Time it took.
+    pub took: Duration,
+}

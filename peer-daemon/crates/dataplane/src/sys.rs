@@ -1,0 +1,233 @@
+//! System calls that aya does not offer.
+#![allow(unsafe_code, reason = "raw bpf(2), statfs(2) and clock_gettime(2)")]
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use aya::Pod;
+
+const BPF_MAP_LOOKUP_ELEM: i64 = 1;
+const BPF_MAP_DELETE_ELEM: i64 = 3;
+const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
+const BPF_PROG_QUERY: i64 = 16;
+const BPF_MAP_LOOKUP_BATCH: i64 = 24;
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Which chain of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TcxHook {
+    Ingress = 46,
+    Egress = 47,
+}
+
+/// What the kernel says of a TCX link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TcxLinkInfo {
+    pub(crate) id: u32,
+    /// 0 once the device is gone.
+    pub(crate) ifindex: u32,
+}
+
+/// Whether `path` lies on a bpffs.
+pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: a plain structure of integers.
+    let mut stat: libc::statfs = unsafe { mem::zeroed() };
+    // SAFETY: a C string and a structure that the kernel fills.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(stat.f_type as i64 == BPF_FS_MAGIC)
+}
+
+/// `CLOCK_MONOTONIC_COARSE` in nanoseconds: the clock of `bpf_ktime_get_coarse_ns`.
+pub(crate) fn monotonic_coarse() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills the structure; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Looks one entry up.
+pub(crate) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    // SAFETY: `Pod` values may have any bytes.
+    let mut value: V = unsafe { mem::zeroed() };
+    let mut attr = ElementAttr { map_fd: fd(map), key: address(key), value: (&raw mut value) as u64, ..Default::default() };
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(()) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes one entry; `false`: there was none.
+pub(crate) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    let mut attr = ElementAttr { map_fd: fd(map), key: address(key), ..Default::default() };
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A scan of a hash map in batches. Entries that come and go meanwhile may be missed or seen; none that stays is missed.
+pub(crate) struct Batches<K, V> {
+    cursor: u64,
+    started: bool,
+    ended: bool,
+    keys: Vec<K>,
+    values: Vec<V>,
+}
+
+impl<K: Pod, V: Pod> Batches<K, V> {
+    pub(crate) fn new(size: usize) -> Self {
+        // SAFETY: `Pod` values may have any bytes.
+        let (key, value) = unsafe { (mem::zeroed(), mem::zeroed()) };
+        Self { cursor: 0, started: false, ended: false, keys: vec![key; size], values: vec![value; size] }
+    }
+
+    /// The next entries; none: the scan has ended.
+    pub(crate) fn next(&mut self, map: BorrowedFd<'_>) -> io::Result<impl Iterator<Item = (&K, &V)>> {
+        let mut count = 0;
+        while !self.ended && count == 0 {
+            count = self.read(map)?;
+        }
+        Ok(self.keys[..count].iter().zip(&self.values[..count]))
+    }
+
+    fn read(&mut self, map: BorrowedFd<'_>) -> io::Result<usize> {
+        let before = self.cursor;
+        let mut attr = BatchAttr {
+            in_batch: if self.started { address(&before) } else { 0 },
+            out_batch: (&raw mut self.cursor) as u64,
+            keys: self.keys.as_mut_ptr() as u64,
+            values: self.values.as_mut_ptr() as u64,
+            count: self.keys.len() as u32,
+            map_fd: fd(map),
+            ..Default::default()
+        };
+        self.started = true;
+        match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.ended = true,
+            // A bucket holds more than fits: double the room and read it again.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                self.cursor = before;
+                let (key, value) = (self.keys[0], self.values[0]);
+                self.keys.resize(self.keys.len() * 2, key);
+                self.values.resize(self.values.len() * 2, value);
+                return Ok(0);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok((attr.count as usize).min(self.keys.len()))
+    }
+}
+
+/// Ids of the links in a chain, first to last; 0 stands for a program without a link. Needs CAP_NET_ADMIN only.
+pub(crate) fn tcx_links(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
+    const ROOM: usize = 64;
+    let mut programs = [0_u32; ROOM];
+    let mut links = [0_u32; ROOM];
+    let mut attr = QueryAttr {
+        target: ifindex,
+        attach_type: hook as u32,
+        prog_ids: programs.as_mut_ptr() as u64,
+        prog_cnt: ROOM as u32,
+        link_ids: links.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    match bpf(BPF_PROG_QUERY, &mut attr) {
+        Ok(()) => Ok(links[..(attr.prog_cnt as usize).min(ROOM)].to_vec()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the kernel says of a TCX link.
+pub(crate) fn tcx_link_info(link: BorrowedFd<'_>) -> io::Result<TcxLinkInfo> {
+    let mut info = LinkInfo::default();
+    let mut attr =
+        InfoAttr { fd: fd(link), info_len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(TcxLinkInfo { id: info.id, ifindex: info.ifindex })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info` as far as TCX goes.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+    ifindex: u32,
+    attach_type: u32,
+    rest: [u64; 8],
+}
+
+fn bpf<A>(command: i64, attr: &mut A) -> io::Result<()> {
+    // SAFETY: `attr` is the command's own part of `union bpf_attr`, and every pointer in it lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn fd(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
+}
+
+fn address<T>(value: &T) -> u64 {
+    std::ptr::from_ref(value) as u64
+}
