@@ -119,3 +119,6 @@ impl<M: PartialEq> Batch<M> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
