@@ -47,7 +47,9 @@ pub enum Error {
         source: io::Error,
     },
     /// Rules expand into more entries than the policy map holds.
-    #[error("the rules make {entries} policy entries, the map holds {limit}: use wider prefixes or fewer port ranges; the former policy stays in force")]
+    #[error(
+        "the rules make {entries} policy entries, the map holds {limit}: use wider prefixes or fewer port ranges; the former policy stays in force"
+    )]
     TooManyRules {
         /// Entries needed.
         entries: usize,

@@ -15,7 +15,7 @@ pub struct Intent {
     pub addresses: Vec<IpAddr>,
     /// Whose overlay sources are whose.
     pub peers: Vec<PeerPrefixes>,
-    /// Routes served; the position is the route's id.
+    /// Routes served.
     pub routes: Vec<Route>,
     /// Rules; what none accepts is dropped.
     pub rules: Vec<Rule>,

@@ -10,11 +10,12 @@ pub mod ebpf;
 mod error;
 mod intent;
 pub mod kernel;
+mod metrics;
 mod stats;
 mod sys;
 
 pub use error::Error;
-pub use intent::{Intent, PeerPrefixes, Wt0};
+pub use intent::{DEFAULT_NAT_PORTS, Intent, PeerPrefixes, Wt0};
 pub use stats::{Attachment, Collected, Mode, RouteStats, Stats};
 
 /// What forwards packets.

@@ -48,6 +48,8 @@ pub struct Stats {
 /// A route and what it carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteStats {
+    /// Index of its counters, as flows carry it.
+    pub id: u32,
     /// Destination.
     pub destination: IpNet,
     /// Whether sources are replaced.

@@ -1,17 +1,22 @@
 //! System calls that aya does not offer.
-#![allow(unsafe_code, reason = "raw bpf(2), statfs(2) and clock_gettime(2)")]
+#![allow(unsafe_code, reason = "raw bpf(2), statfs(2), clock_gettime(2), and a descriptor lent to the reactor")]
 
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::Pod;
+use aya_log::EbpfLogger;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 const BPF_MAP_LOOKUP_ELEM: i64 = 1;
 const BPF_MAP_DELETE_ELEM: i64 = 3;
+const BPF_OBJ_GET: i64 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 const BPF_PROG_QUERY: i64 = 16;
 const BPF_MAP_LOOKUP_BATCH: i64 = 24;
@@ -45,6 +50,13 @@ pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(stat.f_type as i64 == BPF_FS_MAGIC)
 }
 
+/// Waits for records of the programs' log. Must be called inside a tokio runtime.
+pub(crate) fn watch_log<T>(log: EbpfLogger<T>) -> io::Result<AsyncFd<EbpfLogger<T>>> {
+    // SAFETY: a logger owns one ring buffer, whose descriptor it keeps open and never replaces; it is only dropped or
+    // taken out together with the registration.
+    unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }.map_err(|error| error.into_parts().1)
+}
+
 /// `CLOCK_MONOTONIC_COARSE` in nanoseconds: the clock of `bpf_ktime_get_coarse_ns`.
 pub(crate) fn monotonic_coarse() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -57,9 +69,10 @@ pub(crate) fn monotonic_coarse() -> u64 {
 pub(crate) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     // SAFETY: `Pod` values may have any bytes.
     let mut value: V = unsafe { mem::zeroed() };
-    let mut attr = ElementAttr { map_fd: fd(map), key: address(key), value: (&raw mut value) as u64, ..Default::default() };
+    let mut attr =
+        ElementAttr { map_fd: fd(map), key: address(key), value: (&raw mut value) as u64, ..Default::default() };
     match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
-        Ok(()) => Ok(Some(value)),
+        Ok(_) => Ok(Some(value)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
@@ -69,10 +82,18 @@ pub(crate) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result
 pub(crate) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     let mut attr = ElementAttr { map_fd: fd(map), key: address(key), ..Default::default() };
     match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Memory of a map as the kernel accounts it, bytes.
+pub(crate) fn map_memory(map: BorrowedFd<'_>) -> io::Result<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+    let bytes = line.and_then(|text| text.trim().parse().ok());
+    bytes.ok_or_else(|| io::Error::other("the kernel does not tell a map's memory"))
 }
 
 /// A scan of a hash map in batches. Entries that come and go meanwhile may be missed or seen; none that stays is missed.
@@ -113,7 +134,7 @@ impl<K: Pod, V: Pod> Batches<K, V> {
         };
         self.started = true;
         match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.ended = true,
             // A bucket holds more than fits: double the room and read it again.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -143,19 +164,27 @@ pub(crate) fn tcx_links(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
         ..Default::default()
     };
     match bpf(BPF_PROG_QUERY, &mut attr) {
-        Ok(()) => Ok(links[..(attr.prog_cnt as usize).min(ROOM)].to_vec()),
+        Ok(_) => Ok(links[..(attr.prog_cnt as usize).min(ROOM)].to_vec()),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-/// What the kernel says of a TCX link.
-pub(crate) fn tcx_link_info(link: BorrowedFd<'_>) -> io::Result<TcxLinkInfo> {
+/// What the kernel says of a pinned TCX link; `None`: nothing is pinned there.
+pub(crate) fn pinned_tcx_link(path: &Path) -> io::Result<Option<TcxLinkInfo>> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut get = GetAttr { path: path.as_ptr() as u64, ..Default::default() };
+    let link = match bpf(BPF_OBJ_GET, &mut get) {
+        // SAFETY: a descriptor that the kernel has just made for us.
+        Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let mut info = LinkInfo::default();
-    let mut attr =
-        InfoAttr { fd: fd(link), info_len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
+    let size = size_of::<LinkInfo>() as u32;
+    let mut attr = InfoAttr { fd: fd(link.as_fd()), info_len: size, info: (&raw mut info) as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(TcxLinkInfo { id: info.id, ifindex: info.ifindex })
+    Ok(Some(TcxLinkInfo { id: info.id, ifindex: info.ifindex }))
 }
 
 #[repr(C)]
@@ -199,6 +228,14 @@ struct QueryAttr {
 
 #[repr(C)]
 #[derive(Default)]
+struct GetAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct InfoAttr {
     fd: u32,
     info_len: u32,
@@ -218,10 +255,10 @@ struct LinkInfo {
     rest: [u64; 8],
 }
 
-fn bpf<A>(command: i64, attr: &mut A) -> io::Result<()> {
+fn bpf<A>(command: i64, attr: &mut A) -> io::Result<i32> {
     // SAFETY: `attr` is the command's own part of `union bpf_attr`, and every pointer in it lives through the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
 }
 
 fn fd(fd: BorrowedFd<'_>) -> u32 {

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::links::{FdLink, LinkError, LinkOrder, PinnedLink};
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{ProgramError, TcAttachType};
-use aya::sys::SyscallError;
+use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 
 use super::load::classifier;
-use crate::sys::{self, TcxHook};
+use crate::sys::{self, TcxHook, TcxLinkInfo};
 use crate::{Attachment, Error};
 
 /// A place for a program.
@@ -27,13 +25,8 @@ pub(super) struct Place {
 /// The links that hold our programs.
 pub(super) struct Attachments {
     dir: PathBuf,
-    links: BTreeMap<Place, Held>,
-}
-
-struct Held {
-    id: u32,
-    // Dropped last: the pin keeps the link, this descriptor only looks at it.
-    _link: FdLink,
+    /// Ids of the links. The pins keep them, no descriptor of ours does.
+    links: BTreeMap<Place, u32>,
 }
 
 impl Attachments {
@@ -46,8 +39,8 @@ impl Attachments {
     pub(super) fn set(&mut self, ebpf: &mut Ebpf, places: &[Place]) -> Result<(), Error> {
         for place in places {
             if !self.links.contains_key(place) {
-                let held = self.hold(ebpf, place)?;
-                self.links.insert(place.clone(), held);
+                let id = self.hold(ebpf, place)?;
+                self.links.insert(place.clone(), id);
             }
         }
         self.links.retain(|place, _| places.contains(place));
@@ -56,26 +49,30 @@ impl Attachments {
 
     /// Attaches again whatever is not in its chain any more.
     pub(super) fn mend(&mut self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        let gone: Vec<_> = self.links.iter().filter(|(place, held)| place.position(held.id).0.is_none()).collect();
-        let gone: Vec<Place> = gone.into_iter().map(|(place, _)| place.clone()).collect();
+        let gone = self.links.iter().filter(|(place, id)| place.position(**id).0.is_none());
+        let gone: Vec<Place> = gone.map(|(place, _)| place.clone()).collect();
         for place in gone {
-            tracing::warn!(program = place.program, device = place.device, "program was not in its chain: attaching again");
+            tracing::warn!(
+                program = place.program,
+                device = place.device,
+                "program was not in its chain: attaching again"
+            );
             self.links.remove(&place);
-            let held = self.hold(ebpf, &place)?;
-            self.links.insert(place, held);
+            let id = self.hold(ebpf, &place)?;
+            self.links.insert(place, id);
         }
         Ok(())
     }
 
     /// Where our programs stand.
     pub(super) fn list(&self) -> Vec<Attachment> {
-        let attachment = |(place, held): (&Place, &Held)| {
-            let (position, chain) = place.position(held.id);
+        let attachment = |(place, &id): (&Place, &u32)| {
+            let (position, chain) = place.position(id);
             Attachment {
                 program: place.program,
                 device: place.device.clone(),
                 ifindex: place.ifindex,
-                link_id: held.id,
+                link_id: id,
                 position,
                 chain,
             }
@@ -101,46 +98,41 @@ impl Attachments {
         Ok(())
     }
 
-    fn hold(&self, ebpf: &mut Ebpf, place: &Place) -> Result<Held, Error> {
-        let failed = |source| Error::Program { what: format!("attach {} to {}", place.program, place.device), source };
+    /// Sees to it that the program is attached at its place and pinned; returns the link's id.
+    fn hold(&self, ebpf: &mut Ebpf, place: &Place) -> Result<u32, Error> {
         let path = place.pin(&self.dir);
-        let link = match self.update_pinned(ebpf, place, &path)? {
-            Some(link) => link,
-            None => {
-                let link = attach(ebpf, place).map_err(failed)?;
-                let pin = |source| Error::io(format!("pin {}", path.display()), source);
-                link.pin(&path).map_err(|error| pin(io::Error::other(error)))?.into()
-            }
-        };
-        let id = sys::tcx_link_info(link.fd()).map_err(|source| Error::io("read a link", source))?.id;
-        Ok(Held { id, _link: link })
-    }
-
-    /// Puts our program into the link that is pinned for the place. `None`: there is no such link, or its device is gone.
-    fn update_pinned(&self, ebpf: &mut Ebpf, place: &Place, path: &Path) -> Result<Option<FdLink>, Error> {
-        let failed = |source| Error::Program { what: format!("update {}", path.display()), source };
-        let old = match PinnedLink::from_pin(path) {
-            Ok(old) => FdLink::from(old),
-            Err(LinkError::SyscallError(SyscallError { io_error, .. }))
-                if io_error.kind() == io::ErrorKind::NotFound =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(failed(error.into())),
-        };
-        let info = sys::tcx_link_info(old.fd()).map_err(|source| Error::io("read a link", source))?;
-        if info.ifindex != place.ifindex {
-            // The device was deleted, or another one has its name now: the link holds nothing any more.
-            tracing::info!(program = place.program, device = place.device, "the pinned link has lost its device");
-            std::fs::remove_file(path).map_err(|source| Error::io(format!("remove {}", path.display()), source))?;
-            return Ok(None);
+        if !update_pinned(ebpf, place, &path)? {
+            let link = attach(ebpf, place)?;
+            link.pin(&path).map_err(|error| Error::io(format!("pin {}", path.display()), io::Error::other(error)))?;
         }
-        let program = classifier(ebpf, place.program).map_err(failed)?;
-        let link = SchedClassifierLink::try_from(old).map_err(|error| failed(error.into()))?;
-        let id = program.attach_to_link(link).map_err(failed)?;
-        let link = program.take_link(id).map_err(failed)?;
-        Ok(Some(link.try_into().map_err(|error: LinkError| failed(error.into()))?))
+        let gone = || Error::io(format!("read {}", path.display()), io::ErrorKind::NotFound.into());
+        let info = pinned(&path)?.ok_or_else(gone)?;
+        Ok(info.id)
     }
+}
+
+/// Puts our program into the link that is pinned for the place. `false`: there is no such link, or its device is gone.
+fn update_pinned(ebpf: &mut Ebpf, place: &Place, path: &Path) -> Result<bool, Error> {
+    let Some(info) = pinned(path)? else { return Ok(false) };
+    if info.ifindex != place.ifindex {
+        // The device was deleted, or another one has its name now: the link holds nothing any more.
+        tracing::info!(program = place.program, device = place.device, "the pinned link has lost its device");
+        std::fs::remove_file(path).map_err(|source| Error::io(format!("remove {}", path.display()), source))?;
+        return Ok(false);
+    }
+    let what = || format!("update {}", path.display());
+    let failed = |source| Error::Program { what: what(), source };
+    let old = PinnedLink::from_pin(path).map_err(|error| link_error(what(), error))?;
+    let program = classifier(ebpf, place.program).map_err(failed)?;
+    let link = SchedClassifierLink::try_from(FdLink::from(old)).map_err(|error| link_error(what(), error))?;
+    let id = program.attach_to_link(link).map_err(failed)?;
+    // Out of aya's hands, which would detach it with the program.
+    program.take_link(id).map_err(failed)?;
+    Ok(true)
+}
+
+fn pinned(path: &Path) -> Result<Option<TcxLinkInfo>, Error> {
+    sys::pinned_tcx_link(path).map_err(|source| Error::io(format!("read {}", path.display()), source))
 }
 
 impl Place {
@@ -159,11 +151,18 @@ impl Place {
     }
 }
 
-fn attach(ebpf: &mut Ebpf, place: &Place) -> Result<FdLink, ProgramError> {
-    let program = classifier(ebpf, place.program)?;
+fn attach(ebpf: &mut Ebpf, place: &Place) -> Result<FdLink, Error> {
+    let what = || format!("attach {} to {}", place.program, place.device);
+    let failed = |source: ProgramError| Error::Program { what: what(), source };
+    let program = classifier(ebpf, place.program).map_err(failed)?;
     let direction = if place.egress { TcAttachType::Egress } else { TcAttachType::Ingress };
     // Whoever comes behind us decides about what is not ours; Cilium anchors itself at the tail.
     let head = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(&place.device, direction, head)?;
-    Ok(program.take_link(id)?.try_into()?)
+    let id = program.attach_with_options(&place.device, direction, head).map_err(failed)?;
+    let link = program.take_link(id).map_err(failed)?;
+    link.try_into().map_err(|error| link_error(what(), error))
+}
+
+fn link_error(what: String, error: LinkError) -> Error {
+    Error::io(what, io::Error::other(error))
 }

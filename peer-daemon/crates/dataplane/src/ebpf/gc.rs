@@ -21,6 +21,7 @@ pub(super) struct FlowTables<'a> {
 }
 
 /// Counts after a scan.
+#[derive(Default)]
 pub(super) struct Scan {
     pub(super) collected: Collected,
     pub(super) flows: u64,
@@ -32,7 +33,7 @@ impl FlowTables<'_> {
     pub(super) fn collect(&self, now: u64, used: u64) -> io::Result<Scan> {
         let started = Instant::now();
         let pressure = expiry::pressure(used, self.max);
-        let mut scan = Scan { collected: Collected::default(), flows: 0, mappings: 0 };
+        let mut scan = Scan::default();
         let mut batches = Batches::<FlowKey, Flow>::new(BATCH);
         loop {
             let mut read = 0;

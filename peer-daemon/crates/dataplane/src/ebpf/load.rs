@@ -32,7 +32,8 @@ pub(super) struct PinDirs {
 impl PinDirs {
     /// Makes the directories.
     pub(super) fn create(bpffs: &Path, device: &str) -> Result<Self, Error> {
-        let on_bpffs = sys::is_bpffs(bpffs).map_err(|source| Error::io(format!("look at {}", bpffs.display()), source))?;
+        let on_bpffs =
+            sys::is_bpffs(bpffs).map_err(|source| Error::io(format!("look at {}", bpffs.display()), source))?;
         if !on_bpffs {
             return Err(Error::NotBpffs { path: bpffs.to_owned() });
         }
@@ -73,9 +74,8 @@ pub(super) fn load(dirs: &PinDirs, flows: u32) -> Result<Ebpf, Error> {
     loader.map_max_entries(map::FLOWS, flows).map_max_entries(map::MAPPINGS, flows);
     let mut ebpf = loader.load(OBJECT).map_err(|error| missing_capabilities().unwrap_or(Error::Load(error)))?;
     for name in PROGRAMS {
-        let failed = |source| {
-            missing_capabilities().unwrap_or(Error::Program { what: format!("load program {name}"), source })
-        };
+        let failed =
+            |source| missing_capabilities().unwrap_or(Error::Program { what: format!("load program {name}"), source });
         classifier(&mut ebpf, name).map_err(failed)?.load().map_err(failed)?;
     }
     Ok(ebpf)

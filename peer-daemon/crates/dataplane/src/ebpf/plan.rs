@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
-use peer_common::route::MAX_ROUTES;
+use peer_common::route::{MAX_ROUTES, NO_ROUTE};
 use peer_common::{Addr, LocalAddr, LocalKind, Peer, PolicyRule, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
@@ -33,6 +33,8 @@ pub(super) struct Plan {
 /// How a route is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Service {
+    /// Index of its counters.
+    pub(super) id: u32,
     pub(super) uplinks: Vec<u32>,
     pub(super) unserved: Option<String>,
 }
@@ -44,14 +46,14 @@ pub(crate) fn destinations(intent: &Intent) -> Vec<IpAddr> {
     wanted.into_iter().collect()
 }
 
-/// Plans the tables.
-pub(super) fn plan(intent: &Intent, node: &Snapshot) -> Result<Plan, Error> {
+/// Plans the tables. `known` are the routes in force: one that stays keeps its id, and with it its counters and flows.
+pub(super) fn plan(intent: &Intent, node: &Snapshot, known: &BTreeMap<Prefix, Route>) -> Result<Plan, Error> {
     let limit = MAX_ROUTES as usize;
     if intent.routes.len() > limit {
         return Err(Error::TooManyRoutes { routes: intent.routes.len(), limit });
     }
     let mut plan = Plan { policy: policy::entries(&intent.rules)?, ..Plan::default() };
-    for (id, route) in (0..).zip(&intent.routes) {
+    for (id, route) in route_ids(&intent.routes, known).into_iter().zip(&intent.routes) {
         plan.add_route(id, route, intent, node);
     }
     for peer in &intent.peers {
@@ -104,7 +106,7 @@ impl Plan {
             prefix_len,
         };
         self.routes.insert((prefix_len, addr), value);
-        self.service.push(Service { uplinks, unserved });
+        self.service.push(Service { id, uplinks, unserved });
     }
 
     fn add_uplink(&mut self, index: u32, intent: &Intent, node: &Snapshot) -> Result<(), String> {
@@ -129,6 +131,15 @@ impl Plan {
         self.names.insert(index, name.clone());
         Ok(())
     }
+}
+
+/// Ids for `routes`, in their order: the one that a destination has, else the lowest that is free.
+fn route_ids(routes: &[desired::Route], known: &BTreeMap<Prefix, Route>) -> Vec<u32> {
+    let kept: Vec<_> =
+        routes.iter().map(|route| known.get(&prefix(&route.destination)).map(|known| known.id)).collect();
+    let taken: BTreeSet<u32> = kept.iter().flatten().copied().collect();
+    let mut free = (0..).filter(|id| !taken.contains(id));
+    kept.into_iter().map(|id| id.or_else(|| free.next()).unwrap_or(NO_ROUTE)).collect()
 }
 
 /// The prefix as an LPM key: IPv4 in `::ffff:0:0/96`.
@@ -209,7 +220,8 @@ mod tests {
 
     #[test]
     fn the_fib_names_the_uplink() {
-        let plan = plan(&intent(&[("198.51.100.0/24", UplinkChoice::Auto)]), &node()).expect("a plan");
+        let plan =
+            plan(&intent(&[("198.51.100.0/24", UplinkChoice::Auto)]), &node(), &BTreeMap::new()).expect("a plan");
         assert_eq!(plan.uplinks.keys().copied().collect::<Vec<_>>(), [3]);
         assert_eq!(IpAddr::from(plan.uplinks[&3].addr4), "198.51.100.1".parse::<IpAddr>().expect("an address"));
         let route = plan.routes.values().next().expect("a route");
@@ -217,8 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_stays_keeps_its_id() {
+        let known = [(prefix(&net("10.2.0.0/16")), Route { id: 1, ..Route::default() })].into();
+        let wanted = intent(&["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(|net| (net, UplinkChoice::Auto)));
+        let plan = plan(&wanted, &node(), &known).expect("a plan");
+        assert_eq!(plan.service.iter().map(|service| service.id).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(plan.routes[&prefix(&net("10.2.0.0/16"))].id, 1);
+    }
+
+    #[test]
     fn a_named_uplink_is_the_only_one() {
-        let plan = plan(&intent(&[("0.0.0.0/0", UplinkChoice::Named("eth0".into()))]), &node()).expect("a plan");
+        let plan = plan(&intent(&[("0.0.0.0/0", UplinkChoice::Named("eth0".into()))]), &node(), &BTreeMap::new())
+            .expect("a plan");
         assert_eq!(plan.routes.values().next().expect("a route").uplink, 3);
     }
 
@@ -232,7 +254,7 @@ mod tests {
             ("fd00::/8", UplinkChoice::Auto, "no route"),
         ];
         for (destination, choice, why) in cases {
-            let plan = plan(&intent(&[(destination, choice)]), &node()).expect("a plan");
+            let plan = plan(&intent(&[(destination, choice)]), &node(), &BTreeMap::new()).expect("a plan");
             let unserved = plan.service[0].unserved.clone().expect("unserved");
             assert!(unserved.contains(why), "{unserved}");
             assert!(plan.uplinks.is_empty());
@@ -241,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_own_address_is_local_and_those_of_wt0_are_overlay() {
-        let plan = plan(&intent(&[]), &node()).expect("a plan");
+        let plan = plan(&intent(&[]), &node(), &BTreeMap::new()).expect("a plan");
         let kind = |text: &str| plan.locals[&Addr::from(text.parse::<IpAddr>().expect("an address"))].kind;
         assert_eq!(kind("100.64.0.1"), LocalKind::Overlay as u32);
         assert_eq!(kind("198.51.100.1"), LocalKind::Node as u32);

@@ -98,7 +98,10 @@ mod tests {
     fn every_port_range_is_an_entry_and_none_is_all() {
         let ranges = [PortRange { min: 80, max: 80 }, PortRange { min: 443, max: 445 }];
         let all = entries(&[rule(&["10.0.0.0/8"], &["10.0.0.0/8"], &ranges)]).expect("few");
-        assert_eq!(all.iter().map(|entry| (entry.port_min, entry.port_max)).collect::<Vec<_>>(), [(80, 80), (443, 445)]);
+        assert_eq!(
+            all.iter().map(|entry| (entry.port_min, entry.port_max)).collect::<Vec<_>>(),
+            [(80, 80), (443, 445)]
+        );
         let all = entries(&[rule(&["10.0.0.0/8"], &["10.0.0.0/8"], &[])]).expect("few");
         assert_eq!((all[0].port_min, all[0].port_max), (0, u16::MAX));
     }

@@ -1,11 +1,12 @@
 //! The maps, typed, and written by difference only.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use peer_common::layout::map;
 use peer_common::policy::MAX_POLICY_RULES;
 use peer_common::{
@@ -14,7 +15,7 @@ use peer_common::{
 
 use super::gc::FlowTables;
 use super::plan::{Plan, Prefix};
-use crate::Error;
+use crate::{Error, sys};
 
 /// All maps.
 pub(super) struct Tables {
@@ -29,13 +30,19 @@ pub(super) struct Tables {
     route_counters: PerCpuArray<MapData, PacketCount>,
     flows: MapData,
     mappings: MapData,
+    /// A second handle of each map that lives, for its memory.
+    handles: Vec<MapData>,
     /// Flows that fit: a pinned map keeps the size that it was made with.
     pub(super) flows_max: u64,
 }
 
 impl Tables {
     /// Takes the maps out of the loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn take(ebpf: &mut Ebpf, pins: &Path) -> Result<Self, Error> {
+        let handle = |&name: &&'static str| {
+            MapData::from_pin(pins.join(name)).map_err(|source| Error::Map { map: name, source })
+        };
+        let handles = map::PINNED.iter().map(handle).collect::<Result<_, _>>()?;
         let flows = hash_data(ebpf, map::FLOWS)?;
         let info = flows.info().map_err(|source| Error::Map { map: map::FLOWS, source })?;
         Ok(Self {
@@ -50,18 +57,20 @@ impl Tables {
             route_counters: take(ebpf, map::ROUTE_COUNTERS)?,
             flows_max: info.max_entries().into(),
             flows,
+            handles,
             mappings: hash_data(ebpf, map::MAPPINGS)?,
         })
     }
 
-    /// Writes what differs from `plan`. Returns whether anything that judges packets has changed.
-    pub(super) fn write(&mut self, plan: &Plan) -> Result<Written, Error> {
-        let uplinks = sync_hash(&mut self.uplinks, &plan.uplinks, map::UPLINKS)?;
+    /// Writes what differs from `plan`, but for the rules. Returns whether anything that judges packets differs: then flows
+    /// must be judged again, by [`Tables::set_policy`].
+    pub(super) fn write(&mut self, plan: &Plan) -> Result<bool, Error> {
+        sync_hash(&mut self.uplinks, &plan.uplinks, map::UPLINKS)?;
         let mut judged = sync_hash(&mut self.locals, &plan.locals, map::LOCALS)?;
         judged |= sync_trie(&mut self.routes, &plan.routes, map::ROUTES)?;
         judged |= sync_trie(&mut self.peers, &plan.peers, map::PEERS)?;
         judged |= self.policy_in_force()? != plan.policy;
-        Ok(Written { uplinks, judged })
+        Ok(judged)
     }
 
     /// Puts `rules` in force: into the half that is not read, then its length, and the generation last. Traffic sees the
@@ -111,25 +120,27 @@ impl Tables {
     }
 
     /// Memory of all maps as the kernel accounts it, bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        let typed = [
-            self.uplinks_fd(),
-            self.flows.fd().as_fd(),
-            self.mappings.fd().as_fd(),
-            data_fd(&self.locals),
-            data_fd(&self.routes),
-            data_fd(&self.peers),
-            data_fd(&self.policy),
-            data_fd(&self.config),
-            data_fd(&self.counters),
-            data_fd(&self.drops),
-            data_fd(&self.route_counters),
-        ];
-        typed.into_iter().map(memlock).sum()
+    pub(super) fn bytes(&self) -> Result<u64, Error> {
+        let memory = |handle: &MapData| sys::map_memory(handle.fd().as_fd());
+        let bytes: Result<Vec<u64>, _> = self.handles.iter().map(memory).collect();
+        Ok(bytes.map_err(|source| Error::io("read the memory of a map", source))?.iter().sum())
     }
 
-    fn uplinks_fd(&self) -> BorrowedFd<'_> {
-        data_fd(&self.uplinks)
+    /// Routes as they are in force, with the ids they have.
+    pub(super) fn routes_in_force(&self) -> Result<BTreeMap<Prefix, Route>, Error> {
+        read_trie(&self.routes, map::ROUTES)
+    }
+
+    /// Sets the counters of a route back to zero: its id has another meaning from now on.
+    pub(super) fn forget_route(&mut self, id: u32) -> Result<(), Error> {
+        let failed = |source| Error::Map { map: map::ROUTE_COUNTERS, source };
+        let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::io(what, source))?;
+        for direction in [Direction::Out, Direction::In] {
+            let zero = PerCpuValues::try_from(vec![PacketCount::default(); cpus])
+                .map_err(|source| Error::io("clear a counter", source))?;
+            self.route_counters.set(id * 2 + direction as u32, zero, 0).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn policy_in_force(&self) -> Result<Vec<PolicyRule>, Error> {
@@ -140,15 +151,6 @@ impl Tables {
             .map(|index| read(index).map_err(|source| Error::Map { map: map::POLICY, source }))
             .collect()
     }
-}
-
-/// What a write changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Written {
-    /// Uplinks: next hops must be resolved again.
-    pub(super) uplinks: bool,
-    /// Something that judges packets: flows must be judged again.
-    pub(super) judged: bool,
 }
 
 fn sync_hash<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
@@ -175,11 +177,7 @@ fn sync_trie<V: aya::Pod + PartialEq>(
     name: &'static str,
 ) -> Result<bool, Error> {
     let failed = |source| Error::Map { map: name, source };
-    let mut present: BTreeMap<Prefix, V> = BTreeMap::new();
-    for entry in table.iter() {
-        let (key, value) = entry.map_err(failed)?;
-        present.insert((key.prefix_len(), key.data()), value);
-    }
+    let present = read_trie(table, name)?;
     for ((len, addr), value) in wanted {
         if present.get(&(*len, *addr)) != Some(value) {
             table.insert(&Key::new(*len, *addr), value, 0).map_err(failed)?;
@@ -189,6 +187,12 @@ fn sync_trie<V: aya::Pod + PartialEq>(
         table.remove(&Key::new(*len, *addr)).map_err(failed)?;
     }
     Ok(present != *wanted)
+}
+
+fn read_trie<V: aya::Pod>(table: &LpmTrie<MapData, Addr, V>, name: &'static str) -> Result<BTreeMap<Prefix, V>, Error> {
+    let entry =
+        |entry: Result<(Key<Addr>, V), MapError>| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value));
+    table.iter().map(entry).collect::<Result<_, _>>().map_err(|source| Error::Map { map: name, source })
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {

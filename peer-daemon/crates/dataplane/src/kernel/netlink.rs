@@ -43,8 +43,7 @@ impl Netlink {
     /// When the kernel does not answer. A destination without a route is no error: it is left out.
     pub async fn snapshot(&self, destinations: &[IpAddr]) -> Result<Snapshot, Error> {
         let failed = |what| move |source| Error::Netlink { what, source };
-        let links: Vec<_> =
-            self.handle.link().get().execute().try_collect().await.map_err(failed("listing links"))?;
+        let links: Vec<_> = self.handle.link().get().execute().try_collect().await.map_err(failed("listing links"))?;
         let mut links: BTreeMap<u32, Link> = links.iter().map(|link| (link.header.index, read_link(link))).collect();
         let addresses: Vec<_> =
             self.handle.address().get().execute().try_collect().await.map_err(failed("listing addresses"))?;

@@ -157,17 +157,17 @@ impl Bench {
     }
 
     /// A packet from the mesh. Returns the verdict and the packet as it leaves.
-    pub(crate) fn from_mesh(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
+    pub(crate) fn arrive_from_mesh(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
         self.run(program::TEST_WT0_INGRESS, packet)
     }
 
     /// A packet that arrives on the uplink.
-    pub(crate) fn from_uplink(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
+    pub(crate) fn arrive_on_uplink(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
         self.run(program::UPLINK_INGRESS, packet)
     }
 
     /// A packet of the node, or of the LAN, towards the mesh.
-    pub(crate) fn to_mesh(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
+    pub(crate) fn leave_to_mesh(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
         self.run(program::TEST_WT0_EGRESS, packet)
     }
 
@@ -182,8 +182,8 @@ impl Bench {
         (result.return_value as i32, out)
     }
 
-    /// As [`Bench::to_mesh`] with a mark on the packet. Returns the verdict and the mark that it leaves with.
-    pub(crate) fn to_mesh_marked(&mut self, packet: &[u8], mark: u32) -> (i32, u32) {
+    /// As [`Bench::leave_to_mesh`] with a mark on the packet. Returns the verdict and the mark that it leaves with.
+    pub(crate) fn leave_to_mesh_marked(&mut self, packet: &[u8], mark: u32) -> (i32, u32) {
         /// Offset of `mark` in `struct __sk_buff`.
         const MARK: usize = 8;
         let mut context = [0; 192];

@@ -50,7 +50,7 @@ fn each_reason_is_counted_by_name() {
         ];
         for (packet, reason) in cases {
             let before = bench.drops(reason);
-            assert_eq!(bench.from_mesh(&packet).0, SHOT, "{}", reason.name());
+            assert_eq!(bench.arrive_from_mesh(&packet).0, SHOT, "{}", reason.name());
             assert_eq!(bench.drops(reason), before + 1, "{}, but: {:?}", reason.name(), bench.all_drops());
         }
         assert_eq!(bench.flows(), [], "nothing of this opened a flow");
@@ -61,7 +61,7 @@ fn each_reason_is_counted_by_name() {
 fn a_mapped_address_on_the_wire_is_not_taken_for_ipv4() {
     with_bench(|bench| {
         let mapped = addr("::ffff:198.51.100.80");
-        assert_eq!(bench.from_mesh(&udp((PEER6, 1), (mapped, 2))).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&udp((PEER6, 1), (mapped, 2))).0, SHOT);
         assert_eq!(bench.drops(DropReason::Malformed), 1);
     });
 }
@@ -71,9 +71,9 @@ fn a_host_route_names_what_is_denied_otherwise() {
     with_bench(|bench| {
         let metadata = addr("169.254.169.254");
         bench.route(addr("169.254.0.0"), 16, 5, Route::MASQUERADE);
-        assert_eq!(bench.from_mesh(&tcp((PEER, 1), (metadata, 80), true)).0, SHOT, "a wider route does not");
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (metadata, 80), true)).0, SHOT, "a wider route does not");
         bench.route(metadata, 32, 6, Route::MASQUERADE);
-        let (verdict, packet) = bench.from_mesh(&tcp((PEER, 1), (metadata, 80), true));
+        let (verdict, packet) = bench.arrive_from_mesh(&tcp((PEER, 1), (metadata, 80), true));
         assert_eq!((verdict, read(&packet).dst), (REDIRECT, (metadata, 80)));
     });
 }
@@ -82,7 +82,7 @@ fn a_host_route_names_what_is_denied_otherwise() {
 fn without_configuration_nothing_passes() {
     with_bench(|bench| {
         bench.config(|config| config.wt0 = 0);
-        assert_eq!(bench.from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
         assert_eq!(bench.drops(DropReason::Internal), 1);
     });
 }
@@ -99,7 +99,7 @@ fn truncated_packets_never_pass() {
             // The kernel's test run itself refuses less than an IP header.
             let least = 14 + if whole[14] >> 4 == 4 { 20 } else { 40 };
             for len in least..whole.len() {
-                let (verdict, _) = bench.from_mesh(&whole[..len]);
+                let (verdict, _) = bench.arrive_from_mesh(&whole[..len]);
                 assert_eq!(verdict, SHOT, "cut to {len} of {}", whole.len());
             }
         }

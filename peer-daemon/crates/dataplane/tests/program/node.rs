@@ -17,11 +17,11 @@ fn peer_rules_decide_what_reaches_the_node() {
     with_bench(|bench| {
         bench.rules(&[scoped(RuleScope::NODE)]);
         let packet = tcp((PEER, 1000), (NODE, 22), true);
-        let (verdict, after) = bench.from_mesh(&packet);
+        let (verdict, after) = bench.arrive_from_mesh(&packet);
         assert_eq!((verdict, after), (UNSPEC, packet), "the node's own stack gets it as it is");
         assert_eq!(bench.flows()[0].1.kind, FlowKind::ToNode as u8);
         assert_eq!(
-            bench.from_mesh(&tcp((PEER, 1000), (SERVER, 22), true)).0,
+            bench.arrive_from_mesh(&tcp((PEER, 1000), (SERVER, 22), true)).0,
             SHOT,
             "through the node is another matter"
         );
@@ -33,8 +33,16 @@ fn peer_rules_decide_what_reaches_the_node() {
 fn another_own_address_is_reached_by_peer_rules_or_by_a_route_that_covers_it() {
     with_bench(|bench| {
         bench.rules(&[scoped(RuleScope::ROUTE)]);
-        assert_eq!(bench.from_mesh(&tcp((PEER, 1000), (UPLINK, 22), true)).0, UNSPEC, "198.51.100.0/24 covers it");
-        assert_eq!(bench.from_mesh(&tcp((PEER, 1000), (NODE, 22), true)).0, SHOT, "the overlay address is no route's");
+        assert_eq!(
+            bench.arrive_from_mesh(&tcp((PEER, 1000), (UPLINK, 22), true)).0,
+            UNSPEC,
+            "198.51.100.0/24 covers it"
+        );
+        assert_eq!(
+            bench.arrive_from_mesh(&tcp((PEER, 1000), (NODE, 22), true)).0,
+            SHOT,
+            "the overlay address is no route's"
+        );
         assert_eq!(bench.drops(DropReason::PolicyDefault), 1);
     });
 }
@@ -44,15 +52,19 @@ fn the_node_gets_its_answers_through_default_deny() {
     with_bench(|bench| {
         bench.rules(&[]);
         let answer = echo_reply(PEER, NODE, 7);
-        assert_eq!(bench.from_mesh(&answer).0, SHOT);
-        assert_eq!(bench.to_mesh(&echo_request(NODE, PEER, 7)).0, UNSPEC);
-        assert_eq!(bench.from_mesh(&answer).0, UNSPEC);
-        assert_eq!(bench.from_mesh(&echo_reply(PEER, NODE, 8)).0, SHOT, "another identifier is another flow");
-        assert_eq!(bench.to_mesh(&udp((NODE, 1), (PEER, 2))).0, UNSPEC);
-        assert_eq!(bench.from_mesh(&udp((PEER, 2), (NODE, 1))).0, UNSPEC);
-        assert_eq!(bench.from_mesh(&udp((PEER, 2), (NODE, 3))).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&answer).0, SHOT);
+        assert_eq!(bench.leave_to_mesh(&echo_request(NODE, PEER, 7)).0, UNSPEC);
+        assert_eq!(bench.arrive_from_mesh(&answer).0, UNSPEC);
+        assert_eq!(bench.arrive_from_mesh(&echo_reply(PEER, NODE, 8)).0, SHOT, "another identifier is another flow");
+        assert_eq!(bench.leave_to_mesh(&udp((NODE, 1), (PEER, 2))).0, UNSPEC);
+        assert_eq!(bench.arrive_from_mesh(&udp((PEER, 2), (NODE, 1))).0, UNSPEC);
+        assert_eq!(bench.arrive_from_mesh(&udp((PEER, 2), (NODE, 3))).0, SHOT);
         bench.rules(&[]);
-        assert_eq!(bench.from_mesh(&answer).0, UNSPEC, "a change of policy does not take what the node asked for");
+        assert_eq!(
+            bench.arrive_from_mesh(&answer).0,
+            UNSPEC,
+            "a change of policy does not take what the node asked for"
+        );
     });
 }
 
@@ -60,8 +72,8 @@ fn the_node_gets_its_answers_through_default_deny() {
 fn what_uplink_ingress_has_judged_passes_wt0_egress_at_once() {
     with_bench(|bench| {
         let reply = tcp((SERVER, 80), (PEER, 1000), false);
-        assert_eq!(bench.to_mesh_marked(&reply, REDIRECTED_MARK), (UNSPEC, 0), "and the mark ends there");
-        assert_eq!(bench.to_mesh(&reply).0, SHOT);
+        assert_eq!(bench.leave_to_mesh_marked(&reply, REDIRECTED_MARK), (UNSPEC, 0), "and the mark ends there");
+        assert_eq!(bench.leave_to_mesh(&reply).0, SHOT);
         assert_eq!(bench.flows(), []);
     });
 }

@@ -19,7 +19,7 @@ fn ports(min: u16, max: u16) -> PolicyRule {
 fn what_no_rule_accepts_is_dropped() {
     with_bench(|bench| {
         bench.rules(&[]);
-        assert_eq!(bench.from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
         assert_eq!(bench.drops(DropReason::PolicyDefault), 1);
     });
 }
@@ -30,7 +30,7 @@ fn drop_beats_accept_in_any_order() {
         let accept = accept_all(true);
         for rules in [[accept, drop_rule(9)], [drop_rule(9), accept]] {
             bench.rules(&rules);
-            assert_eq!(bench.from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
+            assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
         }
         assert_eq!(bench.drops(DropReason::PolicyRule), 2);
     });
@@ -41,10 +41,10 @@ fn ports_are_an_inclusive_range_of_one_protocol() {
     with_bench(|bench| {
         bench.rules(&[ports(80, 82)]);
         for (port, verdict) in [(79, SHOT), (80, REDIRECT), (82, REDIRECT), (83, SHOT)] {
-            assert_eq!(bench.from_mesh(&tcp((PEER, 1000), (SERVER, port), true)).0, verdict, "port {port}");
+            assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1000), (SERVER, port), true)).0, verdict, "port {port}");
         }
-        assert_eq!(bench.from_mesh(&udp((PEER, 1000), (SERVER, 80))).0, SHOT, "another protocol");
-        assert_eq!(bench.from_mesh(&echo_request(PEER, SERVER, 80)).0, SHOT, "an identifier is no port");
+        assert_eq!(bench.arrive_from_mesh(&udp((PEER, 1000), (SERVER, 80))).0, SHOT, "another protocol");
+        assert_eq!(bench.arrive_from_mesh(&echo_request(PEER, SERVER, 80)).0, SHOT, "an identifier is no port");
     });
 }
 
@@ -52,9 +52,9 @@ fn ports_are_an_inclusive_range_of_one_protocol() {
 fn icmp_rules_cover_both_families_of_it() {
     with_bench(|bench| {
         bench.rules(&[PolicyRule { protocol: 1, ..accept_all(true) }, PolicyRule { protocol: 1, ..accept_all(false) }]);
-        assert_eq!(bench.from_mesh(&echo_request(PEER, SERVER, 1)).0, REDIRECT);
-        assert_eq!(bench.from_mesh(&echo_request(PEER6, SERVER6, 1)).0, REDIRECT);
-        assert_eq!(bench.from_mesh(&udp((PEER, 1), (SERVER, 1))).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&echo_request(PEER, SERVER, 1)).0, REDIRECT);
+        assert_eq!(bench.arrive_from_mesh(&echo_request(PEER6, SERVER6, 1)).0, REDIRECT);
+        assert_eq!(bench.arrive_from_mesh(&udp((PEER, 1), (SERVER, 1))).0, SHOT);
     });
 }
 
@@ -66,12 +66,12 @@ fn prefixes_of_any_length_are_matched_on_both_sides() {
             let (src, src_len) = network(PEER, len);
             let rule = PolicyRule { src, src_len, dst, dst_len, ..accept_all(true) };
             bench.rules(&[rule]);
-            assert_eq!(bench.from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, REDIRECT, "/{len}");
+            assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, REDIRECT, "/{len}");
             if len > 0 {
                 let mut other = rule;
                 other.dst.words[3] ^= (1_u32 << (32 - len)).to_be();
                 bench.rules(&[other]);
-                assert_eq!(bench.from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT, "beside /{len}");
+                assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT, "beside /{len}");
             }
         }
     });
@@ -81,8 +81,8 @@ fn prefixes_of_any_length_are_matched_on_both_sides() {
 fn a_rule_for_all_of_ipv6_says_nothing_of_ipv4() {
     with_bench(|bench| {
         bench.rules(&[accept_all(false)]);
-        assert_eq!(bench.from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
-        assert_eq!(bench.from_mesh(&tcp((PEER6, 1), (SERVER6, 80), true)).0, REDIRECT);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (SERVER, 80), true)).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER6, 1), (SERVER6, 80), true)).0, REDIRECT);
     });
 }
 
@@ -90,15 +90,15 @@ fn a_rule_for_all_of_ipv6_says_nothing_of_ipv4() {
 fn a_revoked_permission_stops_both_directions_at_the_next_packet() {
     with_bench(|bench| {
         let out = tcp((PEER, 1000), (SERVER, 80), false);
-        let node = read(&bench.from_mesh(&out).1).src;
+        let node = read(&bench.arrive_from_mesh(&out).1).src;
         let answer = tcp((SERVER, 80), node, false);
-        assert_eq!(bench.from_uplink(&answer).0, REDIRECT);
+        assert_eq!(bench.arrive_on_uplink(&answer).0, REDIRECT);
         bench.rules(&[ports(443, 443)]);
-        assert_eq!(bench.from_uplink(&answer).0, SHOT);
-        assert_eq!(bench.from_mesh(&out).0, SHOT);
+        assert_eq!(bench.arrive_on_uplink(&answer).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&out).0, SHOT);
         bench.rules(&[ports(80, 80)]);
-        assert_eq!(bench.from_uplink(&answer).0, REDIRECT);
-        assert_eq!(read(&bench.from_mesh(&out).1).src, node, "given again, the flow has the port that it had");
+        assert_eq!(bench.arrive_on_uplink(&answer).0, REDIRECT);
+        assert_eq!(read(&bench.arrive_from_mesh(&out).1).src, node, "given again, the flow has the port that it had");
     });
 }
 
@@ -106,11 +106,11 @@ fn a_revoked_permission_stops_both_directions_at_the_next_packet() {
 fn an_unrelated_change_cuts_nothing_and_is_judged_once() {
     with_bench(|bench| {
         let out = tcp((PEER, 1000), (SERVER, 80), false);
-        let node = read(&bench.from_mesh(&out).1).src;
+        let node = read(&bench.arrive_from_mesh(&out).1).src;
         bench.rules(&[accept_all(true), drop_rule(7)].map(|rule| PolicyRule { port_min: 1, port_max: 9, ..rule }));
         bench.rules(&[ports(80, 80)]);
         for _ in 0..3 {
-            assert_eq!(read(&bench.from_mesh(&out).1).src, node);
+            assert_eq!(read(&bench.arrive_from_mesh(&out).1).src, node);
         }
         assert_eq!(bench.counter(Counter::FlowsRejudged), 1);
     });
@@ -122,8 +122,8 @@ fn what_has_no_ports_needs_a_rule_for_all_of_them() {
         let to_node = |rule: PolicyRule| PolicyRule { scope: RuleScope::NODE, ..rule };
         for (rule, verdict) in [(accept_all(true), UNSPEC), (ports(1, 9), SHOT)] {
             bench.rules(&[to_node(rule)]);
-            assert_eq!(bench.from_mesh(&fragment((PEER, 1), (UPLINK, 2))).0, verdict);
-            assert_eq!(bench.from_mesh(&protocol(PEER, UPLINK, 132)).0, verdict);
+            assert_eq!(bench.arrive_from_mesh(&fragment((PEER, 1), (UPLINK, 2))).0, verdict);
+            assert_eq!(bench.arrive_from_mesh(&protocol(PEER, UPLINK, 132)).0, verdict);
         }
     });
 }

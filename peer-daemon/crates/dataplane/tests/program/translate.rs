@@ -14,10 +14,10 @@ fn round_trip(
     out: &[u8],
     answer: impl FnOnce((std::net::IpAddr, u16)) -> Vec<u8>,
 ) -> (crate::packet::Seen, crate::packet::Seen) {
-    let (verdict, packet) = bench.from_mesh(out);
+    let (verdict, packet) = bench.arrive_from_mesh(out);
     assert_eq!(verdict, REDIRECT, "drops: {:?}", bench.all_drops());
     let there = read(&packet);
-    let (verdict, packet) = bench.from_uplink(&answer(there.src));
+    let (verdict, packet) = bench.arrive_on_uplink(&answer(there.src));
     assert_eq!(verdict, REDIRECT, "drops: {:?}", bench.all_drops());
     (there, read(&packet))
 }
@@ -83,7 +83,7 @@ fn echo_gets_a_fresh_identifier_in_both_families() {
 #[test]
 fn a_port_inside_the_range_is_kept() {
     with_bench(|bench| {
-        let (_, packet) = bench.from_mesh(&tcp((PEER, 21000), (SERVER, 80), true));
+        let (_, packet) = bench.arrive_from_mesh(&tcp((PEER, 21000), (SERVER, 80), true));
         assert_eq!(read(&packet).src, (UPLINK, 21000));
     });
 }
@@ -92,8 +92,8 @@ fn a_port_inside_the_range_is_kept() {
 fn a_flow_keeps_its_port_and_a_lost_one_gets_it_again() {
     with_bench(|bench| {
         let out = tcp((PEER, 40000), (SERVER, 80), false);
-        let first = read(&bench.from_mesh(&out).1);
-        assert_eq!(read(&bench.from_mesh(&out).1), first);
+        let first = read(&bench.arrive_from_mesh(&out).1);
+        assert_eq!(read(&bench.arrive_from_mesh(&out).1), first);
         assert_eq!((bench.flows().len(), bench.mappings().len()), (1, 1));
         for (key, _) in bench.flows() {
             bench.forget_flow(&key);
@@ -101,7 +101,7 @@ fn a_flow_keeps_its_port_and_a_lost_one_gets_it_again() {
         for (key, _) in bench.mappings() {
             bench.forget_mapping(&key);
         }
-        assert_eq!(read(&bench.from_mesh(&out).1), first);
+        assert_eq!(read(&bench.arrive_from_mesh(&out).1), first);
     });
 }
 
@@ -111,14 +111,18 @@ fn a_port_is_used_again_for_another_remote_but_never_for_the_same() {
         bench.config(|config| config.nat_port_count = 3);
         let mut ports = std::collections::BTreeSet::new();
         for source in 40000..40003 {
-            let (verdict, packet) = bench.from_mesh(&udp((PEER, source), (SERVER, 53)));
+            let (verdict, packet) = bench.arrive_from_mesh(&udp((PEER, source), (SERVER, 53)));
             assert_eq!(verdict, REDIRECT);
             ports.insert(read(&packet).src.1);
         }
         assert_eq!(ports.len(), 3, "three flows to one endpoint have three ports");
-        assert_eq!(bench.from_mesh(&udp((PEER, 40003), (SERVER, 53))).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&udp((PEER, 40003), (SERVER, 53))).0, SHOT);
         assert_eq!(bench.drops(DropReason::PortsExhausted), 1);
-        assert_eq!(bench.from_mesh(&udp((PEER, 40003), (SERVER, 54))).0, REDIRECT, "another endpoint is another tuple");
+        assert_eq!(
+            bench.arrive_from_mesh(&udp((PEER, 40003), (SERVER, 54))).0,
+            REDIRECT,
+            "another endpoint is another tuple"
+        );
     });
 }
 
@@ -126,10 +130,10 @@ fn a_port_is_used_again_for_another_remote_but_never_for_the_same() {
 fn a_full_table_refuses_new_flows_and_keeps_old_ones() {
     with_bench(|bench| {
         for source in 1024..1024 + 5000 {
-            bench.from_mesh(&udp((PEER, source), (SERVER, 53)));
+            bench.arrive_from_mesh(&udp((PEER, source), (SERVER, 53)));
         }
         assert!(bench.drops(DropReason::TableFull) > 0, "drops: {:?}", bench.all_drops());
-        assert_eq!(bench.from_mesh(&udp((PEER, 1024), (SERVER, 53))).0, REDIRECT);
+        assert_eq!(bench.arrive_from_mesh(&udp((PEER, 1024), (SERVER, 53))).0, REDIRECT);
     });
 }
 
@@ -145,9 +149,9 @@ fn sources_are_kept_on_routes_that_say_so() {
 #[test]
 fn the_lan_may_open_flows_on_routes_that_keep_sources_only() {
     with_bench(|bench| {
-        let (verdict, _) = bench.to_mesh(&tcp((ROUTED, 40000), (PEER, 22), true));
+        let (verdict, _) = bench.leave_to_mesh(&tcp((ROUTED, 40000), (PEER, 22), true));
         assert_eq!(verdict, UNSPEC);
-        let (verdict, _) = bench.to_mesh(&tcp((SERVER, 40000), (PEER, 22), true));
+        let (verdict, _) = bench.leave_to_mesh(&tcp((SERVER, 40000), (PEER, 22), true));
         assert_eq!(verdict, SHOT);
         assert_eq!(bench.drops(DropReason::NoRoute), 1);
     });
@@ -162,7 +166,7 @@ fn what_is_not_ours_passes_the_uplink_untouched() {
             echo_reply(SERVER, UPLINK, 7),
             b"0123456789abcd not IP at all, by no means".to_vec(),
         ] {
-            assert_eq!(bench.from_uplink(&packet), (UNSPEC, packet.clone()));
+            assert_eq!(bench.arrive_on_uplink(&packet), (UNSPEC, packet.clone()));
         }
         assert_eq!(bench.counter(Counter::UplinkNext), 4);
         assert_eq!(bench.all_drops(), []);
@@ -173,9 +177,9 @@ fn what_is_not_ours_passes_the_uplink_untouched() {
 fn the_last_hop_is_not_passed_on() {
     with_bench(|bench| {
         let out = tcp((PEER, 40000), (SERVER, 80), true);
-        assert_eq!(bench.from_mesh(&with_ttl(out.clone(), 1)).0, SHOT);
-        let node = read(&bench.from_mesh(&out).1).src;
-        assert_eq!(bench.from_uplink(&with_ttl(tcp((SERVER, 80), node, false), 1)).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&with_ttl(out.clone(), 1)).0, SHOT);
+        let node = read(&bench.arrive_from_mesh(&out).1).src;
+        assert_eq!(bench.arrive_on_uplink(&with_ttl(tcp((SERVER, 80), node, false), 1)).0, SHOT);
         assert_eq!(bench.drops(DropReason::TtlExceeded), 2);
     });
 }
@@ -184,8 +188,8 @@ fn the_last_hop_is_not_passed_on() {
 fn a_packet_larger_than_the_mtu_ahead_is_dropped() {
     with_bench(|bench| {
         bench.config(|config| config.wt0_mtu = 40);
-        let node = read(&bench.from_mesh(&tcp((PEER, 40000), (SERVER, 80), true)).1).src;
-        assert_eq!(bench.from_uplink(&tcp((SERVER, 80), node, false)).0, SHOT);
+        let node = read(&bench.arrive_from_mesh(&tcp((PEER, 40000), (SERVER, 80), true)).1).src;
+        assert_eq!(bench.arrive_on_uplink(&tcp((SERVER, 80), node, false)).0, SHOT);
         assert_eq!(bench.drops(DropReason::TooBig), 1);
     });
 }
@@ -194,12 +198,12 @@ fn a_packet_larger_than_the_mtu_ahead_is_dropped() {
 fn a_flow_whose_uplink_lost_its_address_is_opened_anew() {
     with_bench(|bench| {
         let out = tcp((PEER, 40000), (SERVER, 80), false);
-        bench.from_mesh(&out);
+        bench.arrive_from_mesh(&out);
         bench.uplink_addr4("198.51.100.2".parse().expect("an address"));
         bench.config(|config| config.route_generation += 1);
-        assert_eq!(bench.from_mesh(&out).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&out).0, SHOT);
         assert_eq!(bench.drops(DropReason::SourceChanged), 1);
-        let (verdict, packet) = bench.from_mesh(&out);
+        let (verdict, packet) = bench.arrive_from_mesh(&out);
         assert_eq!((verdict, read(&packet).src.0), (REDIRECT, "198.51.100.2".parse().expect("an address")));
         assert_eq!((bench.flows().len(), bench.mappings().len()), (1, 1));
     });
@@ -209,7 +213,7 @@ fn a_flow_whose_uplink_lost_its_address_is_opened_anew() {
 fn masquerading_without_an_address_of_the_family_is_refused() {
     with_bench(|bench| {
         bench.uplink_addr4("::".parse().expect("an address"));
-        assert_eq!(bench.from_mesh(&tcp((PEER, 40000), (SERVER, 80), true)).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 40000), (SERVER, 80), true)).0, SHOT);
         assert_eq!(bench.drops(DropReason::NoSourceAddress), 1);
     });
 }
@@ -219,9 +223,9 @@ fn a_default_route_of_one_family_does_not_carry_the_other() {
     with_bench(|bench| {
         let elsewhere = "192.0.2.9".parse().expect("an address");
         bench.route("::".parse().expect("an address"), 0, 3, Route::MASQUERADE);
-        assert_eq!(bench.from_mesh(&tcp((PEER, 40000), (elsewhere, 80), true)).0, SHOT);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 40000), (elsewhere, 80), true)).0, SHOT);
         assert_eq!(bench.drops(DropReason::NoRoute), 1);
         bench.route("0.0.0.0".parse().expect("an address"), 0, 4, Route::MASQUERADE);
-        assert_eq!(bench.from_mesh(&tcp((PEER, 40000), (elsewhere, 80), true)).0, REDIRECT);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 40000), (elsewhere, 80), true)).0, REDIRECT);
     });
 }

@@ -1,0 +1,212 @@
+//! The task that keeps a dataplane in step with its intent and with the node.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use peer_core::readiness::Latch;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+
+use crate::kernel::{self, Netlink};
+use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf};
+
+/// How long changes of the node are gathered before they are looked at: they come in bursts, and a moving address shall
+/// be followed within a second.
+const GATHER: Duration = Duration::from_millis(50);
+const COLLECT_EVERY: Duration = Duration::from_secs(5);
+const RECONCILE_EVERY: Duration = Duration::from_secs(10);
+
+/// The driver has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the dataplane has stopped")]
+pub struct Stopped;
+
+/// A driven dataplane.
+#[derive(Debug)]
+pub struct Driver {
+    requests: mpsc::Sender<Request>,
+    task: JoinHandle<()>,
+    mode: Mode,
+}
+
+/// Asks a driver for figures; it may outlive the driver.
+#[derive(Clone, Debug)]
+pub struct StatsReader(mpsc::Sender<Request>);
+
+enum Request {
+    Intent(Arc<Intent>, oneshot::Sender<Result<(), Error>>),
+    Stats(oneshot::Sender<Result<Stats, Error>>),
+    Shutdown { keep: bool, done: oneshot::Sender<Result<(), Error>> },
+}
+
+impl Driver {
+    /// Applies `intent` once and goes on applying it whenever the node changes. `latch` is ready as long as all of it is
+    /// in force and first in order. Needs a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// When the intent cannot be put in force to begin with.
+    pub async fn start(mut dataplane: Box<dyn Dataplane>, intent: Intent, latch: Latch) -> Result<Self, Error> {
+        // Subscribed before the first look: no change falls in between.
+        let changes = kernel::changes().map_err(|source| Error::io("subscribe to netlink", source))?;
+        let netlink = Netlink::connect().map_err(|source| Error::io("connect to netlink", source))?;
+        let node = netlink.snapshot(&ebpf::destinations(&intent)).await?;
+        dataplane.apply(&intent, &node)?;
+        let mode = dataplane.mode();
+        let (requests, inbox) = mpsc::channel(16);
+        let driven = Driven { dataplane, intent: Arc::new(intent), netlink, latch };
+        driven.report(driven.check());
+        Ok(Self { requests, task: tokio::spawn(driven.run(changes, inbox)), mode })
+    }
+
+    /// Which dataplane, and why.
+    #[must_use]
+    pub fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    /// Puts another intent in force.
+    ///
+    /// # Errors
+    /// When that fails; what was in force stays in force.
+    pub async fn apply(&self, intent: Arc<Intent>) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        ask(&self.requests, Request::Intent(intent, done), answer).await.map_err(stopped)?
+    }
+
+    /// Whom to ask for figures.
+    #[must_use]
+    pub fn stats(&self) -> StatsReader {
+        StatsReader(self.requests.clone())
+    }
+
+    /// Ends. With `keep` everything goes on forwarding; without, nothing of ours is left.
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    pub async fn shutdown(self, keep: bool) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        let result = ask(&self.requests, Request::Shutdown { keep, done }, answer).await.map_err(stopped)?;
+        let _ = self.task.await;
+        result
+    }
+}
+
+impl StatsReader {
+    /// Figures.
+    ///
+    /// # Errors
+    /// When the tables cannot be read, or the driver has ended.
+    pub async fn read(&self) -> Result<Stats, Error> {
+        let (done, answer) = oneshot::channel();
+        ask(&self.0, Request::Stats(done), answer).await.map_err(stopped)?
+    }
+}
+
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: Request,
+    answer: oneshot::Receiver<T>,
+) -> Result<T, Stopped> {
+    requests.send(request).await.map_err(|_| Stopped)?;
+    answer.await.map_err(|_| Stopped)
+}
+
+fn stopped(stopped: Stopped) -> Error {
+    Error::io("ask the dataplane", io::Error::other(stopped))
+}
+
+/// What the task owns.
+struct Driven {
+    dataplane: Box<dyn Dataplane>,
+    intent: Arc<Intent>,
+    netlink: Netlink,
+    latch: Latch,
+}
+
+impl Driven {
+    async fn run(mut self, mut changes: impl Stream<Item = ()> + Unpin, mut inbox: mpsc::Receiver<Request>) {
+        let (mut collect, mut reconcile) = (every(COLLECT_EVERY), every(RECONCILE_EVERY));
+        loop {
+            tokio::select! {
+                Some(()) = changes.next() => {
+                    sleep(GATHER).await;
+                    while let Some(Some(())) = futures_util::FutureExt::now_or_never(changes.next()) {}
+                    let applied = self.follow_node().await;
+                    self.report(applied.and_then(|()| self.check()));
+                }
+                _ = collect.tick() => {
+                    if let Err(error) = block_in_place(|| self.dataplane.collect_garbage()) {
+                        tracing::warn!(%error, "expired flows could not be removed");
+                    }
+                }
+                _ = reconcile.tick() => {
+                    let mended = self.dataplane.reconcile();
+                    self.report(mended.and_then(|()| self.check()));
+                }
+                request = inbox.recv() => match request {
+                    Some(Request::Intent(intent, done)) => {
+                        let _ = done.send(self.follow_intent(intent).await);
+                        self.report(self.check());
+                    }
+                    Some(Request::Stats(done)) => {
+                        let _ = done.send(self.dataplane.stats());
+                    }
+                    Some(Request::Shutdown { keep, done }) => {
+                        self.latch.not_ready("stopping");
+                        let _ = done.send(self.dataplane.shutdown(keep));
+                        return;
+                    }
+                    // Nobody is left to ask: the process ends without ceremony, and what is pinned stays.
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn follow_node(&mut self) -> Result<(), Error> {
+        let node = self.netlink.snapshot(&ebpf::destinations(&self.intent)).await?;
+        self.dataplane.apply(&self.intent, &node)
+    }
+
+    async fn follow_intent(&mut self, intent: Arc<Intent>) -> Result<(), Error> {
+        let node = self.netlink.snapshot(&ebpf::destinations(&intent)).await?;
+        self.dataplane.apply(&intent, &node)?;
+        self.intent = intent;
+        Ok(())
+    }
+
+    /// Why packets cannot flow, if so.
+    fn check(&self) -> Result<(), Error> {
+        for attachment in self.dataplane.stats()?.attachments {
+            let what = format!("{} on {}", attachment.program, attachment.device);
+            match attachment.position {
+                Some(0) => {}
+                None => return Err(Error::io(what, io::Error::other("not attached"))),
+                Some(place) => {
+                    let behind = format!("not first in order: {place} other programs run before it");
+                    return Err(Error::io(what, io::Error::other(behind)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, result: Result<(), Error>) {
+        match result {
+            Ok(()) => self.latch.ready(),
+            Err(error) => {
+                tracing::warn!(%error, "the dataplane is not as it should be");
+                self.latch.not_ready(error.to_string());
+            }
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

@@ -1,0 +1,204 @@
+//! The eBPF dataplane: TC programs on wt0 and the uplinks, fed by maps that outlive the daemon.
+
+mod attach;
+mod expiry;
+mod gc;
+mod load;
+mod log;
+mod plan;
+mod policy;
+mod tables;
+
+use std::path::PathBuf;
+
+use aya::Ebpf;
+use peer_common::layout::program;
+use peer_common::{Counter, Direction, DropReason};
+use peer_core::desired::Route;
+
+use self::attach::{Attachments, Place};
+use self::gc::Scan;
+use self::load::PinDirs;
+use self::plan::Plan;
+use self::tables::Tables;
+use crate::{Collected, Dataplane, Error, Intent, Mode, RouteStats, Stats, kernel, sys};
+
+pub(crate) use self::plan::destinations;
+
+/// What an operator chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Mount point of the bpffs.
+    pub bpffs: PathBuf,
+    /// Flows that fit. Maps that are pinned already keep their size.
+    pub flows: u32,
+}
+
+/// The loaded programs and their maps.
+pub struct EbpfDataplane {
+    ebpf: Ebpf,
+    tables: Tables,
+    attachments: Attachments,
+    dirs: PinDirs,
+    plan: Plan,
+    routes: Vec<Route>,
+    scan: Scan,
+    hardened: bool,
+    _log: log::LogTask,
+}
+
+impl EbpfDataplane {
+    /// Loads the programs for the device `wt0`. What an earlier life has pinned is taken over; nothing is attached yet.
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the directory is no bpffs, capabilities are missing, or the kernel refuses the object.
+    pub fn open(options: &Options, wt0: &str) -> Result<Self, Error> {
+        let dirs = PinDirs::create(&options.bpffs, wt0)?;
+        let mut ebpf = load::load(&dirs, options.flows)?;
+        let tables = Tables::take(&mut ebpf, &dirs.maps)?;
+        let log = log::spawn(&mut ebpf)?;
+        let attachments = Attachments::new(&dirs.links);
+        Ok(Self {
+            ebpf,
+            tables,
+            attachments,
+            dirs,
+            plan: Plan::default(),
+            routes: Vec::new(),
+            scan: Scan::default(),
+            hardened: load::is_hardened(),
+            _log: log,
+        })
+    }
+
+    /// Figures that every packet depends on. The hash key is made once and stays with the maps.
+    fn write_config(&mut self, intent: &Intent) -> Result<(), Error> {
+        let ports = &intent.nat_ports;
+        let count = largest_prime(ports.len());
+        self.tables.set_config(|config| {
+            if config.hash_key == [0, 0] {
+                config.hash_key = rand::random();
+            }
+            config.wt0 = intent.wt0.index;
+            config.wt0_mtu = intent.wt0.mtu;
+            config.nat_port_min = *ports.start();
+            config.nat_port_count = count;
+            // Whatever the reason for being called, the way to any destination may be another one now.
+            config.route_generation = config.route_generation.wrapping_add(1);
+        })
+    }
+
+    fn places(&self, intent: &Intent) -> Vec<Place> {
+        let place =
+            |program, device: &str, ifindex, egress| Place { program, device: device.to_owned(), ifindex, egress };
+        let wt0 = &intent.wt0;
+        let mut places = vec![
+            place(program::WT0_INGRESS, &wt0.name, wt0.index, false),
+            place(program::WT0_EGRESS, &wt0.name, wt0.index, true),
+        ];
+        places.extend(self.plan.names.iter().map(|(index, name)| place(program::UPLINK_INGRESS, name, *index, false)));
+        places
+    }
+
+    fn route_stats(&self) -> Result<Vec<RouteStats>, Error> {
+        let stats = |(route, service): (&Route, &plan::Service)| {
+            let name = |index| self.plan.names.get(index).cloned();
+            Ok(RouteStats {
+                id: service.id,
+                destination: route.destination,
+                masquerade: route.masquerade,
+                uplinks: service.uplinks.iter().filter_map(name).collect(),
+                unserved: service.unserved.clone(),
+                out: self.tables.route(service.id, Direction::Out)?,
+                back: self.tables.route(service.id, Direction::In)?,
+            })
+        };
+        self.routes.iter().zip(&self.plan.service).map(stats).collect()
+    }
+}
+
+impl Dataplane for EbpfDataplane {
+    fn mode(&self) -> Mode {
+        let why = if self.hardened {
+            "the kernel takes our programs; without CAP_PERFMON they carry Spectre fences"
+        } else {
+            "the kernel takes our programs"
+        };
+        Mode { name: "ebpf", why: why.to_owned(), hardened: self.hardened }
+    }
+
+    fn apply(&mut self, intent: &Intent, node: &kernel::Snapshot) -> Result<(), Error> {
+        let known = self.tables.routes_in_force()?;
+        let plan = plan::plan(intent, node, &known)?;
+        for (prefix, route) in &plan.routes {
+            if known.get(prefix).is_none_or(|known| known.id != route.id) {
+                self.tables.forget_route(route.id)?;
+            }
+        }
+        let judged = self.tables.write(&plan)?;
+        self.write_config(intent)?;
+        if judged {
+            self.tables.set_policy(&plan.policy)?;
+        }
+        self.plan = plan;
+        self.routes.clone_from(&intent.routes);
+        let places = self.places(intent);
+        self.attachments.set(&mut self.ebpf, &places)
+    }
+
+    fn collect_garbage(&mut self) -> Result<Collected, Error> {
+        let scanned = self.tables.flow_tables().collect(sys::monotonic_coarse(), self.scan.flows);
+        self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
+        Ok(self.scan.collected)
+    }
+
+    fn reconcile(&mut self) -> Result<(), Error> {
+        self.attachments.mend(&mut self.ebpf)
+    }
+
+    fn stats(&self) -> Result<Stats, Error> {
+        let config = self.tables.config()?;
+        let counter = |&counter: &Counter| self.tables.counter(counter).map(|value| (counter, value));
+        let drop = |&reason: &DropReason| self.tables.drops(reason).map(|value| (reason, value));
+        Ok(Stats {
+            counters: Counter::ALL.iter().map(counter).collect::<Result<_, _>>()?,
+            drops: DropReason::ALL.iter().map(drop).collect::<Result<_, _>>()?,
+            routes: self.route_stats()?,
+            attachments: self.attachments.list(),
+            flows: self.scan.flows,
+            mappings: self.scan.mappings,
+            flows_max: self.tables.flows_max,
+            map_bytes: self.tables.bytes()?,
+            policy_generation: config.policy_generation,
+            policy_entries: config.policy_len[(config.policy_generation & 1) as usize],
+            route_generation: config.route_generation,
+            collected: self.scan.collected,
+        })
+    }
+
+    fn shutdown(self: Box<Self>, keep: bool) -> Result<(), Error> {
+        if keep {
+            return Ok(());
+        }
+        self.attachments.remove()?;
+        self.dirs.remove()
+    }
+}
+
+/// The largest prime up to `limit`: then every probe step of port allocation visits the whole range.
+fn largest_prime(limit: usize) -> u16 {
+    let limit = u16::try_from(limit).unwrap_or(u16::MAX);
+    let is_prime = |n: &u16| (2..=n.isqrt()).all(|divisor| !n.is_multiple_of(divisor));
+    (2..=limit).rev().find(is_prime).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_counts_are_prime() {
+        assert_eq!([0, 1, 2, 3, 4, 100, 9520, 65_536].map(largest_prime), [0, 0, 2, 3, 3, 97, 9511, 65_521]);
+    }
+}

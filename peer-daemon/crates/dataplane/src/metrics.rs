@@ -1,0 +1,107 @@
+//! Figures in Prometheus' terms. Labels come from the enums of `peer-common` and from the configured routes.
+
+use std::fmt;
+
+use peer_common::PacketCount;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::{Mode, Stats};
+
+impl Collector for Stats {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let paths = self.counters.iter().map(|&(counter, value)| ([("path", counter.name())], value));
+        counter(&mut encoder, "peer_packets", "Packets by the path they took, and events of flows.", paths)?;
+        let drops = || self.drops.iter().map(|&(reason, count)| ([("reason", reason.name())], count));
+        counter(&mut encoder, "peer_dropped_packets", "Packets dropped by the programs.", drops().map(packets))?;
+        counter(&mut encoder, "peer_dropped_bytes", "Bytes of layer 3 dropped by the programs.", drops().map(bytes))?;
+        self.encode_routes(&mut encoder)?;
+        self.encode_attachments(&mut encoder)?;
+        gauge(&mut encoder, "peer_flows", "Flows at the last scan.", self.flows)?;
+        gauge(&mut encoder, "peer_mappings", "Mappings at the last scan.", self.mappings)?;
+        gauge(&mut encoder, "peer_flows_max", "Flows that fit.", self.flows_max)?;
+        gauge(&mut encoder, "peer_map_bytes", "Memory of all maps.", self.map_bytes)?;
+        let generation = self.policy_generation.into();
+        gauge(&mut encoder, "peer_policy_generation", "Which policy is in force; wraps.", generation)?;
+        gauge(&mut encoder, "peer_policy_entries", "Entries of the policy in force.", self.policy_entries.into())?;
+        let generation = self.route_generation.into();
+        gauge(&mut encoder, "peer_route_generation", "Looks taken at the node's routes; wraps.", generation)?;
+        let collected = self.collected;
+        gauge(&mut encoder, "peer_gc_scanned", "Flows looked at by the last scan.", collected.scanned)?;
+        gauge(&mut encoder, "peer_gc_expired", "Flows removed by the last scan.", collected.expired)?;
+        gauge(&mut encoder, "peer_gc_orphans", "Mappings without a flow removed by the last scan.", collected.orphans)?;
+        let took = ConstGauge::new(collected.took.as_secs_f64());
+        let help = "Time that the last scan took.";
+        took.encode(encoder.encode_descriptor("peer_gc_seconds", help, None, MetricType::Gauge)?)
+    }
+}
+
+impl Collector for Mode {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let hardened = if self.hardened { "true" } else { "false" };
+        let labels = [("mode", self.name), ("hardened", hardened)];
+        let help = "The dataplane in use; hardened: without CAP_PERFMON, at twice the cost of the programs.";
+        let mut family = encoder.encode_descriptor("peer_dataplane", help, None, MetricType::Gauge)?;
+        ConstGauge::new(1_u64).encode(family.encode_family(&labels)?)
+    }
+}
+
+impl Stats {
+    fn encode_routes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let names: Vec<String> = self.routes.iter().map(|route| route.destination.to_string()).collect();
+        let counts = || {
+            self.routes.iter().zip(&names).flat_map(|(route, name)| {
+                let labels = |direction| [("route", name.as_str()), ("direction", direction)];
+                [(labels("out"), route.out), (labels("in"), route.back)]
+            })
+        };
+        counter(encoder, "peer_route_packets", "Packets forwarded by a route.", counts().map(packets))?;
+        counter(encoder, "peer_route_bytes", "Bytes of layer 3 forwarded by a route.", counts().map(bytes))?;
+        let help = "Whether an uplink serves the route.";
+        let mut family = encoder.encode_descriptor("peer_route_served", help, None, MetricType::Gauge)?;
+        for (route, name) in self.routes.iter().zip(&names) {
+            let served = ConstGauge::new(u64::from(route.unserved.is_none()));
+            served.encode(family.encode_family(&[("route", name.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_attachments(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Place of a program in its chain: 0 is first, -1 is not attached.";
+        let mut family = encoder.encode_descriptor("peer_program_position", help, None, MetricType::Gauge)?;
+        for attachment in &self.attachments {
+            let labels = [("program", attachment.program), ("device", attachment.device.as_str())];
+            let position = attachment.position.and_then(|place| i64::try_from(place).ok()).unwrap_or(-1);
+            ConstGauge::new(position).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn packets<L>((labels, count): (L, PacketCount)) -> (L, u64) {
+    (labels, count.packets)
+}
+
+fn bytes<L>((labels, count): (L, PacketCount)) -> (L, u64) {
+    (labels, count.bytes)
+}
+
+fn counter<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = (L, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in values {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
