@@ -1,0 +1,42 @@
+//! `cargo xtask demo`: the main job, end to end, in network namespaces of this machine.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::setup::wireguard_go::WireguardGo;
+use crate::steps::Steps;
+use crate::{build_ebpf, daemon, process, setup};
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Options {
+    /// End with one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    /// Also measure wireguard-go with iptables MASQUERADE, interleaved, and print the ratio
+    #[arg(long)]
+    compare: bool,
+}
+
+impl Options {
+    pub(crate) fn for_ci() -> Self {
+        Self { json: true, compare: false }
+    }
+}
+
+/// Whether every check passed.
+pub(crate) fn command(options: Options) -> Result<bool> {
+    process::need_root("demo")?;
+    let steps = Steps::of("demo");
+    let wireguard_go = steps.run("setup", setup::ensure)?;
+    steps.run("build-ebpf", || build_ebpf::build(false))?;
+    let daemon = steps.run("build the daemon", daemon::build)?;
+    run(options, &daemon, wireguard_go)
+}
+
+/// The demo itself, with everything built.
+pub(crate) fn run(options: Options, daemon: &Path, wireguard_go: WireguardGo) -> Result<bool> {
+    let _ = (options.json, options.compare, daemon, wireguard_go);
+    bail!("not wired")
+}

@@ -1,0 +1,31 @@
+//! `cargo xtask test`: everything that must pass.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::setup::wireguard_go::WireguardGo;
+use crate::steps::Steps;
+use crate::{build_ebpf, daemon, process, setup};
+
+pub(crate) fn command() -> Result<()> {
+    process::need_root("test")?;
+    let steps = Steps::of("test");
+    let wireguard_go = steps.run("setup", setup::ensure)?;
+    steps.run("build-ebpf", || build_ebpf::build(false))?;
+    let daemon = steps.run("build the daemon", daemon::build)?;
+    steps.run("cargo test", || run(&daemon, &wireguard_go))?;
+    steps.done();
+    Ok(())
+}
+
+/// Unit, property and program tests and the scenarios; these find the daemon and wireguard-go by environment.
+pub(crate) fn run(daemon: &Path, wireguard_go: &WireguardGo) -> Result<()> {
+    process::run(
+        process::cargo()
+            .args(["test", "--locked", "--workspace"])
+            .env("PEER_DAEMON_BIN", daemon)
+            .env("PEER_WIREGUARD_GO", &wireguard_go.binary)
+            .env("PEER_WIREGUARD_GO_VERSION", &wireguard_go.version),
+    )
+}
