@@ -16,7 +16,10 @@ pub type DatagramBatch = Batch<Path>;
 #[derive(Debug)]
 pub struct Batch<M> {
     buf: Box<[u8]>,
+    /// Where the free room starts.
     used: usize,
+    /// Bytes of all items; less than `used` when items were scattered.
+    bytes: usize,
     items: Vec<(Range<usize>, M)>,
 }
 
@@ -24,12 +27,13 @@ impl<M> Batch<M> {
     /// Room for `bytes` of payload and `items` items; nothing is allocated after this.
     #[must_use]
     pub fn with_capacity(bytes: usize, items: usize) -> Self {
-        Self { buf: vec![0; bytes].into_boxed_slice(), used: 0, items: Vec::with_capacity(items) }
+        Self { buf: vec![0; bytes].into_boxed_slice(), used: 0, bytes: 0, items: Vec::with_capacity(items) }
     }
 
     /// Forgets all items and keeps the memory.
     pub fn clear(&mut self) {
         self.used = 0;
+        self.bytes = 0;
         self.items.clear();
     }
 
@@ -50,8 +54,25 @@ impl<M> Batch<M> {
             let end = start + len.min(max_len);
             self.items.push((start..end, meta));
             self.used = end;
+            self.bytes += end - start;
         }
         true
+    }
+
+    /// Lets `fill` write into all the free room, where it likes, and then name the items in it: one system call that
+    /// receives many messages into slices of the room, without a copy. Items may have gaps between them, which a later
+    /// [`Batch::runs`] does not bridge.
+    pub fn scatter_with<R>(&mut self, fill: impl FnOnce(&mut [u8], &mut Scatter<'_, M>) -> R) -> R {
+        let base = self.used;
+        let room = &mut self.buf[base..];
+        let mut scatter = Scatter {
+            base,
+            end: base + room.len(),
+            used: &mut self.used,
+            bytes: &mut self.bytes,
+            items: &mut self.items,
+        };
+        fill(room, &mut scatter)
     }
 
     /// Copies `item` in. Returns `false` when there is no room.
@@ -77,7 +98,13 @@ impl<M> Batch<M> {
     /// Bytes of all items.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.used
+        self.bytes
+    }
+
+    /// The item at `index`.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<(&[u8], &M)> {
+        self.items.get(index).map(|(range, meta)| (&self.buf[range.clone()], meta))
     }
 
     /// Items in order.
@@ -105,7 +132,7 @@ impl<M: PartialEq> Batch<M> {
             let mut count = 1;
             while let Some((range, other)) = self.items.get(next + count) {
                 let fits = count < max_items && range.end - first.start <= max_bytes;
-                if !fits || other != meta || range.len() > segment {
+                if !fits || range.start != end || other != meta || range.len() > segment {
                     break;
                 }
                 end = range.end;
@@ -117,6 +144,33 @@ impl<M: PartialEq> Batch<M> {
             next += count;
             Some((&self.buf[first.start..end], segment, meta))
         })
+    }
+}
+
+/// Names the items of [`Batch::scatter_with`].
+#[derive(Debug)]
+pub struct Scatter<'a, M> {
+    base: usize,
+    end: usize,
+    used: &'a mut usize,
+    bytes: &'a mut usize,
+    items: &'a mut Vec<(Range<usize>, M)>,
+}
+
+impl<M> Scatter<'_, M> {
+    /// Adds the item that was written at `range` of the room. Returns `false`, and adds nothing, when the range is
+    /// outside the room or begins before the end of the item named before, or when there is no room for an item.
+    pub fn push(&mut self, range: Range<usize>, meta: M) -> bool {
+        let (Some(start), Some(end)) = (self.base.checked_add(range.start), self.base.checked_add(range.end)) else {
+            return false;
+        };
+        if self.items.len() == self.items.capacity() || start < *self.used || end < start || end > self.end {
+            return false;
+        }
+        self.items.push((start..end, meta));
+        *self.used = end;
+        *self.bytes += end - start;
+        true
     }
 }
 

@@ -122,3 +122,27 @@ proptest! {
         prop_assert_eq!(unpacked, payload);
     }
 }
+
+#[test]
+fn scattered_items_keep_order_and_gaps_end_runs() {
+    let mut batch = Batch::<u8>::with_capacity(64, 5);
+    assert!(batch.push(b"head", 1));
+    batch.scatter_with(|room, items| {
+        room[..4].copy_from_slice(b"aabb");
+        room[10..12].copy_from_slice(b"cc");
+        assert!(items.push(0..2, 1) && items.push(2..4, 1) && items.push(10..12, 1));
+        assert!(!items.push(11..12, 1), "overlaps");
+        assert!(!items.push(58..61, 1), "beyond the room");
+    });
+    let items: Vec<_> = batch.iter().map(|(bytes, _)| bytes.to_vec()).collect();
+    assert_eq!(items, [b"head".to_vec(), b"aa".to_vec(), b"bb".to_vec(), b"cc".to_vec()]);
+    assert_eq!((batch.len(), batch.bytes()), (4, 10));
+    assert_eq!(batch.get(3), Some((&b"cc"[..], &1)));
+    assert_eq!(batch.get(4), None);
+    let runs: Vec<_> = batch.runs(64, 64).map(|(bytes, segment, _)| (bytes.to_vec(), segment)).collect();
+    assert_eq!(runs, [(b"headaa".to_vec(), 4), (b"bb".to_vec(), 2), (b"cc".to_vec(), 2)]);
+    assert!(batch.push(b"tail", 2));
+    batch.scatter_with(|_, items| assert!(!items.push(0..1, 1), "no item left"));
+    batch.clear();
+    assert_eq!((batch.len(), batch.bytes()), (0, 0));
+}
