@@ -1,1 +1,32 @@
-fn main() {}
+//! `peer-daemon`: an eBPF-accelerated, NetBird-compatible WireGuard routing peer.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cli;
+mod keys;
+mod logging;
+mod state;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(args) => up::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Genkey => keys::genkey(),
+        Command::Pubkey => keys::pubkey(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("peer-daemon: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

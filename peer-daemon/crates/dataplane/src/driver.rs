@@ -36,6 +36,9 @@ pub struct Driver {
 #[derive(Clone, Debug)]
 pub struct StatsReader(mpsc::Sender<Request>);
 
+/// Yields whenever the node changes.
+type Changes = Box<dyn Stream<Item = ()> + Send + Unpin>;
+
 enum Request {
     Intent(Arc<Intent>, oneshot::Sender<Result<(), Error>>),
     Stats(oneshot::Sender<Result<Stats, Error>>),
@@ -47,13 +50,22 @@ impl Driver {
     /// in force and first in order. Needs a multi-threaded tokio runtime.
     ///
     /// # Errors
-    /// When the intent cannot be put in force to begin with.
-    pub async fn start(mut dataplane: Box<dyn Dataplane>, intent: Intent, latch: Latch) -> Result<Self, Error> {
-        // Subscribed before the first look: no change falls in between.
-        let changes = kernel::changes().map_err(|source| Error::io("subscribe to netlink", source))?;
-        let netlink = Netlink::connect().map_err(|source| Error::io("connect to netlink", source))?;
-        let node = netlink.snapshot(&ebpf::destinations(&intent)).await?;
-        dataplane.apply(&intent, &node)?;
+    /// When the intent cannot be put in force to begin with. With `keep` the dataplane then stays as it is: an earlier
+    /// life has left it forwarding. Without, it is taken away.
+    pub async fn start(
+        mut dataplane: Box<dyn Dataplane>,
+        intent: Intent,
+        latch: Latch,
+        keep: bool,
+    ) -> Result<Self, Error> {
+        let prepared = prepare(dataplane.as_mut(), &intent).await;
+        let (changes, netlink) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                dataplane.shutdown(keep)?;
+                return Err(error);
+            }
+        };
         let mode = dataplane.mode();
         let (requests, inbox) = mpsc::channel(16);
         let driven = Driven { dataplane, intent: Arc::new(intent), netlink, latch };
@@ -105,6 +117,15 @@ impl StatsReader {
     }
 }
 
+async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(Changes, Netlink), Error> {
+    // Subscribed before the first look: no change falls in between.
+    let changes = kernel::changes().map_err(|source| Error::io("subscribe to netlink", source))?;
+    let netlink = Netlink::connect().map_err(|source| Error::io("connect to netlink", source))?;
+    let node = netlink.snapshot(&ebpf::destinations(intent)).await?;
+    dataplane.apply(intent, &node)?;
+    Ok((Box::new(changes), netlink))
+}
+
 async fn ask<T>(
     requests: &mpsc::Sender<Request>,
     request: Request,
@@ -127,7 +148,7 @@ struct Driven {
 }
 
 impl Driven {
-    async fn run(mut self, mut changes: impl Stream<Item = ()> + Unpin, mut inbox: mpsc::Receiver<Request>) {
+    async fn run(mut self, mut changes: Changes, mut inbox: mpsc::Receiver<Request>) {
         let (mut collect, mut reconcile) = (every(COLLECT_EVERY), every(RECONCILE_EVERY));
         loop {
             tokio::select! {

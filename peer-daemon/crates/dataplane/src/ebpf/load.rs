@@ -48,6 +48,11 @@ impl PinDirs {
         Ok(Self { root, device, version, maps, links })
     }
 
+    /// Whether nothing is pinned yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        fs::read_dir(&self.maps).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
     /// Removes the pins of our maps, and each directory that is empty then.
     pub(super) fn remove(&self) -> Result<(), Error> {
         for name in map::PINNED {

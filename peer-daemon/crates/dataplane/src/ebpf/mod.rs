@@ -40,6 +40,8 @@ pub struct EbpfDataplane {
     tables: Tables,
     attachments: Attachments,
     dirs: PinDirs,
+    /// Nothing was pinned before.
+    fresh: bool,
     plan: Plan,
     routes: Vec<Route>,
     scan: Scan,
@@ -55,15 +57,33 @@ impl EbpfDataplane {
     /// When the directory is no bpffs, capabilities are missing, or the kernel refuses the object.
     pub fn open(options: &Options, wt0: &str) -> Result<Self, Error> {
         let dirs = PinDirs::create(&options.bpffs, wt0)?;
-        let mut ebpf = load::load(&dirs, options.flows)?;
+        let fresh = dirs.is_fresh();
+        Self::load(&dirs, options.flows, fresh).inspect_err(|_| {
+            if fresh && let Err(error) = dirs.remove() {
+                tracing::warn!(%error, "pins could not be removed");
+            }
+        })
+    }
+
+    /// Takes away what [`EbpfDataplane::open`] has made, and nothing that was there before.
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    pub fn abandon(self) -> Result<(), Error> {
+        if self.fresh { self.dirs.remove() } else { Ok(()) }
+    }
+
+    fn load(dirs: &PinDirs, flows: u32, fresh: bool) -> Result<Self, Error> {
+        let mut ebpf = load::load(dirs, flows)?;
         let tables = Tables::take(&mut ebpf, &dirs.maps)?;
         let log = log::spawn(&mut ebpf)?;
         let attachments = Attachments::new(&dirs.links);
         Ok(Self {
             ebpf,
+            fresh,
             tables,
             attachments,
-            dirs,
+            dirs: dirs.clone(),
             plan: Plan::default(),
             routes: Vec::new(),
             scan: Scan::default(),

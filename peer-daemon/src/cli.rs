@@ -1,0 +1,139 @@
+//! The command line. Environment variables are those of the official client where it has one.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use peer_common::layout::DEFAULT_FLOWS;
+
+/// Configuration that cannot be used (`EX_CONFIG` of sysexits.h).
+pub(crate) const EXIT_CONFIG: u8 = 78;
+
+/// eBPF-accelerated, NetBird-compatible WireGuard routing peer.
+#[derive(Debug, Parser)]
+#[command(name = "peer-daemon", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the peer in the foreground until SIGTERM or SIGINT.
+    Up(UpArgs),
+    /// Show what a running peer is doing.
+    Status(StatusArgs),
+    /// Print a new private key.
+    Genkey,
+    /// Read a private key from standard input and print its public key.
+    Pubkey,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Static configuration: a TOML file with [interface], [[peer]], [[route]] and [[rule]].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Where to serve /metrics, /livez, /readyz and /startupz; never an address of the mesh.
+    #[arg(long, value_name = "ADDR:PORT", env = "NB_HEALTH_ADDR")]
+    pub(crate) health_addr: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+    /// Mount point of the BPF file system that keeps programs and maps over restarts.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", env = "NB_BPFFS")]
+    pub(crate) bpffs: PathBuf,
+    /// Flows that fit. Maps left by an earlier run keep their size.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS, value_parser = clap::value_parser!(u32).range(64..=16_777_216), env = "NB_MAX_FLOWS")]
+    pub(crate) max_flows: u32,
+    /// Ports that source NAT may take.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "20480-29999", value_parser = port_range, env = "NB_NAT_PORTS")]
+    pub(crate) nat_ports: RangeInclusive<u16>,
+    /// On exit leave device, programs and flows in place: the next start takes them over.
+    #[arg(long, env = "NB_KEEP_DATAPLANE")]
+    pub(crate) keep_dataplane: bool,
+    /// What to log: error, warn, info, debug, trace, or directives such as info,peer_dataplane=debug.
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "NB_LOG_LEVEL")]
+    pub(crate) log_level: String,
+    /// How to log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "NB_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SocketArgs {
+    /// Control socket. Default: /var/run/netbird.sock, or netbird.sock in the state directory where that is not writable.
+    #[arg(long, value_name = "PATH", env = "NB_CONTROL_SOCKET")]
+    pub(crate) control_socket: Option<PathBuf>,
+    /// Where state is kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/netbird", env = "NB_STATE_DIR")]
+    pub(crate) state_dir: PathBuf,
+}
+
+impl SocketArgs {
+    /// Where the control socket may be, in the order of preference.
+    pub(crate) fn candidates(&self) -> Vec<PathBuf> {
+        match &self.control_socket {
+            Some(path) => vec![path.clone()],
+            None => vec![PathBuf::from("/var/run/netbird.sock"), self.state_dir.join("netbird.sock")],
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line of text per event.
+    Text,
+    /// A JSON object per event.
+    Json,
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let fix = || "write FIRST-LAST, such as 20480-29999".to_owned();
+    let (first, last) = text.split_once('-').ok_or_else(fix)?;
+    let first: u16 = first.trim().parse().map_err(|_| fix())?;
+    let last: u16 = last.trim().parse().map_err(|_| fix())?;
+    if first < 1024 {
+        return Err(format!("{first} is a port of services: start at 1024 or above"));
+    }
+    if last < first || last - first < 15 {
+        return Err("16 ports are the least".to_owned());
+    }
+    Ok(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn port_ranges_name_the_fix() {
+        assert_eq!(port_range("20480-29999"), Ok(peer_dataplane::DEFAULT_NAT_PORTS), "the default");
+        for (text, fix) in [("80", "FIRST-LAST"), ("1-70000", "FIRST-LAST"), ("80-90", "1024"), ("2000-2003", "16 ports"), ("3000-2000", "16 ports")] {
+            let error = port_range(text).expect_err(text);
+            assert!(error.contains(fix), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_socket_is_looked_for_in_both_places() {
+        let args = |socket: Option<&str>| SocketArgs { control_socket: socket.map(Into::into), state_dir: "/s".into() };
+        assert_eq!(args(Some("/x")).candidates(), [PathBuf::from("/x")]);
+        assert_eq!(args(None).candidates(), [PathBuf::from("/var/run/netbird.sock"), PathBuf::from("/s/netbird.sock")]);
+    }
+}

@@ -1,0 +1,32 @@
+//! `genkey` and `pubkey`, as `wg` has them.
+
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use peer_core::key::PrivateKey;
+use zeroize::Zeroizing;
+
+/// Prints a new private key.
+pub(crate) fn genkey() -> anyhow::Result<ExitCode> {
+    let mut bytes = Zeroizing::new(rand::random::<[u8; 32]>());
+    // RFC 7748 §5: the bits that every scalar has set or clear; `wg` prints them so, too.
+    bytes[0] &= 0xf8;
+    bytes[31] = bytes[31] & 0x7f | 0x40;
+    let key = PrivateKey::from_bytes(*bytes);
+    print_line(&key.expose_base64())
+}
+
+/// Reads a private key and prints its public key.
+pub(crate) fn pubkey() -> anyhow::Result<ExitCode> {
+    let mut text = Zeroizing::new(String::new());
+    // More than a key and its line end is no key.
+    std::io::stdin().take(256).read_to_string(&mut text).context("read standard input")?;
+    let key: PrivateKey = text.trim().parse().context("standard input")?;
+    print_line(&key.public_key().to_string())
+}
+
+fn print_line(text: &str) -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stdout(), "{text}").context("write standard output")?;
+    Ok(ExitCode::SUCCESS)
+}

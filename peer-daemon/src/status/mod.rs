@@ -1,0 +1,28 @@
+//! `status`: what a running peer is doing, asked over its control socket.
+
+mod client;
+mod report;
+mod text;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+pub(crate) use self::report::{
+    Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route,
+};
+use crate::cli::StatusArgs;
+
+/// Prints the report of the running peer.
+///
+/// # Errors
+/// When no peer answers.
+pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let body = runtime.block_on(client::get(&args.socket.candidates(), "/status"))?;
+    let report: Report = serde_json::from_slice(&body).context("the peer's answer is of another version")?;
+    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
+    std::io::stdout().write_all(text.as_bytes()).context("write standard output")?;
+    Ok(ExitCode::SUCCESS)
+}

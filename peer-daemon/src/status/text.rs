@@ -1,0 +1,126 @@
+//! The report for people. The line `Peers count: n/m Connected` is what today's probes look for.
+
+use std::fmt;
+
+use super::report::{Count, Peer, Report, Route};
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let interface = &self.interface;
+        writeln!(f, "Daemon version: {}, up {}", self.version, Ago(self.uptime_seconds))?;
+        let addresses: Vec<_> = interface.addresses.iter().map(ToString::to_string).collect();
+        writeln!(f, "Interface: {} {}, MTU {}", interface.name, addresses.join(", "), interface.mtu)?;
+        writeln!(f, "Public key: {}", interface.public_key)?;
+        writeln!(f, "Listening on: UDP port {}", interface.listen_port)?;
+        self.fmt_readiness(f)?;
+        self.fmt_dataplane(f)?;
+        let connected = self.peers.iter().filter(|peer| peer.connected).count();
+        writeln!(f, "Peers count: {connected}/{} Connected", self.peers.len())?;
+        for peer in &self.peers {
+            fmt_peer(f, peer)?;
+        }
+        writeln!(f, "Networks: {}", self.routes.len())?;
+        self.routes.iter().try_for_each(|route| fmt_route(f, route))
+    }
+}
+
+impl Report {
+    fn fmt_readiness(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Ready: {}", if self.ready { "yes" } else { "no" })?;
+        for part in self.parts.iter().filter(|part| !part.ready) {
+            writeln!(f, "  {}: {}", part.name, part.reason.as_deref().unwrap_or("not ready"))?;
+        }
+        Ok(())
+    }
+
+    fn fmt_dataplane(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dataplane = &self.dataplane;
+        writeln!(f, "Dataplane: {} ({})", dataplane.mode, dataplane.why)?;
+        let flows = &dataplane.flows;
+        writeln!(f, "  flows: {} of {}, maps: {}", flows.used, flows.max, Size(dataplane.map_bytes))?;
+        writeln!(f, "  policy: {} entries, generation {}", dataplane.policy.entries, dataplane.policy.generation)?;
+        for program in &dataplane.programs {
+            let place = match program.position {
+                Some(place) => format!("place {} of {}", place + 1, program.chain),
+                None => "NOT ATTACHED".to_owned(),
+            };
+            writeln!(f, "  {} on {}: {place}", program.program, program.device)?;
+        }
+        for (reason, count) in &dataplane.drops {
+            writeln!(f, "  dropped, {reason}: {count}")?;
+        }
+        Ok(())
+    }
+}
+
+fn fmt_peer(f: &mut fmt::Formatter<'_>, peer: &Peer) -> fmt::Result {
+    writeln!(f, " {}", peer.public_key)?;
+    writeln!(f, "  status: {}", if peer.connected { "Connected" } else { "Idle" })?;
+    if let Some(endpoint) = peer.endpoint {
+        writeln!(f, "  endpoint: {endpoint}")?;
+    }
+    let allowed: Vec<_> = peer.allowed_ips.iter().map(ToString::to_string).collect();
+    writeln!(f, "  allowed IPs: {}", if allowed.is_empty() { "(none)".to_owned() } else { allowed.join(", ") })?;
+    if let Some(seconds) = peer.last_handshake_seconds {
+        writeln!(f, "  last handshake: {} ago", Ago(seconds))?;
+    }
+    writeln!(f, "  received: {}, sent: {}", peer.received, peer.sent)
+}
+
+fn fmt_route(f: &mut fmt::Formatter<'_>, route: &Route) -> fmt::Result {
+    let how = if route.masquerade { "masqueraded" } else { "sources kept" };
+    let by = match &route.unserved {
+        Some(why) => format!("NOT SERVED: {why}"),
+        None => format!("by {}", route.uplinks.join(", ")),
+    };
+    writeln!(f, "  {}: {how}, {by}; out {}, in {}", route.destination, route.forwarded_out, route.forwarded_in)
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} packets ({})", self.packets, Size(self.bytes))
+    }
+}
+
+/// A duration in seconds, to two units.
+struct Ago(u64);
+
+impl fmt::Display for Ago {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0;
+        match seconds {
+            0..60 => write!(f, "{seconds}s"),
+            60..3600 => write!(f, "{}m {}s", seconds / 60, seconds % 60),
+            3600..86_400 => write!(f, "{}h {}m", seconds / 3600, seconds % 3600 / 60),
+            _ => write!(f, "{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+        }
+    }
+}
+
+/// Bytes, in binary units.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let unit = (self.0.ilog2() as usize / 10).min(UNITS.len());
+        let value = self.0 as f64 / (1_u64 << (10 * unit)) as f64;
+        write!(f, "{value:.1} {}", UNITS[unit - 1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_chosen_by_size() {
+        let size = |bytes| Size(bytes).to_string();
+        assert_eq!([0, 1023, 1024, 1536, 1 << 20].map(size), ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB"]);
+        let ago = |seconds| Ago(seconds).to_string();
+        assert_eq!([59, 61, 3700, 90_000].map(ago), ["59s", "1m 1s", "1h 1m", "1d 1h"]);
+    }
+}

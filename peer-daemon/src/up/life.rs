@@ -1,0 +1,246 @@
+//! Start, run, stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use peer_core::desired::Desired;
+use peer_core::readiness::Readiness;
+use peer_core::shard::ShardId;
+use peer_dataplane::driver::Driver;
+use peer_dataplane::ebpf::{EbpfDataplane, Options};
+use peer_io::shard::{Shard, ShardConfig};
+use peer_io::udp::Sockets;
+use peer_io::wt0::Wt0;
+use peer_wireguard::{Engine, EngineConfig, Event};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::{endpoints, translate};
+use crate::admin::{ControlSocket, Source, serve_health};
+use crate::cli::UpArgs;
+use crate::state::{EndpointFile, Endpoints};
+use crate::status::Interface;
+
+/// Runs until a signal, or until a part fails.
+pub(super) async fn live(args: &UpArgs, desired: Desired) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let readiness = Readiness::new();
+    let opened = Opened::open(args, &desired).await?;
+    let (wt0, driver) = forward(args, &desired, &readiness).await?;
+    let node = match Node::start(opened, &desired, wt0, driver, readiness.clone()) {
+        Ok(node) => node,
+        Err((error, wt0, driver)) => {
+            remove(*wt0, *driver, args.keep_dataplane).await?;
+            return Err(error);
+        }
+    };
+    let ended = tokio::select! {
+        name = signals.first() => {
+            tracing::info!(signal = name, "stopping");
+            Ok(())
+        }
+        reason = node.shard.stopped() => Err(anyhow::anyhow!("the packet thread has stopped: {reason}")),
+    };
+    readiness.drain();
+    if ended.is_err() {
+        // As after a crash: what is in the kernel stays, and the next start takes it over.
+        return ended;
+    }
+    node.stop(args.keep_dataplane).await
+}
+
+/// What can be refused without a trace: it is asked for before the device exists.
+struct Opened {
+    sockets: Sockets,
+    health: Option<TcpListener>,
+    control: ControlSocket,
+    file: Option<EndpointFile>,
+    endpoints: Endpoints,
+}
+
+impl Opened {
+    async fn open(args: &UpArgs, desired: &Desired) -> anyhow::Result<Self> {
+        let sockets = Sockets::bind(desired.interface.listen_port)?;
+        let health = match args.health_addr {
+            Some(addr) => Some(bind_health(addr).await?),
+            None => None,
+        };
+        let control = ControlSocket::bind(&args.socket.candidates())?;
+        let own = desired.interface.private_key.public_key();
+        let kept = EndpointFile::open(&args.socket.state_dir, own).and_then(|file| Ok((file.read()?, file)));
+        let (endpoints, file) = match kept {
+            Ok((endpoints, file)) => (endpoints, Some(file)),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "endpoints of peers are not kept: a restart takes longer");
+                (Endpoints::new(), None)
+            }
+        };
+        Ok(Self { sockets, health, control, file, endpoints })
+    }
+}
+
+async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("--health-addr {addr}: choose a free port of an own address"))
+}
+
+/// Device and programs. The programs are in place before the first packet comes out of the device.
+async fn forward(args: &UpArgs, desired: &Desired, readiness: &Readiness) -> anyhow::Result<(Wt0, Driver)> {
+    let name = &desired.interface.name;
+    let options = Options { bpffs: args.bpffs.clone(), flows: args.max_flows };
+    let dataplane = EbpfDataplane::open(&options, name)?;
+    let wt0 = match Wt0::open(&translate::device(desired)).await {
+        Ok(wt0) => wt0,
+        Err(error) => {
+            dataplane.abandon()?;
+            return Err(error.into());
+        }
+    };
+    let device = peer_dataplane::Wt0 { name: name.clone(), index: wt0.index(), mtu: desired.interface.mtu.into() };
+    let intent = translate::intent(desired, device, args.nat_ports.clone());
+    match Driver::start(Box::new(dataplane), intent, readiness.latch("dataplane"), wt0.adopted()).await {
+        Ok(driver) => Ok((wt0, driver)),
+        Err(error) => {
+            if !wt0.adopted() {
+                wt0.remove().await?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// A running peer.
+struct Node {
+    wt0: Wt0,
+    driver: Driver,
+    shard: Arc<Shard<Engine>>,
+    tasks: JoinSet<()>,
+}
+
+type Failed = (anyhow::Error, Box<Wt0>, Box<Driver>);
+
+impl Node {
+    fn start(
+        opened: Opened,
+        desired: &Desired,
+        mut wt0: Wt0,
+        driver: Driver,
+        readiness: Readiness,
+    ) -> Result<Self, Failed> {
+        let interface = Interface {
+            name: wt0.name().to_owned(),
+            index: wt0.index(),
+            mtu: desired.interface.mtu,
+            addresses: desired.interface.addresses.clone(),
+            listen_port: opened.sockets.port(),
+            public_key: desired.interface.private_key.public_key().to_string(),
+        };
+        let changed = Arc::new(Notify::new());
+        let engine = engine(desired, &opened.endpoints);
+        let engine_stats = engine.stats();
+        let queues = wt0.take_queues();
+        let Some(queue) = queues.into_iter().next() else {
+            return Err((anyhow::anyhow!("{} has no queue", wt0.name()), Box::new(wt0), Box::new(driver)));
+        };
+        let config = ShardConfig { id: ShardId::ONLY, mtu: desired.interface.mtu };
+        let on_event = { let changed = Arc::clone(&changed); move |event| log_event(event, &changed) };
+        let shard = match peer_io::shard::spawn(config, engine, queue, opened.sockets, on_event) {
+            Ok(shard) => Arc::new(shard),
+            Err(error) => return Err((error.into(), Box::new(wt0), Box::new(driver))),
+        };
+        tracing::info!(
+            device = interface.name,
+            port = interface.listen_port,
+            public_key = interface.public_key,
+            mode = driver.mode().name,
+            hardened = driver.mode().hardened,
+            adopted = wt0.adopted(),
+            "up"
+        );
+        let source = Arc::new(Source {
+            started: Instant::now(),
+            readiness,
+            interface,
+            mode: driver.mode().clone(),
+            dataplane: driver.stats(),
+            shard_stats: shard.stats(),
+            shard: Arc::clone(&shard),
+            engine_stats,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(opened.control.serve(Arc::clone(&source)));
+        if let Some(listener) = opened.health {
+            tasks.spawn(serve_health(listener, source));
+        }
+        if let Some(file) = opened.file {
+            tasks.spawn(endpoints::keep(file, Arc::clone(&shard), changed));
+        }
+        Ok(Self { wt0, driver, shard, tasks })
+    }
+
+    /// Stops in the order in which packets flow: no packet enters a device whose programs are gone.
+    async fn stop(mut self, keep: bool) -> anyhow::Result<()> {
+        self.tasks.shutdown().await;
+        self.shard.stop().await;
+        remove(self.wt0, self.driver, keep).await
+    }
+}
+
+/// Takes device and programs away, or leaves both in place.
+async fn remove(wt0: Wt0, driver: Driver, keep: bool) -> anyhow::Result<()> {
+    let removed = driver.shutdown(keep).await;
+    if !keep {
+        wt0.remove().await?;
+    }
+    Ok(removed?)
+}
+
+fn engine(desired: &Desired, endpoints: &Endpoints) -> Engine {
+    let now = Instant::now();
+    let config = EngineConfig { private_key: desired.interface.private_key.clone(), shard: ShardId::ONLY };
+    let mut engine = Engine::new(config, rand::rng(), now);
+    engine.set_peers(now, &desired.peers);
+    endpoints::restore(&mut engine, endpoints);
+    engine.start_handshakes(now);
+    engine
+}
+
+fn log_event(event: Event, changed: &Notify) {
+    match event {
+        Event::HandshakeCompleted { peer, path } => {
+            tracing::debug!(%peer, ?path, "handshake completed");
+            changed.notify_one();
+        }
+        Event::PathChanged { peer, from, to } => {
+            tracing::info!(%peer, ?from, ?to, "peer is reached by another path");
+            changed.notify_one();
+        }
+        Event::SessionExpired { peer } => tracing::info!(%peer, "session expired"),
+        Event::HandshakeTimedOut { peer } => tracing::info!(%peer, "peer does not answer"),
+        other => tracing::debug!(?other, "event"),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The first signal that comes.
+    async fn first(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

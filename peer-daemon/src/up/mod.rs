@@ -1,0 +1,33 @@
+//! `up`: the life of the process.
+
+mod endpoints;
+mod life;
+mod translate;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::cli::{EXIT_CONFIG, UpArgs};
+use crate::logging;
+
+/// Runs the peer until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or a part of it fails.
+pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
+    logging::init(&args.log_level, args.log_format)?;
+    // Whatever is wrong in the file is said before anything is opened.
+    let desired = match peer_static::load(&args.config) {
+        Ok(desired) => desired,
+        Err(error) => {
+            eprintln!("{error}");
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    // Control side only: packets have a thread of their own.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().context("start the runtime")?;
+    runtime.block_on(life::live(args, desired))?;
+    Ok(ExitCode::SUCCESS)
+}

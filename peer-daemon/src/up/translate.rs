@@ -1,0 +1,79 @@
+//! From the desired state to what device and dataplane are told. Pure.
+
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+use peer_core::desired::Desired;
+use peer_dataplane::{Intent, PeerPrefixes};
+use peer_io::wt0::Wt0Config;
+
+/// What the dataplane is told.
+pub(super) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, nat_ports: RangeInclusive<u16>) -> Intent {
+    let prefixes = |(id, peer): (u32, &peer_core::desired::Peer)| PeerPrefixes { id, prefixes: peer.allowed_ips.clone() };
+    Intent {
+        wt0,
+        addresses: desired.interface.addresses.iter().map(IpNet::addr).collect(),
+        peers: (1..).zip(&desired.peers).map(prefixes).collect(),
+        routes: desired.routes.clone(),
+        rules: desired.rules.clone(),
+        nat_ports,
+    }
+}
+
+/// How the device shall be. Peers are reached by routes into it, but for what its own networks cover, and but for a
+/// default route: that would take the node's own way out.
+pub(super) fn device(desired: &Desired) -> Wt0Config {
+    let interface = &desired.interface;
+    let covered = |net: &IpNet| interface.addresses.iter().any(|own| own.trunc().contains(net));
+    let allowed = desired.peers.iter().flat_map(|peer| &peer.allowed_ips);
+    let mut routes: Vec<IpNet> = allowed.filter(|net| net.prefix_len() > 0 && !covered(net)).copied().collect();
+    routes.sort();
+    routes.dedup();
+    Wt0Config {
+        name: interface.name.clone(),
+        mtu: interface.mtu,
+        addresses: interface.addresses.clone(),
+        routes,
+        queues: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peer_core::desired::{Interface, Peer};
+    use peer_core::key::{PrivateKey, PublicKey};
+
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a prefix")
+    }
+
+    #[test]
+    fn routes_into_the_device_are_what_its_networks_do_not_cover() {
+        let peer = |key, allowed: &[&str]| Peer {
+            public_key: PublicKey([key; 32]),
+            preshared_key: None,
+            endpoint: None,
+            allowed_ips: allowed.iter().map(|text| net(text)).collect(),
+            persistent_keepalive: None,
+        };
+        let desired = Desired {
+            interface: Interface {
+                name: "wt0".into(),
+                private_key: PrivateKey::from_bytes([1; 32]),
+                listen_port: 0,
+                addresses: vec![net("100.64.0.1/16")],
+                mtu: 1420,
+            },
+            peers: vec![peer(1, &["100.64.0.2/32", "10.9.0.0/24"]), peer(2, &["0.0.0.0/0", "fd00::/64"])],
+            routes: Vec::new(),
+            rules: Vec::new(),
+        };
+        assert_eq!(device(&desired).routes, [net("10.9.0.0/24"), net("fd00::/64")]);
+        let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };
+        let intent = intent(&desired, wt0, 20480..=29999);
+        assert_eq!(intent.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(intent.addresses, ["100.64.0.1".parse::<std::net::IpAddr>().expect("an address")]);
+    }
+}
