@@ -1,0 +1,57 @@
+//! The twin that the node is compared with: wireguard-go, kernel forwarding, iptables MASQUERADE.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::addresses::{NODE_OVERLAY, NODE_OVERLAY6};
+use super::client::{Client, Outer, set_configuration, start_wireguard};
+use super::gateway::Gateway;
+use super::link::add_address;
+use super::namespace::Namespace;
+use super::process::Process;
+use super::topology::{NODE_PORT, lan};
+use super::wireguard::KeyPair;
+
+/// One member, the twin of the node, and the service.
+pub struct Baseline {
+    /// The member.
+    pub client: Client,
+    /// `node-baseline`.
+    pub node: Namespace,
+    /// Its wireguard-go.
+    pub wireguard: Process,
+    /// The service.
+    pub gateway: Gateway,
+}
+
+impl Baseline {
+    /// Builds it and lets it run.
+    ///
+    /// # Errors
+    /// A program is missing or fails.
+    pub fn start(wireguard_go: &Path) -> Result<Self> {
+        let (node, gateway) = lan("node-baseline")?;
+        let keys = KeyPair::generate()?;
+        let client = Client::start(0, Outer::V4, &node, &keys.public, NODE_PORT, wireguard_go)?;
+        let wireguard = start_wireguard(&node, "wt0", wireguard_go)?;
+        let text = format!(
+            "[Interface]\nPrivateKey = {}\nListenPort = {NODE_PORT}\n\n[Peer]\nPublicKey = {}\nPresharedKey = {}\n\
+             AllowedIPs = {}/32, {}/128\n",
+            keys.private,
+            client.keys.public,
+            client.preshared_key,
+            client.overlay(),
+            client.overlay6(),
+        );
+        set_configuration(&node, "wt0", &text)?;
+        add_address(&node, "wt0", NODE_OVERLAY, 24)?;
+        add_address(&node, "wt0", NODE_OVERLAY6, 64)?;
+        node.exec("ip", &["link", "set", "wt0", "up"])?;
+        for tables in ["iptables", "ip6tables"] {
+            node.exec(tables, &["-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE"])?;
+        }
+        client.connect()?;
+        Ok(Self { client, node, wireguard, gateway })
+    }
+}

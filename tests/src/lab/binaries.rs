@@ -1,0 +1,68 @@
+//! The programs under test: built by the project or fetched by its setup.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Programs that a lab starts.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// `peer-daemon`.
+    pub daemon: PathBuf,
+    /// `wireguard-go`.
+    pub wireguard_go: PathBuf,
+}
+
+impl Binaries {
+    /// Finds both, as [`find_daemon`] and [`find_wireguard_go`].
+    ///
+    /// # Errors
+    /// One is not there; the message says how to get it.
+    pub fn find() -> Result<Self> {
+        Ok(Self { daemon: find_daemon()?, wireguard_go: find_wireguard_go()? })
+    }
+}
+
+/// `$PEER_DAEMON_BIN`, or the newest of the release and the debug build.
+///
+/// # Errors
+/// There is none; the message says how to get it.
+pub fn find_daemon() -> Result<PathBuf> {
+    if let Some(path) = named_by("PEER_DAEMON_BIN")? {
+        return Ok(path);
+    }
+    let built = ["release", "debug"].map(|profile| target_directory().join(profile).join("peer-daemon"));
+    let newest = built.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max();
+    match newest {
+        Some((_, path)) => Ok(path),
+        None => bail!("no peer-daemon: run `cargo build --release -p peer-daemon`, or name one in PEER_DAEMON_BIN"),
+    }
+}
+
+/// `$PEER_WIREGUARD_GO`, or what `cargo xtask setup` unpacked, or the one on `PATH`.
+///
+/// # Errors
+/// There is none; the message says how to get it.
+pub fn find_wireguard_go() -> Result<PathBuf> {
+    if let Some(path) = named_by("PEER_WIREGUARD_GO")? {
+        return Ok(path);
+    }
+    let unpacked = target_directory().join("tools/wireguard-go/usr/bin/wireguard-go");
+    let on_path = env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
+    std::iter::once(unpacked)
+        .chain(on_path.map(|directory| directory.join("wireguard-go")))
+        .find(|path| path.is_file())
+        .context("no wireguard-go: run `cargo xtask setup`, or name one in PEER_WIREGUARD_GO")
+}
+
+fn named_by(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(path) = env::var_os(variable).map(PathBuf::from) else { return Ok(None) };
+    let path = path.canonicalize().with_context(|| format!("{variable}={}", path.display()))?;
+    Ok(Some(path))
+}
+
+fn target_directory() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("/"));
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |path| workspace.join(path))
+}

@@ -1,0 +1,63 @@
+//! Many flows at once.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::namespace::Namespace;
+
+/// Flows that may be unanswered at one time: few enough for every socket buffer on the way.
+const WINDOW: usize = 64;
+const PATIENCE: Duration = Duration::from_millis(500);
+const TRIES: usize = 4;
+
+/// What came of a flood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flood {
+    /// Flows, each a socket and a service port of its own.
+    pub flows: usize,
+    /// Flows whose datagram came back.
+    pub answered: usize,
+}
+
+/// Opens `sockets` sockets and sends from each of them to each of the `ports` of the echo service. All flows stay open
+/// until the end.
+///
+/// # Errors
+/// A socket cannot be opened or used.
+pub fn flood(from: &Namespace, service: IpAddr, ports: std::ops::Range<u16>, sockets: usize) -> Result<Flood> {
+    let any: IpAddr = if service.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let open = || (0..sockets).map(|_| UdpSocket::bind((any, 0))).collect::<std::io::Result<Vec<_>>>();
+    let sockets = from.enter(open)?;
+    let mut total = Flood::default();
+    for socket in &sockets {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let ports: Vec<u16> = ports.clone().collect();
+        for window in ports.chunks(WINDOW) {
+            total.flows += window.len();
+            total.answered += exchange(socket, service, window)?;
+        }
+    }
+    Ok(total)
+}
+
+/// Sends one datagram to each port and counts the ports that answered; what is lost on the way is sent again.
+fn exchange(socket: &UdpSocket, service: IpAddr, ports: &[u16]) -> Result<usize> {
+    let mut waiting = ports.to_vec();
+    let mut buffer = [0; 64];
+    for _ in 0..TRIES {
+        for &port in &waiting {
+            socket.send_to(&port.to_be_bytes(), SocketAddr::new(service, port))?;
+        }
+        while !waiting.is_empty() {
+            let Ok((length, sender)) = socket.recv_from(&mut buffer) else { break };
+            let echoed = sender.ip() == service && buffer[..length] == sender.port().to_be_bytes();
+            waiting.retain(|&port| !echoed || port != sender.port());
+        }
+        if waiting.is_empty() {
+            break;
+        }
+    }
+    Ok(ports.len() - waiting.len())
+}

@@ -1,0 +1,240 @@
+//! The node under test: a namespace with peer-daemon in it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::command::{Finished, run};
+use super::config::NodeConfig;
+use super::http::get;
+use super::metrics::Metrics;
+use super::namespace::Namespace;
+use super::process::Process;
+use super::traffic::wait_for;
+
+const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+const CONFIG: &str = "/run/lab/peer.toml";
+const CONTROL: &str = "/run/lab/peer.sock";
+const BPFFS: &str = "/run/lab/bpffs";
+const STATE: &str = "/run/lab/state";
+/// A start or a clean end may take so long.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// What the daemon may do, and no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capabilities {
+    /// `CAP_NET_ADMIN` and `CAP_BPF`.
+    #[default]
+    Minimal,
+    /// `CAP_PERFMON` as well: the verifier then adds no fences.
+    Deployed,
+}
+
+/// The node; the daemon in it starts and ends as told.
+pub struct Node {
+    /// Where it is.
+    pub namespace: Namespace,
+    /// What the next start of the daemon reads.
+    pub config: NodeConfig,
+    /// What the next start of the daemon may do.
+    pub capabilities: Capabilities,
+    /// More arguments of the next start.
+    pub arguments: Vec<String>,
+    binary: PathBuf,
+    daemon: Option<Process>,
+}
+
+impl Node {
+    /// A node whose daemon does not run yet, with a bpffs of its own.
+    ///
+    /// # Errors
+    /// The bpffs cannot be mounted.
+    pub fn new(namespace: Namespace, config: NodeConfig, capabilities: Capabilities, binary: &Path) -> Result<Self> {
+        namespace.mount_bpffs(Path::new(BPFFS))?;
+        namespace.enter(|| fs::create_dir(STATE))?;
+        Ok(Self { namespace, config, capabilities, arguments: Vec::new(), binary: binary.to_owned(), daemon: None })
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends, or is not ready in time; the message has its log.
+    pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        let namespace = self.namespace.clone();
+        let daemon = self.daemon.as_mut().context("launched")?;
+        let mut answer = String::from("no answer");
+        let mut ended = None;
+        let ready = wait_for(LIMIT, || {
+            ended = daemon.ended().ok().flatten();
+            if ended.is_some() {
+                return true;
+            }
+            match get(&namespace, HEALTH, "/readyz") {
+                Ok((200, _)) => true,
+                Ok((status, body)) => {
+                    answer = format!("{status} {body}");
+                    false
+                }
+                Err(_) => false,
+            }
+        });
+        if let Some(status) = ended {
+            bail!("the daemon ended ({status}):\n{}", daemon.log());
+        }
+        ensure!(ready, "the daemon is not ready after {LIMIT:?} ({answer}):\n{}", daemon.log());
+        Ok(())
+    }
+
+    /// Starts the daemon without waiting for anything.
+    ///
+    /// # Errors
+    /// One runs already, or it cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        ensure!(self.daemon.is_none(), "the daemon runs already");
+        let mut command = self.up_command()?;
+        self.daemon = Some(Process::start("peer-daemon", &mut command)?);
+        Ok(())
+    }
+
+    /// Runs the daemon to its end: for configurations that it must refuse.
+    ///
+    /// # Errors
+    /// It does not end by itself.
+    pub fn run_to_end(&self) -> Result<Finished> {
+        run(&mut self.up_command()?)
+    }
+
+    /// Ends the daemon with SIGTERM and waits.
+    ///
+    /// # Errors
+    /// None runs, or it does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let mut daemon = self.daemon.take().context("no daemon runs")?;
+        daemon.terminate(LIMIT)?.with_context(|| format!("no end {LIMIT:?} after SIGTERM:\n{}", daemon.log()))
+    }
+
+    /// Ends the daemon with SIGKILL.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon.take().context("no daemon runs")?.kill()
+    }
+
+    /// The daemon's process.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn daemon(&mut self) -> Result<&mut Process> {
+        self.daemon.as_mut().context("no daemon runs")
+    }
+
+    /// Status and body of a path of the health address.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn probe(&self, path: &str) -> Result<(u16, String)> {
+        get(&self.namespace, HEALTH, path)
+    }
+
+    /// All metrics.
+    ///
+    /// # Errors
+    /// No answer, or text that the format does not have.
+    pub fn metrics(&self) -> Result<Metrics> {
+        let (status, text) = self.probe("/metrics")?;
+        ensure!(status == 200, "/metrics: {status}");
+        Metrics::parse(&text)
+    }
+
+    /// Waits until `sample(metrics)` is at least `least`; returns the last value.
+    ///
+    /// # Errors
+    /// As [`Self::metrics`].
+    pub fn await_metric(&self, least: f64, sample: impl Fn(&Metrics) -> f64) -> Result<f64> {
+        let mut value = Ok(0.0);
+        wait_for(Duration::from_secs(5), || {
+            value = self.metrics().map(|metrics| sample(&metrics));
+            value.as_ref().is_ok_and(|&value| value >= least)
+        });
+        value
+    }
+
+    /// What `peer-daemon status --json` says.
+    ///
+    /// # Errors
+    /// It fails or says no JSON.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.status_text(&["--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("status --json: {text}"))
+    }
+
+    /// What `peer-daemon status` says.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn status_text(&self, arguments: &[&str]) -> Result<String> {
+        let arguments = [&["status", "--control-socket", CONTROL], arguments].concat();
+        self.namespace.exec(&self.binary.to_string_lossy(), &arguments)
+    }
+
+    /// Pins of the daemon, directories left out.
+    ///
+    /// # Errors
+    /// The bpffs cannot be read.
+    pub fn pins(&self) -> Result<Vec<PathBuf>> {
+        self.namespace.enter(|| files_below(Path::new(BPFFS)))
+    }
+
+    /// Datagrams that the kernel has forwarded, both families.
+    ///
+    /// # Errors
+    /// `/proc/net` cannot be read.
+    pub fn kernel_forwarded(&self) -> Result<u64> {
+        kernel_forwarded(&self.namespace)
+    }
+
+    fn up_command(&self) -> Result<Command> {
+        self.namespace.write(CONFIG.as_ref(), &self.config.to_string())?;
+        let set = match self.capabilities {
+            Capabilities::Minimal => "-all,+net_admin,+bpf",
+            Capabilities::Deployed => "-all,+net_admin,+bpf,+perfmon",
+        };
+        let mut command = self.namespace.command("setpriv");
+        command.args(["--bounding-set", set, "--inh-caps", set, "--ambient-caps", set, "--no-new-privs", "--"]);
+        command.arg(&self.binary).args(["up", "--config", CONFIG, "--health-addr", &HEALTH.to_string()]);
+        command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);
+        Ok(command)
+    }
+}
+
+/// Datagrams that the kernel of a namespace has forwarded, both families.
+pub(crate) fn kernel_forwarded(namespace: &Namespace) -> Result<u64> {
+    let table = namespace.read("/proc/net/snmp")?;
+    let mut lines = table.lines().filter_map(|line| line.strip_prefix("Ip: "));
+    let (names, values) = (lines.next().context("Ip names")?, lines.next().context("Ip values")?);
+    let v4 = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "ForwDatagrams");
+    let v4: u64 = v4.context("ForwDatagrams")?.1.parse()?;
+    let table = namespace.read("/proc/net/snmp6")?;
+    let v6 = table.lines().find_map(|line| line.strip_prefix("Ip6OutForwDatagrams"));
+    Ok(v4 + v6.context("Ip6OutForwDatagrams")?.trim().parse::<u64>()?)
+}
+
+fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,65 @@
+//! Small traffic and waiting.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::namespace::Namespace;
+
+/// Asks `condition` every few milliseconds until it holds or the time is over; says whether it held.
+pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A UDP socket that talks to one echo service.
+pub struct EchoSocket {
+    socket: UdpSocket,
+}
+
+impl EchoSocket {
+    /// Opens one inside a namespace.
+    ///
+    /// # Errors
+    /// No route.
+    pub fn open(from: &Namespace, to: SocketAddr) -> Result<Self> {
+        let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = from.enter(|| {
+            let socket = UdpSocket::bind((any, 0))?;
+            socket.connect(to)?;
+            std::io::Result::Ok(socket)
+        });
+        Ok(Self { socket: socket.with_context(|| format!("{}: UDP to {to}", from.name()))? })
+    }
+
+    /// Sends a datagram and waits for the same to come back; says whether it did.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub fn ask(&self, content: &[u8], limit: Duration) -> Result<bool> {
+        self.socket.send(content)?;
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; 2048];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.socket.set_read_timeout(Some(left))?;
+            match self.socket.recv(&mut buffer) {
+                Ok(length) if &buffer[..length] == content => return Ok(true),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
