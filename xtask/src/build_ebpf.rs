@@ -41,7 +41,7 @@ pub(crate) fn build(force: bool) -> Result<bool> {
         return Ok(false);
     }
     let Some(toolchain) = Toolchain::find() else { bail!(toolchain::FIX) };
-    let Some(linker) = linker::find(&toolchain) else { bail!("no bpf-linker: run `cargo xtask setup`") };
+    let linker = linker::ensure(&toolchain)?;
     // Taken first: a source that changes during the build leaves a stale stamp, never a false one.
     let fingerprint = ebpf_artifact::fingerprint(root).context("cannot read the sources of the eBPF programs")?;
     let started = Instant::now();

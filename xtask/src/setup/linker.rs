@@ -25,10 +25,10 @@ pub(crate) fn find(toolchain: &Toolchain) -> Option<PathBuf> {
     process::find("bpf-linker").filter(|linker| is_right(linker))
 }
 
-/// Builds the linker unless it is there.
-pub(crate) fn ensure(toolchain: &Toolchain) -> Result<()> {
-    if find(toolchain).is_some() {
-        return Ok(());
+/// Builds the linker unless it is there; its path.
+pub(crate) fn ensure(toolchain: &Toolchain) -> Result<PathBuf> {
+    if let Some(found) = find(toolchain) {
+        return Ok(found);
     }
     let llvm = toolchain.llvm();
     eprintln!("setup: building bpf-linker {VERSION} for LLVM {llvm}");
@@ -41,11 +41,12 @@ pub(crate) fn ensure(toolchain: &Toolchain) -> Result<()> {
     }
     process::run_aside(&mut install).with_context(|| {
         format!(
-            "cannot build bpf-linker for {}: it needs the development files of LLVM {llvm}; \
-             or put bpf-linker {VERSION} on PATH",
+            "cannot build bpf-linker for {}: it needs the development files of LLVM {llvm} (on Debian, `cargo xtask setup` \
+             installs them), or put bpf-linker {VERSION} on PATH",
             toolchain.name()
         )
-    })
+    })?;
+    Ok(folder(toolchain).join("bin/bpf-linker"))
 }
 
 /// One per LLVM: a linker does not read the bitcode of a newer one.
