@@ -1,0 +1,160 @@
+//! The engine: tables of peers around the peers themselves.
+
+mod peers;
+mod receive;
+mod transmit;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use peer_core::batch::{DatagramBatch, PacketBatch};
+use peer_core::key::{PrivateKey, PublicKey};
+use peer_core::shard::{self, ShardId};
+use rand::rngs::StdRng;
+use rand::{CryptoRng, SeedableRng as _};
+
+use self::peers::Peers;
+pub use self::peers::{PeerError, PeersChanged};
+use crate::buckets::SourceBuckets;
+use crate::context::Context;
+use crate::deadlines::Deadlines;
+use crate::error::PacketError;
+use crate::event::Event;
+use crate::index::IndexTable;
+use crate::limits::{DEFAULT_MTU, HOUSEKEEPING, PEERS_PER_TIMEOUT};
+use crate::message::DATA_OVERHEAD;
+use crate::stats::EngineStats;
+use crate::summary::DropSummary;
+use crate::tunnel::Identity;
+
+/// What an engine is made with.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Identity. Another key needs another engine.
+    pub private_key: PrivateKey,
+    /// Which shard the engine serves; goes into its session indexes.
+    pub shard: ShardId,
+}
+
+/// WireGuard for all peers of one shard. Drive it as [`shard::Engine`] says.
+pub struct Engine {
+    peers: Peers,
+    cx: Context,
+    deadlines: Deadlines,
+    sources: SourceBuckets,
+    summary: DropSummary,
+    housekeeping_at: Option<Instant>,
+    housekept_at: Instant,
+}
+
+impl Engine {
+    /// An engine without peers. `rng` seeds the engine's own generator, for indexes and jitter; keys are drawn by the
+    /// Noise core from the operating system.
+    #[must_use]
+    pub fn new(config: EngineConfig, mut rng: impl CryptoRng, now: Instant) -> Self {
+        let EngineConfig { private_key, shard } = config;
+        let identity = Identity::new(&private_key);
+        let indexes = IndexTable::new(shard);
+        let rng = StdRng::from_rng(&mut rng);
+        Self {
+            peers: Peers::default(),
+            cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into()),
+            deadlines: Deadlines::default(),
+            sources: SourceBuckets::default(),
+            summary: DropSummary::default(),
+            housekeeping_at: None,
+            housekept_at: now,
+        }
+    }
+
+    /// Tells the inner MTU in bytes (1420 unless told): padding does not go beyond it.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.cx.mtu = mtu.into();
+    }
+
+    /// Our own public key.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.cx.identity.public_key()
+    }
+
+    /// Figures that stay up to date.
+    #[must_use]
+    pub fn stats(&self) -> Arc<EngineStats> {
+        Arc::clone(&self.cx.stats)
+    }
+
+    /// Puts a peer's deadline where the peer wants it.
+    fn reschedule(&mut self, id: u32) {
+        self.deadlines.set(id, self.peers.get(id).and_then(crate::peer::Peer::deadline));
+    }
+
+    /// Something happened that housekeeping has to look at.
+    fn schedule_housekeeping(&mut self) {
+        self.housekeeping_at.get_or_insert(self.housekept_at + HOUSEKEEPING);
+    }
+
+    fn keep_house(&mut self, now: Instant) {
+        self.housekept_at = now;
+        self.housekeeping_at = None;
+        self.sources.expire(now);
+        self.cx.stats.source_buckets.set(self.sources.len());
+        // Once more after news, so that the last drops of a burst are told too.
+        if self.summary.log(&self.cx.stats) || self.sources.len() > 0 {
+            self.schedule_housekeeping();
+        }
+    }
+}
+
+impl shard::Engine for Engine {
+    type Event = Event;
+
+    /// Header and tag, and up to 15 bytes of padding.
+    const OVERHEAD: usize = DATA_OVERHEAD + 16;
+
+    fn handle_datagrams(&mut self, now: Instant, datagrams: &mut DatagramBatch, packets: &mut PacketBatch) {
+        for (datagram, path) in datagrams.iter() {
+            self.receive(now, *path, datagram, packets);
+        }
+        self.cx.stats.source_buckets.set(self.sources.len());
+    }
+
+    fn handle_packets(&mut self, now: Instant, packets: &PacketBatch, datagrams: &mut DatagramBatch) {
+        for (packet, ()) in packets.iter() {
+            if let Err(reason) = self.send(now, packet, datagrams) {
+                self.cx.stats.drop_packets(reason, 1);
+                self.schedule_housekeeping();
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for _ in 0..PEERS_PER_TIMEOUT {
+            let Some(id) = self.deadlines.pop_due(now) else { break };
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.handle_timeout(&mut self.cx, now);
+            }
+            self.reschedule(id);
+        }
+        if self.housekeeping_at.is_some_and(|at| at <= now) {
+            self.keep_house(now);
+        }
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        [self.deadlines.next(), self.housekeeping_at].into_iter().flatten().min()
+    }
+
+    fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool {
+        let dropped = self.cx.outbox.drain_into(datagrams);
+        self.cx.stats.drop_packets(PacketError::NoRoom, dropped as u64);
+        self.cx.stats.transmit_queue.set(self.cx.outbox.len());
+        self.cx.outbox.len() > 0
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        let event = self.cx.events.pop();
+        self.cx.stats.events.set(self.cx.events.len());
+        event
+    }
+}

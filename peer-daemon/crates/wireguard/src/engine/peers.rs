@@ -1,0 +1,203 @@
+//! The set of peers and how it changes.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use peer_core::desired;
+use peer_core::key::PublicKey;
+
+use super::Engine;
+use crate::allowed::AllowedIps;
+use crate::limits::{HANDSHAKE_SPREAD, MAX_PEERS};
+use crate::peer::{Peer, PeerStatus};
+
+/// What a new set of peers changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeersChanged {
+    /// Peers that are new.
+    pub added: Vec<PublicKey>,
+    /// Peers that are gone, with their sessions.
+    pub removed: Vec<PublicKey>,
+    /// Peers that are configured differently.
+    pub updated: Vec<PublicKey>,
+    /// Peers that were not taken.
+    pub refused: Vec<(PublicKey, PeerError)>,
+    /// Prefixes claimed by a second peer; the first one in the list keeps them.
+    pub contested: Vec<IpNet>,
+}
+
+/// Why a peer was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// Its key is our own.
+    #[error("the peer's public key is our own")]
+    Ourselves,
+    /// It is in the list already.
+    #[error("the public key is in the list twice")]
+    Duplicate,
+    /// There are too many.
+    #[error("more than {MAX_PEERS} peers")]
+    TooMany,
+}
+
+/// Peers by small number, by key, and by inner address.
+#[derive(Default)]
+pub(super) struct Peers {
+    slots: Vec<Option<Peer>>,
+    free: Vec<u32>,
+    ids: HashMap<PublicKey, u32>,
+    allowed: AllowedIps,
+    /// Memory of the last lookup.
+    pub(super) last_destination: Option<(IpAddr, u32)>,
+}
+
+impl Peers {
+    pub(super) fn get(&self, id: u32) -> Option<&Peer> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Peer> {
+        self.slots.get_mut(id as usize)?.as_mut()
+    }
+
+    pub(super) fn get_with_allowed(&mut self, id: u32) -> Option<(&mut Peer, &AllowedIps)> {
+        Some((self.slots.get_mut(id as usize)?.as_mut()?, &self.allowed))
+    }
+
+    pub(super) fn id(&self, key: &PublicKey) -> Option<u32> {
+        self.ids.get(key).copied()
+    }
+
+    pub(super) fn allowed(&self) -> &AllowedIps {
+        &self.allowed
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, &Peer)> {
+        (0..).zip(&self.slots).filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
+    }
+
+    fn insert(&mut self, config: &desired::Peer, now: Instant) -> u32 {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("at most MAX_PEERS slots")
+        });
+        self.slots[id as usize] = Some(Peer::new(id, config.clone(), now));
+        self.ids.insert(config.public_key, id);
+        id
+    }
+
+    fn take(&mut self, key: &PublicKey) -> Option<(u32, Peer)> {
+        let id = self.ids.remove(key)?;
+        self.free.push(id);
+        Some((id, self.slots[id as usize].take()?))
+    }
+
+    /// Builds the table of inner addresses anew, in the order of `wanted`.
+    fn rebuild_allowed(&mut self, wanted: &[&desired::Peer]) -> Vec<IpNet> {
+        let prefixes = wanted.iter().filter_map(|peer| Some((self.id(&peer.public_key)?, peer.allowed_ips.as_slice())));
+        let (allowed, contested) = AllowedIps::build(prefixes);
+        self.allowed = allowed;
+        self.last_destination = None;
+        for peer in self.slots.iter_mut().flatten() {
+            peer.forget_source();
+        }
+        contested
+    }
+}
+
+impl Engine {
+    /// Makes `peers` the set of peers. What did not change keeps its sessions; an endpoint that was learnt stays until
+    /// the configured one changes; a changed pre-shared key ends the sessions. Peers with a keepalive and an endpoint
+    /// start a handshake.
+    pub fn set_peers(&mut self, now: Instant, peers: &[desired::Peer]) -> PeersChanged {
+        let mut changed = PeersChanged::default();
+        let wanted = self.acceptable(peers, &mut changed);
+        let keys: HashSet<_> = wanted.iter().map(|peer| peer.public_key).collect();
+        changed.removed = self.peers.ids.keys().filter(|key| !keys.contains(*key)).copied().collect();
+        for key in &changed.removed {
+            if let Some((id, mut peer)) = self.peers.take(key) {
+                peer.remove(&mut self.cx);
+                self.deadlines.set(id, None);
+            }
+        }
+        let mut order_changed = !changed.removed.is_empty();
+        for config in &wanted {
+            let id = match self.peers.id(&config.public_key) {
+                Some(id) => {
+                    let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.config() != *config) else { continue };
+                    order_changed |= peer.reconfigure(&mut self.cx, now, config);
+                    changed.updated.push(config.public_key);
+                    id
+                }
+                None => {
+                    order_changed = true;
+                    let id = self.peers.insert(config, now);
+                    let nth = u32::try_from(changed.added.len()).unwrap_or(u32::MAX);
+                    if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.wants_session()) {
+                        peer.order_handshake(now + HANDSHAKE_SPREAD * nth);
+                    }
+                    changed.added.push(config.public_key);
+                    id
+                }
+            };
+            self.reschedule(id);
+        }
+        if order_changed {
+            changed.contested = self.peers.rebuild_allowed(&wanted);
+            self.cx.stats.contested_prefixes.set(changed.contested.len());
+        }
+        self.cx.stats.peers.set(self.peers.ids.len());
+        changed
+    }
+
+    /// Starts a handshake with every peer whose endpoint is known, a millisecond apart: after a restart, so that the
+    /// peers need not find out by themselves that our sessions are gone.
+    pub fn start_handshakes(&mut self, now: Instant) {
+        let ids: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.path().is_some()).map(|(id, _)| id).collect();
+        for (nth, id) in (0..).zip(ids) {
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.order_handshake(now + HANDSHAKE_SPREAD * nth);
+            }
+            self.reschedule(id);
+        }
+    }
+
+    /// Tells where a peer was seen in an earlier life. Ignored if an endpoint is known, or the peer is not.
+    pub fn set_endpoint(&mut self, now: Instant, peer: &PublicKey, endpoint: SocketAddr) {
+        let Some(id) = self.peers.id(peer) else { return };
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.suggest_endpoint(now, endpoint);
+        }
+        self.reschedule(id);
+    }
+
+    /// All peers, in no particular order.
+    #[must_use]
+    pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        self.peers.iter().map(|(_, peer)| peer.status(now)).collect()
+    }
+
+    fn acceptable<'a>(&self, peers: &'a [desired::Peer], changed: &mut PeersChanged) -> Vec<&'a desired::Peer> {
+        let ourselves = self.public_key();
+        let mut seen = HashSet::new();
+        let mut wanted = Vec::with_capacity(peers.len().min(MAX_PEERS));
+        for peer in peers {
+            let key = peer.public_key;
+            let refusal = if key == ourselves {
+                PeerError::Ourselves
+            } else if wanted.len() == MAX_PEERS {
+                PeerError::TooMany
+            } else if !seen.insert(key) {
+                PeerError::Duplicate
+            } else {
+                wanted.push(peer);
+                continue;
+            };
+            changed.refused.push((key, refusal));
+        }
+        wanted
+    }
+}

@@ -1,0 +1,175 @@
+//! Handshakes of a peer, and the life of its tunnel.
+
+use std::time::Instant;
+
+use rand::RngExt as _;
+
+use super::{Arrival, Peer};
+use crate::context::Context;
+use crate::error::{DatagramError, PacketError};
+use crate::event::Event;
+use crate::limits::{CLOCK_MARGIN, FORCED_INITIATION_PAUSE, REKEY_TIMEOUT, RETRY_JITTER};
+use crate::message;
+use crate::stats::Handshake;
+use crate::tunnel::Tunnel;
+
+impl Peer {
+    /// Sends an initiation if there is somewhere to send it; unless `force`, not while another is under way.
+    pub(crate) fn initiate(&mut self, cx: &mut Context, now: Instant, force: bool) {
+        if self.path.is_none() {
+            return;
+        }
+        self.refresh(cx, now);
+        if let Some(len) = self.tunnel(cx, now).initiate(force, &mut cx.scratch) {
+            self.send_core_message(cx, now, len);
+        }
+    }
+
+    /// Takes an initiation that deciphers as this peer's, by `path`.
+    pub(crate) fn handle_initiation(&mut self, cx: &mut Context, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
+        let Arrival { now, path, message } = *arrival;
+        self.refresh(cx, now);
+        match self.tunnel(cx, now).handshake(message, &mut cx.scratch) {
+            Ok(Some(len)) => {
+                self.rx.0 += message.len() as u64;
+                self.unconfirmed = message::sender_index(&cx.scratch[..len]);
+                cx.stats.handshake(Handshake::Responded);
+                self.roam(cx, now, path);
+                self.send(cx, now, path, len);
+                self.sync(cx, now);
+                Ok(())
+            }
+            Ok(None) => Err(DatagramError::Internal),
+            Err(DatagramError::StaleInitiation) => {
+                self.answer_stale(cx, now);
+                Err(DatagramError::StaleInitiation)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a response to an initiation of ours, by `path`.
+    pub(crate) fn handle_response(&mut self, cx: &mut Context, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
+        let Arrival { now, path, message } = *arrival;
+        self.refresh(cx, now);
+        let Some((tunnel, _)) = &mut self.tunnel else { return Err(DatagramError::NoSession) };
+        let Some(len) = tunnel.handshake(message, &mut cx.scratch)? else { return Err(DatagramError::Internal) };
+        self.rx.0 += message.len() as u64;
+        self.roam(cx, now, path);
+        // The keepalive that confirms the session to the peer.
+        self.send(cx, now, path, len);
+        self.unconfirmed = None;
+        self.completed(cx, now, Handshake::CompletedAsInitiator);
+        self.sync(cx, now);
+        Ok(())
+    }
+
+    /// Takes a cookie for the next initiation. It proves nothing about the path.
+    pub(crate) fn handle_cookie(&mut self, cx: &mut Context, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
+        let Arrival { now, message, .. } = *arrival;
+        self.refresh(cx, now);
+        let Some((tunnel, _)) = &mut self.tunnel else { return Err(DatagramError::BadCookie) };
+        match tunnel.handshake(message, &mut cx.scratch) {
+            Ok(_) => {
+                self.rx.0 += message.len() as u64;
+                cx.stats.handshake(Handshake::CookieReceived);
+                Ok(())
+            }
+            Err(_) => Err(DatagramError::BadCookie),
+        }
+    }
+
+    /// The peer has used the session that it initiated.
+    pub(super) fn confirmed(&mut self, cx: &mut Context, now: Instant) {
+        self.unconfirmed = None;
+        self.completed(cx, now, Handshake::CompletedAsResponder);
+    }
+
+    /// Sends what the core made of its own accord.
+    pub(super) fn send_core_message(&mut self, cx: &mut Context, now: Instant, len: usize) {
+        let Some(path) = self.path else { return };
+        if message::is_initiation(&cx.scratch[..len]) {
+            let due = now + REKEY_TIMEOUT;
+            let jitter = cx.rng.random_range(CLOCK_MARGIN..=RETRY_JITTER);
+            self.retry = Some(due..due + jitter);
+            cx.stats.handshake(Handshake::Initiated);
+        }
+        self.send(cx, now, path, len);
+    }
+
+    /// Brings our view of the tunnel up to date: after ticks and handshake messages.
+    pub(super) fn sync(&mut self, cx: &mut Context, now: Instant) {
+        let usable = self.tunnel.as_ref().is_some_and(|(tunnel, _)| tunnel.usable());
+        match (self.usable, usable) {
+            (false, true) => {
+                self.usable = true;
+                cx.stats.connected.add(1);
+                self.flush(cx, now);
+            }
+            (true, false) => self.expired(cx),
+            _ => {}
+        }
+    }
+
+    pub(super) fn drop_tunnel(&mut self, cx: &mut Context) {
+        if let Some((_, index)) = self.tunnel.take() {
+            cx.indexes.remove(index);
+            cx.stats.tunnels.set(cx.indexes.len());
+        }
+        self.unconfirmed = None;
+        self.retry = None;
+        if self.usable {
+            self.expired(cx);
+        }
+    }
+
+    /// The core has given up: nothing runs until the next initiation.
+    pub(super) fn give_up(&mut self, cx: &mut Context) {
+        self.unconfirmed = None;
+        if self.retry.take().is_some() {
+            cx.stats.handshake(Handshake::TimedOut);
+            cx.report(Event::HandshakeTimedOut { peer: self.config.public_key });
+        }
+        self.drop_staged(cx, PacketError::HandshakeTimeout);
+    }
+
+    fn expired(&mut self, cx: &mut Context) {
+        self.usable = false;
+        cx.stats.connected.sub(1);
+        cx.report(Event::SessionExpired { peer: self.config.public_key });
+    }
+
+    fn completed(&mut self, cx: &mut Context, now: Instant, how: Handshake) {
+        self.retry = None;
+        self.last_handshake = Some(now);
+        self.traffic_at = now;
+        cx.stats.handshake(how);
+        if let Some(path) = self.path {
+            cx.report(Event::HandshakeCompleted { peer: self.config.public_key, path });
+        }
+    }
+
+    /// Official clients send two initiations with one timestamp, 1–2 ms apart, and discard our answer to the first:
+    /// then only an initiation of ours helps before theirs is repeated 5 s later. It goes to the path that was
+    /// authenticated last, not to where the stale one came from, which anybody can replay.
+    fn answer_stale(&mut self, cx: &mut Context, now: Instant) {
+        let soon = self.forced_at.is_some_and(|at| now.saturating_duration_since(at) < FORCED_INITIATION_PAUSE);
+        if !soon && self.path.is_some() {
+            self.forced_at = Some(now);
+            cx.stats.handshake(Handshake::Forced);
+            self.initiate(cx, now, true);
+        }
+    }
+
+    /// The tunnel; made if there is none.
+    fn tunnel(&mut self, cx: &mut Context, now: Instant) -> &mut Tunnel {
+        let (tunnel, _) = self.tunnel.get_or_insert_with(|| {
+            let index = cx.indexes.insert(self.id, &mut cx.rng);
+            cx.stats.tunnels.set(cx.indexes.len());
+            self.ticked_at = now;
+            let psk = self.config.preshared_key.as_ref();
+            (Box::new(Tunnel::new(&cx.identity, self.config.public_key, psk, index)), index)
+        });
+        tunnel
+    }
+}
