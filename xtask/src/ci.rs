@@ -11,10 +11,10 @@ pub(crate) fn command() -> Result<()> {
     let steps = Steps::of("ci");
     let wireguard_go = steps.run("setup", setup::ensure)?;
     steps.run("format", format)?;
+    steps.run("licences and duplicates", deny)?;
     steps.run("build-ebpf", || build_ebpf::build(false))?;
     steps.run("clippy", clippy)?;
     steps.run("docs", docs)?;
-    steps.run("licences and duplicates", deny)?;
     let daemon = steps.run("build the daemon", daemon::build)?;
     steps.run("cargo test", || test::run(&daemon, &wireguard_go))?;
     steps.run("demo", || match demo::run(demo::Options::for_ci(), &daemon, wireguard_go)? {

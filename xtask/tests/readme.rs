@@ -1,0 +1,20 @@
+//! What the README shows must hold.
+
+use std::fs;
+use std::path::Path;
+
+/// The README's configuration is one that the daemon takes.
+#[test]
+fn the_readme_s_configuration_is_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace");
+    let readme = fs::read_to_string(root.join("README.md")).expect("README");
+    let (_, rest) = readme.split_once("```toml\n").expect("a TOML block");
+    let (text, _) = rest.split_once("```").expect("its end");
+    let folder = tempfile::tempdir().expect("temp folder");
+    fs::write(folder.path().join("peer.toml"), text).expect("configuration");
+    let key = folder.path().join("wt0.key");
+    fs::write(&key, "IJ7/6ZYZWA4PahYh75LKrKmEcsF+qjoT8exrNazABm8=\n").expect("key");
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("mode");
+    let desired = peer_static::load(&folder.path().join("peer.toml")).expect("valid");
+    assert_eq!((desired.peers.len(), desired.routes.len(), desired.rules.len()), (1, 1, 2));
+}
