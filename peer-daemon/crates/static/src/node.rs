@@ -166,6 +166,15 @@ fn quoted(text: &str) -> Option<String> {
     Some(format!("{short:?}"))
 }
 
+/// As it stands in the file. `None` if a secret may be in it.
+pub(crate) fn shown_raw(text: &str) -> Option<String> {
+    if looks_secret(text) {
+        return None;
+    }
+    let control = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    Some(shortened(text).chars().map(control).collect())
+}
+
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -173,9 +182,9 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// A key in base64, maybe with a slip in it. A public key is no secret, but in the wrong field it cannot be told.
+/// Whether a secret may be in it, in the wrong place or with a slip: a key in base64 or hexadecimal. A public key is no
+/// secret, but cannot be told from one.
 fn looks_secret(text: &str) -> bool {
-    let text = text.trim();
-    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
-    (40..=48).contains(&text.len()) && text.bytes().all(base64)
+    let digit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    text.split(|c| !digit(c)).any(|run| run.len() >= 40)
 }

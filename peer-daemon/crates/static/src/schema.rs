@@ -45,11 +45,9 @@ pub(crate) const RULE: &[Key] = &[
     key("id", "id = 1"),
 ];
 
-/// An example of the key `name`, wherever it belongs.
-pub(crate) fn example(name: &str) -> Option<&'static str> {
-    let mut keys = [INTERFACE, PEER, ROUTE, RULE].into_iter().flatten();
-    keys.find(|key| key.name == name).map(|key| key.example)
-}
+/// The sections and their keys.
+pub(crate) const SECTIONS: [(&str, &[Key]); 4] =
+    [("interface", INTERFACE), ("peer", PEER), ("route", ROUTE), ("rule", RULE)];
 
 /// Whether its value is a secret.
 pub(crate) fn is_secret(name: &str) -> bool {

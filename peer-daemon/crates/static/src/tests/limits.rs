@@ -37,6 +37,13 @@ fn prefixes_of_peers_are_limited() {
 }
 
 #[test]
+fn a_file_that_is_no_toml_at_all_does_not_flood() {
+    let found = problems(&"no TOML\n".repeat(10_000));
+    assert_eq!(found.len(), 100);
+    assert_eq!(found[99].line, 100);
+}
+
+#[test]
 fn files_that_are_no_configuration() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("peer.toml");

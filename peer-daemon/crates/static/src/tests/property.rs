@@ -2,6 +2,7 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 use peer_core::desired::{Protocol, UplinkChoice};
+use peer_core::key::PublicKey;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -64,24 +65,37 @@ fn line() -> impl Strategy<Value = String> {
     prop_oneof![4 => select(examples), 4 => mixed, 3 => key, 1 => preshared, 1 => ".{0,20}"]
 }
 
-fn section() -> impl Strategy<Value = String> {
-    let lines = |key: &'static str| {
-        let examples: Vec<_> = match key {
-            "[[peer]]" => schema::PEER,
-            "[[route]]" => schema::ROUTE,
-            _ => schema::RULE,
-        }
-        .iter()
-        .map(|key| key.example.replace('…', PEER))
-        .collect();
-        let all = 0..=examples.len();
-        prop::sample::subsequence(examples, all).prop_map(move |lines| format!("{key}\n{}\n", lines.join("\n")))
+/// Sections that are good alone, but may not go together.
+fn good_section() -> impl Strategy<Value = String> {
+    let some = |lines: &[&str]| {
+        let lines: Vec<_> = lines.iter().map(|line| (*line).to_owned()).collect();
+        let all = 0..=lines.len();
+        prop::sample::subsequence(lines, all).prop_map(|lines| lines.join("\n"))
     };
-    let noise = prop::collection::vec(line(), 0..4).prop_flat_map(|lines| {
-        select(vec!["[[peer]]", "[[route]]", "[[rule]]", "[peer]", "[x]"])
-            .prop_map(move |head| format!("{head}\n{}\n", lines.join("\n")))
-    });
-    prop_oneof![3 => lines("[[peer]]"), 3 => lines("[[route]]"), 3 => lines("[[rule]]"), 1 => noise]
+    let peer =
+        (any::<u8>(), some(&["endpoint = \"192.0.2.1:51820\"", "persistent_keepalive = 25"])).prop_map(|(n, more)| {
+            let key = PublicKey([n; 32]);
+            format!(
+                "[[peer]]\npublic_key = \"{key}\"\nallowed_ips = [\"100.64.1.{n}/32\", \"fd00:{n:x}::/32\"]\n{more}\n"
+            )
+        });
+    let route = (any::<u8>(), some(&["masquerade = false", "uplink = \"eth0\""]))
+        .prop_map(|(n, more)| format!("[[route]]\ndestination = \"10.{n}.0.0/16\"\n{more}\n"));
+    let rule = some(&[
+        "sources = [\"100.64.0.0/16\"]",
+        "destinations = [\"::/0\"]",
+        "protocol = \"tcp\"\nports = [22]",
+        "id = 3",
+    ])
+    .prop_map(|more| format!("[[rule]]\naction = \"accept\"\n{more}\n"));
+    prop_oneof![peer, route, rule]
+}
+
+fn section() -> impl Strategy<Value = String> {
+    let heads = select(vec!["[[peer]]", "[[route]]", "[[rule]]", "[peer]", "[x]"]);
+    let noise = (heads, prop::collection::vec(line(), 0..4))
+        .prop_map(|(head, lines)| format!("{head}\n{}\n", lines.join("\n")));
+    prop_oneof![19 => good_section(), 1 => noise]
 }
 
 fn check_invariants(desired: &Desired) -> Result<(), TestCaseError> {

@@ -15,7 +15,9 @@ fn no_secret_is_shown_wherever_it_stands() {
     let slip = &PRIVATE[1..];
     let longer = format!("{PRIVATE}=");
     let unpadded = PRIVATE.trim_end_matches('=');
-    for secret in [PRIVATE, slip, &longer, unpadded] {
+    let twice = PRIVATE.repeat(2);
+    let sentence = format!("key {PRIVATE}");
+    for secret in [PRIVATE, slip, &longer, unpadded, &twice, &sentence] {
         for text in [
             format!("[interface]\nprivate_key = \"{secret}\"\naddresses = []\n"),
             format!("[interface]\nprivate_key = [\"{secret}\"]\n"),
@@ -31,12 +33,16 @@ fn no_secret_is_shown_wherever_it_stands() {
             format!("[interface]\n\"{secret}\" = 1\n"),
             format!("\"{secret}\" = 1\n"),
             format!("{secret}\n"),
+            format!("[interface]\nname = {secret}\n"),
+            format!("[interface]\nname = \"wt0\" private_key = \"{secret}\"\n"),
+            format!("[interface]\nname=wt0 private_key={secret}\n"),
+            format!("[interface]\nname\nprivate_key={secret}\n"),
             format!("[[peer]]\npreshared_key = \"{secret} \"\n"),
             format!("[[peer]]\nendpoint = \"{secret}\"\n"),
             format!("[[peer]]\npersistent_keepalive = \"{secret}\"\n"),
         ] {
             let shown = shown(&text);
-            assert!(!shown.contains(&secret[2..20]), "{text}\n{shown}");
+            assert!(!shown.contains(&PRIVATE[2..20]), "{text}\n{shown}");
         }
     }
 }
