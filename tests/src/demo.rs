@@ -1,1 +1,76 @@
-//! The main job, shown.
+//! The main job, shown: a `WireGuard` client that we did not write reaches a LAN service through peer-daemon and eBPF.
+
+mod checks;
+mod compare;
+mod figures;
+mod machine;
+mod path;
+mod story;
+mod teardown;
+mod voice;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::lab::{Binaries, Capabilities, ForeignProgram, Lab, Plan};
+use checks::Checks;
+use figures::Figures;
+use machine::Machine;
+use story::Story;
+use voice::Voice;
+
+/// What to show, and with which programs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The result also as one JSON object, the last line of standard output; what is for people goes to standard error.
+    pub json: bool,
+    /// Also run the same traffic through wireguard-go with iptables MASQUERADE, and print the ratio.
+    pub compare: bool,
+    /// `peer-daemon`.
+    pub daemon: PathBuf,
+    /// `wireguard-go`.
+    pub wireguard_go: PathBuf,
+    /// Its version, as the package says it.
+    pub wireguard_go_version: String,
+}
+
+/// Runs the demo; says whether all checks passed.
+///
+/// # Errors
+/// The lab cannot be built. What fails in a lab that stands is a failed check.
+pub fn run(options: &Options) -> Result<bool> {
+    let voice = Voice { json: options.json };
+    let start = Instant::now();
+    let machine = Machine::look()?;
+    let mut checks = Checks::default();
+    let mut figures = Figures::default();
+    figures.set("wireguard_go_version", options.wireguard_go_version.as_str());
+
+    voice.heading("Three namespaces: remote (wireguard-go) ── node (peer-daemon) ── gateway (HTTP, no route back)");
+    let plan = Plan {
+        capabilities: if options.compare { Capabilities::Deployed } else { Capabilities::Minimal },
+        ..Plan::default()
+    };
+    let binaries = Binaries { daemon: options.daemon.clone(), wireguard_go: options.wireguard_go.clone() };
+    let mut lab = Lab::prepare(&plan, &binaries).context("build the lab")?;
+    let devices = lab.node.namespace.devices()?;
+    // Attached before the daemon comes, as another agent of the node would be.
+    let foreign = ForeignProgram::attach(&lab.node.namespace, "eth0")?;
+    lab.up()?;
+    figures.set("seconds_to_ready", start.elapsed().as_secs_f64());
+    voice.line(&format!("ready after {:.1} s with {}", start.elapsed().as_secs_f64(), plan.capabilities.names()));
+
+    let foreign = Story { voice, checks: &mut checks, figures: &mut figures }.tell(&mut lab, foreign)?;
+    if options.compare {
+        compare::run(voice, &mut lab, options, &mut figures)?;
+    }
+    teardown::run(lab, foreign, &devices, &machine, &mut checks)?;
+
+    figures.set("seconds", start.elapsed().as_secs_f64());
+    voice.heading("Checks");
+    voice.line(&checks.table());
+    voice.result(&checks, &figures);
+    Ok(checks.all_passed())
+}

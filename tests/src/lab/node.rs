@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use peer_common::DropReason;
 use serde_json::Value;
 
 use super::command::{Finished, run};
@@ -33,6 +34,17 @@ pub enum Capabilities {
     Minimal,
     /// `CAP_PERFMON` as well: the verifier then adds no fences.
     Deployed,
+}
+
+impl Capabilities {
+    /// Names, for people.
+    #[must_use]
+    pub fn names(self) -> &'static str {
+        match self {
+            Self::Minimal => "CAP_NET_ADMIN and CAP_BPF alone",
+            Self::Deployed => "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON",
+        }
+    }
 }
 
 /// The node; the daemon in it starts and ends as told.
@@ -153,17 +165,41 @@ impl Node {
         Metrics::parse(&text)
     }
 
-    /// Waits until `sample(metrics)` is at least `least`; returns the last value.
+    /// The sum of the samples of `name` that have these labels; 0 when there is none.
     ///
     /// # Errors
     /// As [`Self::metrics`].
-    pub fn await_metric(&self, least: f64, sample: impl Fn(&Metrics) -> f64) -> Result<f64> {
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(self.metrics()?.sum(name, labels))
+    }
+
+    /// Waits until [`Self::metric`] is at least `least`; returns the last value.
+    ///
+    /// # Errors
+    /// As [`Self::metrics`].
+    pub fn await_metric(&self, limit: Duration, least: f64, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         let mut value = Ok(0.0);
-        wait_for(Duration::from_secs(5), || {
-            value = self.metrics().map(|metrics| sample(&metrics));
+        wait_for(limit, || {
+            value = self.metric(name, labels);
             value.as_ref().is_ok_and(|&value| value >= least)
         });
         value
+    }
+
+    /// Packets that the programs dropped for a reason.
+    ///
+    /// # Errors
+    /// As [`Self::metrics`].
+    pub fn dropped(&self, reason: DropReason) -> Result<f64> {
+        self.metric("peer_dropped_packets_total", &[("reason", reason.name())])
+    }
+
+    /// Datagrams that the `WireGuard` engine dropped for a reason.
+    ///
+    /// # Errors
+    /// As [`Self::metrics`].
+    pub fn refused(&self, reason: &str) -> Result<f64> {
+        self.metric("peer_wireguard_datagrams_dropped_total", &[("reason", reason)])
     }
 
     /// What `peer-daemon status --json` says.

@@ -33,9 +33,17 @@ impl EchoSocket {
     /// # Errors
     /// No route.
     pub fn open(from: &Namespace, to: SocketAddr) -> Result<Self> {
+        Self::open_at(from, 0, to)
+    }
+
+    /// Opens one at a port; 0: any.
+    ///
+    /// # Errors
+    /// No route, or the port is taken.
+    pub fn open_at(from: &Namespace, port: u16, to: SocketAddr) -> Result<Self> {
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = from.enter(|| {
-            let socket = UdpSocket::bind((any, 0))?;
+            let socket = UdpSocket::bind((any, port))?;
             socket.connect(to)?;
             std::io::Result::Ok(socket)
         });
@@ -47,7 +55,7 @@ impl EchoSocket {
     /// # Errors
     /// It cannot be sent.
     pub fn ask(&self, content: &[u8], limit: Duration) -> Result<bool> {
-        self.socket.send(content)?;
+        self.send(content)?;
         let deadline = Instant::now() + limit;
         let mut buffer = [0; 2048];
         loop {
@@ -61,5 +69,14 @@ impl EchoSocket {
                 Ok(_) | Err(_) => {}
             }
         }
+    }
+
+    /// Sends a datagram.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub fn send(&self, content: &[u8]) -> Result<()> {
+        self.socket.send(content)?;
+        Ok(())
     }
 }

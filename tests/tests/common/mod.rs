@@ -1,0 +1,46 @@
+//! What scenarios share.
+#![allow(dead_code, reason = "each scenario file uses its part")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use peer_tests::lab::{Client, ECHO_PORT, EchoSocket, HTTP_PORT, Lab, Plan, get, wait_for};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// Longer than it takes a client to try a handshake again.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
+
+/// A lab whose daemon runs.
+pub(crate) fn lab(plan: &Plan) -> Lab {
+    Lab::start(plan).expect("lab")
+}
+
+/// One scenario at a time: for those that load the machine.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The service's page, as this member gets it.
+pub(crate) fn page(client: &Client, service: IpAddr) -> String {
+    let (status, page) = get(&client.namespace, SocketAddr::new(service, HTTP_PORT), "/").expect("page");
+    assert_eq!(status, 200);
+    page
+}
+
+/// A UDP flow of this member with the service.
+pub(crate) fn flow(client: &Client, service: IpAddr) -> EchoSocket {
+    EchoSocket::open(&client.namespace, (service, ECHO_PORT).into()).expect("socket")
+}
+
+/// Asserts that a value, asked for again and again, becomes what it should be.
+#[track_caller]
+pub(crate) fn becomes<T: Copy + PartialEq + std::fmt::Debug>(expected: T, mut ask: impl FnMut() -> T) {
+    let mut last = ask();
+    wait_for(SECOND * 5, || {
+        last = ask();
+        last == expected
+    });
+    assert_eq!(last, expected);
+}

@@ -1,0 +1,16 @@
+//! The demo is a scenario, too.
+
+use std::time::Instant;
+
+use peer_tests::demo::{Options, run};
+use peer_tests::lab::Binaries;
+
+#[test]
+fn demo_passes() {
+    let Binaries { daemon, wireguard_go } = Binaries::find().expect("programs");
+    let version = std::env::var("PEER_WIREGUARD_GO_VERSION").unwrap_or_else(|_| "of unknown version".to_owned());
+    let options = Options { json: false, compare: false, daemon, wireguard_go, wireguard_go_version: version };
+    let start = Instant::now();
+    assert!(run(&options).expect("the lab stands"), "a check failed");
+    assert!(start.elapsed().as_secs() < 40, "{:?}", start.elapsed());
+}

@@ -1,0 +1,58 @@
+//! Starts that succeed with little, and starts that are refused.
+
+mod common;
+
+use std::fs;
+
+use common::{lab, page};
+use peer_tests::lab::{Binaries, Capabilities, GATEWAY, Lab, Plan, RouteEntry};
+
+/// Bits of `/proc/PID/status`.
+const NET_ADMIN: u64 = 1 << 12;
+const PERFMON: u64 = 1 << 38;
+const BPF: u64 = 1 << 39;
+
+#[test]
+fn runs_with_net_admin_and_bpf_alone() {
+    let mut lab = lab(&Plan { capabilities: Capabilities::Minimal, ..Plan::default() });
+    page(lab.client(), GATEWAY);
+    for set in ["CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"] {
+        let held = capabilities(&mut lab, set);
+        assert_eq!(held & !(NET_ADMIN | BPF), 0, "{set}: {held:#x}");
+    }
+    assert_eq!(capabilities(&mut lab, "CapBnd"), NET_ADMIN | BPF);
+    assert_eq!(lab.node.metric("peer_dataplane", &[("mode", "ebpf"), ("hardened", "true")]).expect("metrics"), 1.0);
+}
+
+#[test]
+fn has_no_fences_with_perfmon_and_gives_it_back() {
+    let mut lab = lab(&Plan { capabilities: Capabilities::Deployed, ..Plan::default() });
+    page(lab.client(), GATEWAY);
+    assert_eq!(lab.node.metric("peer_dataplane", &[("mode", "ebpf"), ("hardened", "false")]).expect("metrics"), 1.0);
+    assert_eq!(capabilities(&mut lab, "CapEff") & PERFMON, 0, "dropped after loading");
+}
+
+#[test]
+fn a_bad_configuration_is_refused_before_anything_is_opened() {
+    let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
+    lab.node.config.routes.push(RouteEntry { destination: "198.51.100.300/24".to_owned() });
+    let line = lab.node.config.to_string().lines().position(|line| line.contains(".300")).expect("there") + 1;
+    let devices = lab.node.namespace.devices().expect("devices");
+    let finished = lab.node.run_to_end().expect("it ends");
+    assert_eq!(finished.status.code(), Some(78), "{}", finished.stderr);
+    for part in ["destination", "198.51.100.300/24", &line.to_string()] {
+        assert!(finished.stderr.contains(part), "{part} in: {}", finished.stderr);
+    }
+    assert_eq!(lab.node.namespace.devices().expect("devices"), devices);
+    assert_eq!(lab.node.pins().expect("pins"), Vec::<std::path::PathBuf>::new());
+    let socket = lab.node.namespace.enter(|| fs::exists("/run/lab/peer.sock")).expect("/run/lab");
+    assert!(!socket, "no control socket");
+    assert!(!finished.stderr.contains(&lab.node.config.private_key), "secrets are not repeated");
+}
+
+fn capabilities(lab: &mut Lab, set: &str) -> u64 {
+    let pid = lab.node.daemon().expect("daemon").pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':')).expect("a set");
+    u64::from_str_radix(line.trim(), 16).expect("a mask")
+}
