@@ -17,7 +17,7 @@ pub(crate) fn command() -> Result<()> {
     steps.run("docs", docs)?;
     let daemon = steps.run("build the daemon", daemon::build)?;
     steps.run("cargo test", || test::run(&daemon, &wireguard_go))?;
-    steps.run("demo", || match demo::run(demo::Options::for_ci(), &daemon, wireguard_go)? {
+    steps.run("demo", || match demo::run(demo::Options::for_ci(), daemon, wireguard_go)? {
         true => Ok(()),
         false => bail!("a check of the demo failed"),
     })?;

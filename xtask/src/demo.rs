@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: the main job, end to end, in network namespaces of this machine.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use crate::setup::wireguard_go::WireguardGo;
@@ -32,11 +32,17 @@ pub(crate) fn command(options: Options) -> Result<bool> {
     let wireguard_go = steps.run("setup", setup::ensure)?;
     steps.run("build-ebpf", || build_ebpf::build(false))?;
     let daemon = steps.run("build the daemon", daemon::build)?;
-    run(options, &daemon, wireguard_go)
+    run(options, daemon, wireguard_go)
 }
 
 /// The demo itself, with everything built.
-pub(crate) fn run(options: Options, daemon: &Path, wireguard_go: WireguardGo) -> Result<bool> {
-    let _ = (options.json, options.compare, daemon, wireguard_go);
-    bail!("not wired")
+pub(crate) fn run(options: Options, daemon: PathBuf, wireguard_go: WireguardGo) -> Result<bool> {
+    let Options { json, compare } = options;
+    peer_tests::demo::run(&peer_tests::demo::Options {
+        json,
+        compare,
+        daemon,
+        wireguard_go: wireguard_go.binary,
+        wireguard_go_version: wireguard_go.version,
+    })
 }

@@ -20,16 +20,13 @@ use packages::System;
 use wireguard_go::WireguardGo;
 
 /// Run-time tools of the demo and the scenarios: the program, and Debian's and Fedora's package of it.
-const TOOLS: [(&str, &str, &str); 10] = [
+const TOOLS: [(&str, &str, &str); 7] = [
     ("curl", "curl", "curl"),
-    ("ethtool", "ethtool", "ethtool"),
     ("ip", "iproute2", "iproute"),
     ("iperf3", "iperf3", "iperf3"),
     ("iptables-save", "iptables", "iptables-nft"),
     ("nft", "nftables", "nftables"),
-    ("ping", "iputils-ping", "iputils"),
-    ("python3", "python3", "python3"),
-    ("sysctl", "procps", "procps-ng"),
+    ("setpriv", "util-linux", "util-linux"),
     ("wg", "wireguard-tools", "wireguard-tools"),
 ];
 

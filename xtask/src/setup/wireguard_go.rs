@@ -29,6 +29,9 @@ pub(crate) fn ensure(system: &System) -> Result<WireguardGo> {
     if *system == System::Debian {
         if let Err(error) = from_sid() {
             eprintln!("setup: wireguard-go of sid is not to be had ({error:#}); taking this release's");
+            if process::is_root() {
+                process::output(apt_get().arg("update"))?;
+            }
             unpack(&mut apt_get(), &format!("Debian {}", codename()))?;
         }
     } else {
