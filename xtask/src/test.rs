@@ -8,6 +8,9 @@ use crate::setup::wireguard_go::WireguardGo;
 use crate::steps::Steps;
 use crate::{build_ebpf, daemon, process, setup};
 
+/// The engine with a clock that tests move. Apart from the rest: with this feature a daemon's timers stand still.
+pub(crate) const MOCK_CLOCK: [&str; 4] = ["--package", "peer-wireguard", "--features", "mock-clock"];
+
 pub(crate) fn command() -> Result<()> {
     process::need_root("test")?;
     let steps = Steps::of("test");
@@ -27,5 +30,6 @@ pub(crate) fn run(daemon: &Path, wireguard_go: &WireguardGo) -> Result<()> {
             .env("PEER_DAEMON_BIN", daemon)
             .env("PEER_WIREGUARD_GO", &wireguard_go.binary)
             .env("PEER_WIREGUARD_GO_VERSION", &wireguard_go.version),
-    )
+    )?;
+    process::run(process::cargo().args(["test", "--locked"]).args(MOCK_CLOCK).args(["--test", "clock"]))
 }
