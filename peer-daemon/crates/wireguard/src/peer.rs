@@ -75,8 +75,9 @@ pub(crate) struct Peer {
     tunnel: Option<(Box<Tunnel>, u32)>,
     /// As [`Tunnel::usable`] said after the last tick or handshake message.
     usable: bool,
-    /// Index of a session that the peer initiated and has not used yet.
-    unconfirmed: Option<u32>,
+    /// Indexes of the last two sessions that the peer initiated and has not used yet. Two, because the answer to a
+    /// repeated initiation can be lost and the peer stay with the one before.
+    unconfirmed: [Option<u32>; 2],
     last_handshake: Option<Instant>,
     staged: VecDeque<Vec<u8>>,
     /// Last inner source found to be the peer's own. Forgotten when allowed IPs change.
@@ -103,7 +104,7 @@ impl Peer {
             reported: (path, None),
             tunnel: None,
             usable: false,
-            unconfirmed: None,
+            unconfirmed: [None; 2],
             last_handshake: None,
             staged: VecDeque::new(),
             last_source: None,
@@ -216,7 +217,7 @@ impl Peer {
         self.rx.0 += message.len() as u64;
         self.traffic_at = now;
         self.roam(cx, now, path);
-        if self.unconfirmed == Some(receiver) {
+        if self.unconfirmed.contains(&Some(receiver)) {
             self.confirmed(cx, now);
         }
         if !self.usable {

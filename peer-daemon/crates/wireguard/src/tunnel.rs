@@ -177,6 +177,9 @@ impl Tunnel {
     /// Encrypts `packet` (empty: a keepalive) into `out`; `None` without room. The caller knows from
     /// [`Tunnel::usable`], asked since the last tick, that there is a session: asking here would cost a look at the
     /// clock per packet.
+    ///
+    /// The core does not stop after `Reject-After-Messages` (2^64 − 2^13 − 1, paper §6.1); within the 180 seconds that a
+    /// session lives that would take more than 2^56 messages a second.
     pub(crate) fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
         if out.len() < packet.len() + DATA_OVERHEAD {
             return None;

@@ -32,7 +32,7 @@ impl Peer {
         match self.tunnel(cx, now).handshake(message, &mut cx.scratch) {
             Ok(Some(len)) => {
                 self.rx.0 += message.len() as u64;
-                self.unconfirmed = message::sender_index(&cx.scratch[..len]);
+                self.unconfirmed = [message::sender_index(&cx.scratch[..len]), self.unconfirmed[0]];
                 cx.stats.handshake(Handshake::Responded);
                 self.roam(cx, now, path);
                 self.send(cx, now, path, len);
@@ -58,7 +58,7 @@ impl Peer {
         self.roam(cx, now, path);
         // The keepalive that confirms the session to the peer.
         self.send(cx, now, path, len);
-        self.unconfirmed = None;
+        self.unconfirmed = [None; 2];
         self.completed(cx, now, Handshake::CompletedAsInitiator);
         self.sync(cx, now);
         Ok(())
@@ -81,7 +81,7 @@ impl Peer {
 
     /// The peer has used the session that it initiated.
     pub(super) fn confirmed(&mut self, cx: &mut Context, now: Instant) {
-        self.unconfirmed = None;
+        self.unconfirmed = [None; 2];
         self.completed(cx, now, Handshake::CompletedAsResponder);
     }
 
@@ -116,7 +116,7 @@ impl Peer {
             cx.indexes.remove(index);
             cx.stats.tunnels.set(cx.indexes.len());
         }
-        self.unconfirmed = None;
+        self.unconfirmed = [None; 2];
         self.retry = None;
         if self.usable {
             self.expired(cx);
@@ -125,7 +125,7 @@ impl Peer {
 
     /// The core has given up: nothing runs until the next initiation.
     pub(super) fn give_up(&mut self, cx: &mut Context) {
-        self.unconfirmed = None;
+        self.unconfirmed = [None; 2];
         if self.retry.take().is_some() {
             cx.stats.handshake(Handshake::TimedOut);
             cx.report(Event::HandshakeTimedOut { peer: self.config.public_key });
