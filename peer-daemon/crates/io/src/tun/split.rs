@@ -1,0 +1,192 @@
+//! One super-packet of the kernel into packets: what a network card with segmentation offload does.
+
+use peer_core::batch::PacketBatch;
+use zerocopy::FromBytes as _;
+
+use super::packet::{self, Kind, TCP_CWR, TCP_FIN, TCP_PSH, Transport};
+use super::vnet::{self, VnetHeader};
+use crate::checksum::Sum;
+
+/// Cuts what was read from a TUN; remembers where it stopped when the batch was full.
+#[derive(Debug, Default)]
+pub(crate) struct Splitter {
+    left: Option<Cut>,
+}
+
+/// Headers that contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// How a super-packet is cut and how far that got.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    v6: bool,
+    transport: Transport,
+    /// Offset of the transport header.
+    l4: usize,
+    /// Offset of the payload.
+    payload: usize,
+    /// Payload bytes of a segment.
+    size: usize,
+    /// Pseudo-header without a length.
+    pseudo: Sum,
+    /// Payload bytes done.
+    done: usize,
+    /// Segments done.
+    count: u16,
+}
+
+impl Splitter {
+    /// Whether the last super-packet is not wholly in a batch yet.
+    pub(crate) fn has_more(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Starts on `frame`, a vnet header and a packet, and puts what fits into `batch`. A TCP super-packet whose segments
+    /// would be larger than `mtu` is cut smaller; datagrams stay as they are.
+    pub(crate) fn start(&mut self, frame: &[u8], mtu: usize, batch: &mut PacketBatch) -> Result<(), Malformed> {
+        self.left = None;
+        let (header, data) = VnetHeader::read_from_prefix(frame).map_err(|_| Malformed)?;
+        if header.gso_type == vnet::GSO_NONE {
+            return single(header, data, batch);
+        }
+        self.left = Some(Cut::new(header, data, mtu)?);
+        self.resume(frame, batch);
+        Ok(())
+    }
+
+    /// Puts more of the same `frame` into `batch`.
+    pub(crate) fn resume(&mut self, frame: &[u8], batch: &mut PacketBatch) {
+        let (Some(mut cut), Some(data)) = (self.left.take(), frame.get(vnet::LEN..)) else { return };
+        while cut.payload + cut.done < data.len() {
+            let len = cut.size.min(data.len() - cut.payload - cut.done);
+            let pushed = batch.push_with(cut.payload + len, |room| {
+                cut.write(data, len, room);
+                Some((room.len(), ()))
+            });
+            if !pushed {
+                self.left = Some(cut);
+                return;
+            }
+            cut.done += len;
+            cut.count = cut.count.wrapping_add(1);
+        }
+    }
+}
+
+impl Cut {
+    fn new(header: VnetHeader, data: &[u8], mtu: usize) -> Result<Self, Malformed> {
+        let transport = match header.gso_type & !vnet::GSO_ECN {
+            vnet::GSO_TCPV4 | vnet::GSO_TCPV6 => Transport::Tcp,
+            vnet::GSO_UDP_L4 => Transport::Udp,
+            _ => return Err(Malformed),
+        };
+        let v6 = match data.first().ok_or(Malformed)? >> 4 {
+            4 => false,
+            6 => true,
+            _ => return Err(Malformed),
+        };
+        let (l4, pseudo) = if header.flags & vnet::NEEDS_CSUM == 0 {
+            let Kind::Flow(layout) = packet::classify(data) else { return Err(Malformed) };
+            (layout.l4(), layout.pseudo_header(data, 0))
+        } else {
+            partial(header, data, transport, v6)?
+        };
+        let payload = l4 + l4_header(data, l4, transport)?;
+        let mut size = usize::from(header.gso_size);
+        if transport == Transport::Tcp && mtu > payload {
+            size = size.min(mtu - payload);
+        }
+        // IPv4 counts its header in the length, IPv6 does not; a jumbogram (RFC 2675) is nothing that we could send.
+        let fits = data.len() <= usize::from(u16::MAX);
+        if size == 0 || payload >= data.len() || !fits || payload + size > usize::from(u16::MAX) {
+            return Err(Malformed);
+        }
+        Ok(Self { v6, transport, l4, payload, size, pseudo, done: 0, count: 0 })
+    }
+
+    /// Writes the next segment, with `len` bytes of payload, over `room`.
+    fn write(&self, data: &[u8], len: usize, room: &mut [u8]) {
+        let from = self.payload + self.done;
+        let last = from + len == data.len();
+        room[..self.payload].copy_from_slice(&data[..self.payload]);
+        room[self.payload..].copy_from_slice(&data[from..from + len]);
+        // IPv4's identification counts up, as the kernel does it. Ignored for IPv6.
+        let id = packet::read_u16(data, 4).wrapping_add(self.count);
+        let total = room.len() as u16;
+        packet::set_length(room, self.v6, self.l4, total, id);
+        let l4 = &mut room[self.l4..];
+        match self.transport {
+            Transport::Tcp => {
+                let seq = packet::read_u32(l4, 4).wrapping_add(self.done as u32);
+                l4[4..8].copy_from_slice(&seq.to_be_bytes());
+                if !last {
+                    l4[13] &= !(TCP_FIN | TCP_PSH);
+                }
+                if self.done > 0 {
+                    l4[13] &= !TCP_CWR;
+                }
+            }
+            Transport::Udp => {
+                let len = l4.len() as u16;
+                l4[4..6].copy_from_slice(&len.to_be_bytes());
+            }
+        }
+        let field = self.transport.checksum_offset();
+        l4[field..field + 2].fill(0);
+        let sum = self.pseudo.add_number(l4.len() as u16).add_bytes(l4);
+        l4[field..field + 2].copy_from_slice(&complete(sum));
+    }
+}
+
+/// The pseudo-header's sum out of the checksum field, without its length. It is right where we could not compute it:
+/// behind a routing header the destination of the pseudo-header is another one than the header's.
+fn partial(header: VnetHeader, data: &[u8], transport: Transport, v6: bool) -> Result<(usize, Sum), Malformed> {
+    let l4 = usize::from(header.csum_start);
+    let least = if v6 { 40 } else { usize::from(data[0] & 0xf) * 4 };
+    let field = l4 + transport.checksum_offset();
+    let rightful = usize::from(header.csum_offset) == transport.checksum_offset()
+        && if v6 { l4 >= least } else { l4 == least && least >= 20 };
+    if !rightful || data.len() < field + 2 {
+        return Err(Malformed);
+    }
+    let len = u16::try_from(data.len() - l4).map_err(|_| Malformed)?;
+    Ok((l4, Sum::of_word([data[field], data[field + 1]]).sub_number(len)))
+}
+
+fn l4_header(data: &[u8], l4: usize, transport: Transport) -> Result<usize, Malformed> {
+    match transport {
+        Transport::Udp => Ok(8),
+        Transport::Tcp => match usize::from(data.get(l4 + 12).ok_or(Malformed)? >> 4) * 4 {
+            len @ 20.. => Ok(len),
+            _ => Err(Malformed),
+        },
+    }
+}
+
+/// A packet that is no super-packet; its checksum may be left to us.
+fn single(header: VnetHeader, data: &[u8], batch: &mut PacketBatch) -> Result<(), Malformed> {
+    let start = usize::from(header.csum_start);
+    let field = start + usize::from(header.csum_offset);
+    let partial = header.flags & vnet::NEEDS_CSUM != 0;
+    if data.is_empty() || (partial && data.len() < field + 2) {
+        return Err(Malformed);
+    }
+    let pushed = batch.push_with(data.len(), |room| {
+        room.copy_from_slice(data);
+        if partial {
+            let checksum = complete(Sum::default().add_bytes(&room[start..]));
+            room[field..field + 2].copy_from_slice(&checksum);
+        }
+        Some((room.len(), ()))
+    });
+    if pushed { Ok(()) } else { Err(Malformed) }
+}
+
+/// Zero would mean "no checksum" to UDP; its other form means the same to everybody else (RFC 768).
+fn complete(sum: Sum) -> [u8; 2] {
+    match sum.checksum() {
+        [0, 0] => [0xff; 2],
+        checksum => checksum,
+    }
+}

@@ -1,0 +1,163 @@
+//! The mesh device: a persistent TUN with vnet headers and several queues.
+//!
+//! It outlives the daemon on purpose: a killed daemon leaves device, addresses, routes and whatever hangs on the device
+//! in place, and the next one adopts it within milliseconds. Only [`Wt0::remove`] takes it away. Nothing here writes a
+//! sysctl, and no device, address or route of anybody else is changed.
+
+mod device;
+mod network;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use ipnet::IpNet;
+
+use self::device::Device;
+use self::network::Network;
+use crate::tun::{Offloads, TunQueue};
+use crate::udp::{MAX_SEGMENTS, MESSAGES};
+use crate::{Error, sys};
+
+/// What the device shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wt0Config {
+    /// Interface name.
+    pub name: String,
+    /// Bytes of the largest packet, from its IP header: 576 to 65535, and 1280 at least with IPv6 addresses.
+    pub mtu: u16,
+    /// Our own addresses, each with its network.
+    pub addresses: Vec<IpNet>,
+    /// Networks behind the device, beyond those of the addresses. No default routes.
+    pub routes: Vec<IpNet>,
+    /// Queues, one for each shard: 1 to 256.
+    pub queues: usize,
+}
+
+/// A route that was not set, because the node already sends that network elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkippedRoute {
+    /// The network.
+    pub destination: IpNet,
+    /// Index of the interface that has it; `None`: a blackhole, or several.
+    pub interface: Option<u32>,
+}
+
+/// The open device. Dropping it leaves the device in place.
+#[derive(Debug)]
+pub struct Wt0 {
+    name: String,
+    index: u32,
+    adopted: bool,
+    offloads: Offloads,
+    skipped: Vec<SkippedRoute>,
+    queues: Vec<TunQueue>,
+    /// Another descriptor of the first queue: for what is asked of the device after its queues went to their shards.
+    control: OwnedFd,
+    network: Network,
+}
+
+impl Wt0 {
+    /// Makes the device, or adopts the one of that name that an earlier life left; then brings its MTU, addresses, routes
+    /// and IPv4 forwarding in line with `config`. What is right already is not touched, so that traffic on an adopted
+    /// device goes on; addresses and routes of ours that are not wanted any more are removed. In the network namespace of
+    /// the calling thread; needs CAP_NET_ADMIN, /dev/net/tun and a tokio runtime.
+    ///
+    /// # Errors
+    /// When the name belongs to a device that cannot be ours or is in use, or the kernel refuses something. A device that
+    /// was made by this call is gone then, an adopted one stays as it is.
+    pub async fn open(config: &Wt0Config) -> Result<Self, Error> {
+        check(config)?;
+        let network = Network::connect()?;
+        let device = Device::open(&network, &config.name, config.queues).await?;
+        match Self::set_up(config, &network, &device).await {
+            Ok(skipped) => Self::assemble(config, device, network, skipped),
+            Err(error) => {
+                device.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Interface name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Interface index.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether an earlier life made the device.
+    #[must_use]
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// What the kernel leaves to us.
+    #[must_use]
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
+    /// Routes that are not set, because the node sends those networks elsewhere.
+    #[must_use]
+    pub fn skipped_routes(&self) -> &[SkippedRoute] {
+        &self.skipped
+    }
+
+    /// The queues, once: a second call yields none.
+    pub fn take_queues(&mut self) -> Vec<TunQueue> {
+        std::mem::take(&mut self.queues)
+    }
+
+    /// Removes the device, and with it addresses, routes and programs on it, even while queues are open: their reads and
+    /// writes fail from then on.
+    ///
+    /// # Errors
+    /// When the kernel refuses. Then the device goes when its last queue is closed.
+    pub async fn remove(self) -> Result<(), Error> {
+        sys::set_persistent(self.control.as_fd(), false)
+            .map_err(Error::io(format!("ending the persistence of {}", self.name)))?;
+        self.network.delete(self.index).await
+    }
+
+    async fn set_up(config: &Wt0Config, network: &Network, device: &Device) -> Result<Vec<SkippedRoute>, Error> {
+        network.bring_up(device.index, config.mtu).await?;
+        network.set_addresses(&config.name, device.index, &config.addresses).await?;
+        network.set_routes(device.index, &config.routes).await
+    }
+
+    fn assemble(
+        config: &Wt0Config,
+        device: Device,
+        network: Network,
+        skipped: Vec<SkippedRoute>,
+    ) -> Result<Self, Error> {
+        let Device { index, adopted, offloads, queues } = device;
+        let first = queues.first().ok_or(Error::Range { what: "the number of queues", value: 0, min: 1, max: 256 })?;
+        let control = first.try_clone().map_err(Error::io("duplicating a descriptor"))?;
+        let items = MESSAGES * MAX_SEGMENTS;
+        let queues = queues.into_iter().map(|fd| TunQueue::new(fd, offloads, config.mtu, items)).collect();
+        Ok(Self { name: config.name.clone(), index, adopted, offloads, skipped, queues, control, network })
+    }
+}
+
+fn check(config: &Wt0Config) -> Result<(), Error> {
+    let name = &config.name;
+    let bad = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b':' | b'%' | 0 | 0x0b);
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.bytes().any(bad) {
+        return Err(Error::Name { name: name.clone() });
+    }
+    let least = if config.addresses.iter().any(|net| matches!(net, IpNet::V6(_))) { 1280 } else { 576 };
+    in_range("the MTU", config.mtu.into(), least, u16::MAX.into())?;
+    // MAX_TAP_QUEUES of the kernel's driver.
+    in_range("the number of queues", config.queues, 1, 256)
+}
+
+fn in_range(what: &'static str, value: usize, min: usize, max: usize) -> Result<(), Error> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(Error::Range { what, value, min, max }) }
+}
