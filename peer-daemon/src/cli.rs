@@ -124,7 +124,13 @@ mod tests {
     #[test]
     fn port_ranges_name_the_fix() {
         assert_eq!(port_range("20480-29999"), Ok(peer_dataplane::DEFAULT_NAT_PORTS), "the default");
-        for (text, fix) in [("80", "FIRST-LAST"), ("1-70000", "FIRST-LAST"), ("80-90", "1024"), ("2000-2003", "16 ports"), ("3000-2000", "16 ports")] {
+        for (text, fix) in [
+            ("80", "FIRST-LAST"),
+            ("1-70000", "FIRST-LAST"),
+            ("80-90", "1024"),
+            ("2000-2003", "16 ports"),
+            ("3000-2000", "16 ports"),
+        ] {
             let error = port_range(text).expect_err(text);
             assert!(error.contains(fix), "{text}: {error}");
         }

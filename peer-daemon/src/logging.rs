@@ -7,16 +7,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::LogFormat;
 
-/// boringtun logs at error level what is an everyday event: a peer that does not answer.
-const QUIET: &str = "boringtun=off";
-
 /// Starts logging.
 ///
 /// # Errors
 /// When `level` is no filter.
 pub(crate) fn init(level: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
-        .parse(format!("{QUIET},{level}"))
+        .parse(format!("{},{level}", peer_wireguard::LOG_DIRECTIVE))
         .with_context(|| format!("--log-level {level:?}: write error, warn, info, debug or trace"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -34,7 +34,8 @@ impl EndpointFile {
     /// # Errors
     /// When the directory can neither be found nor made.
     pub(crate) fn open(state_dir: &Path, own: PublicKey) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(state_dir).with_context(|| format!("make the state directory {}", state_dir.display()))?;
+        std::fs::create_dir_all(state_dir)
+            .with_context(|| format!("make the state directory {}", state_dir.display()))?;
         Ok(Self { path: state_dir.join("endpoints.json"), own, written: None })
     }
 

@@ -111,6 +111,11 @@ mod tests {
         let again = ControlSocket::bind(std::slice::from_ref(&path)).expect("replaced");
         drop(file);
         drop(again);
-        assert!(ControlSocket::bind(&[dir.path().join("x".repeat(200))]).expect_err("too long").to_string().contains("--control-socket"));
+        assert!(
+            ControlSocket::bind(&[dir.path().join("x".repeat(200))])
+                .expect_err("too long")
+                .to_string()
+                .contains("--control-socket")
+        );
     }
 }

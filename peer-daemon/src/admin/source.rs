@@ -8,9 +8,12 @@ use anyhow::Context as _;
 use peer_common::PacketCount;
 use peer_core::path::Path;
 use peer_core::readiness::Readiness;
+use peer_core::shard::ShardId;
 use peer_dataplane::driver::StatsReader;
 use peer_dataplane::{Mode, RouteStats, Stats};
-use peer_io::shard::{Shard, ShardStats};
+use peer_io::IoMetrics;
+use peer_io::shard::Shard;
+use peer_wireguard::metrics::EngineCollector;
 use peer_wireguard::{Engine, EngineStats, PeerStatus};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -30,7 +33,6 @@ pub(crate) struct Source {
     pub(crate) mode: Mode,
     pub(crate) dataplane: StatsReader,
     pub(crate) shard: Arc<Shard<Engine>>,
-    pub(crate) shard_stats: Arc<ShardStats>,
     pub(crate) engine_stats: Arc<EngineStats>,
 }
 
@@ -63,8 +65,8 @@ impl Source {
         registry.register("peer_ready", "Whether packets can flow", ready);
         registry.register_collector(Box::new(stats));
         registry.register_collector(Box::new(self.mode.clone()));
-        registry.register_collector(Box::new(Arc::clone(&self.shard_stats)));
-        registry.register_collector(Box::new(Arc::clone(&self.engine_stats)));
+        registry.register_collector(Box::new(IoMetrics::new([(ShardId::ONLY, self.shard.stats())])));
+        registry.register_collector(Box::new(EngineCollector::new([Arc::clone(&self.engine_stats)])));
         let mut text = String::new();
         encode(&mut text, &registry).context("encode the metrics")?;
         Ok(text)

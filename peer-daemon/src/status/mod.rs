@@ -9,9 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-pub(crate) use self::report::{
-    Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route,
-};
+pub(crate) use self::report::{Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route};
 use crate::cli::StatusArgs;
 
 /// Prints the report of the running peer.

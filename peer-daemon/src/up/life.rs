@@ -43,13 +43,11 @@ pub(super) async fn live(args: &UpArgs, desired: Desired) -> anyhow::Result<()> 
             tracing::info!(signal = name, "stopping");
             Ok(())
         }
-        reason = node.shard.stopped() => Err(anyhow::anyhow!("the packet thread has stopped: {reason}")),
+        stopped = node.shard.stopped() => Err(stopped.into()),
     };
     readiness.drain();
-    if ended.is_err() {
-        // As after a crash: what is in the kernel stays, and the next start takes it over.
-        return ended;
-    }
+    // As after a crash: what is in the kernel stays, and the next start takes it over.
+    ended?;
     node.stop(args.keep_dataplane).await
 }
 
@@ -142,12 +140,18 @@ impl Node {
         let changed = Arc::new(Notify::new());
         let engine = engine(desired, &opened.endpoints);
         let engine_stats = engine.stats();
+        for skipped in wt0.skipped_routes() {
+            tracing::warn!(destination = %skipped.destination, "the node sends this network elsewhere: left as it is");
+        }
         let queues = wt0.take_queues();
         let Some(queue) = queues.into_iter().next() else {
             return Err((anyhow::anyhow!("{} has no queue", wt0.name()), Box::new(wt0), Box::new(driver)));
         };
         let config = ShardConfig { id: ShardId::ONLY, mtu: desired.interface.mtu };
-        let on_event = { let changed = Arc::clone(&changed); move |event| log_event(event, &changed) };
+        let on_event = {
+            let changed = Arc::clone(&changed);
+            move |event| log_event(event, &changed)
+        };
         let shard = match peer_io::shard::spawn(config, engine, queue, opened.sockets, on_event) {
             Ok(shard) => Arc::new(shard),
             Err(error) => return Err((error.into(), Box::new(wt0), Box::new(driver))),
@@ -167,7 +171,6 @@ impl Node {
             interface,
             mode: driver.mode().clone(),
             dataplane: driver.stats(),
-            shard_stats: shard.stats(),
             shard: Arc::clone(&shard),
             engine_stats,
         });
@@ -185,7 +188,8 @@ impl Node {
     /// Stops in the order in which packets flow: no packet enters a device whose programs are gone.
     async fn stop(mut self, keep: bool) -> anyhow::Result<()> {
         self.tasks.shutdown().await;
-        self.shard.stop().await;
+        // It ends within a turn of its loop.
+        self.shard.stop();
         remove(self.wt0, self.driver, keep).await
     }
 }
@@ -203,7 +207,11 @@ fn engine(desired: &Desired, endpoints: &Endpoints) -> Engine {
     let now = Instant::now();
     let config = EngineConfig { private_key: desired.interface.private_key.clone(), shard: ShardId::ONLY };
     let mut engine = Engine::new(config, rand::rng(), now);
-    engine.set_peers(now, &desired.peers);
+    engine.set_mtu(desired.interface.mtu);
+    let changed = engine.set_peers(now, &desired.peers);
+    for (peer, why) in changed.refused {
+        tracing::warn!(%peer, %why, "peer not taken");
+    }
     endpoints::restore(&mut engine, endpoints);
     engine.start_handshakes(now);
     engine

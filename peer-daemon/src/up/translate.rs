@@ -9,7 +9,8 @@ use peer_io::wt0::Wt0Config;
 
 /// What the dataplane is told.
 pub(super) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, nat_ports: RangeInclusive<u16>) -> Intent {
-    let prefixes = |(id, peer): (u32, &peer_core::desired::Peer)| PeerPrefixes { id, prefixes: peer.allowed_ips.clone() };
+    let prefixes =
+        |(id, peer): (u32, &peer_core::desired::Peer)| PeerPrefixes { id, prefixes: peer.allowed_ips.clone() };
     Intent {
         wt0,
         addresses: desired.interface.addresses.iter().map(IpNet::addr).collect(),

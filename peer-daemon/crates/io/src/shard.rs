@@ -13,8 +13,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -78,7 +78,7 @@ pub struct Shard<E: Engine> {
     stop: Arc<AtomicBool>,
     ended: watch::Receiver<Option<StopReason>>,
     stats: Arc<ShardStats>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<E: Engine> fmt::Debug for Shard<E> {
@@ -122,7 +122,7 @@ pub fn spawn<E: Engine>(
         .name(format!("shard-{}", config.id.number()))
         .spawn(body)
         .map_err(Error::io("starting a shard's thread"))?;
-    Ok(Shard { commands, wake, stop, ended, stats, thread: Some(thread) })
+    Ok(Shard { commands, wake, stop, ended, stats, thread: Mutex::new(Some(thread)) })
 }
 
 impl<E: Engine> Shard<E> {
@@ -169,16 +169,17 @@ impl<E: Engine> Shard<E> {
 
     /// Stops the thread and waits for its end, a turn at most. Packets on the way are dropped; queue and sockets are
     /// closed. Returns why it stopped: it may have stopped before.
-    pub fn stop(mut self) -> StopReason {
+    pub fn stop(&self) -> StopReason {
         self.join();
         self.ended.borrow().clone().unwrap_or(StopReason::Requested)
     }
 
-    fn join(&mut self) {
+    fn join(&self) {
         // The wake-up that follows orders it: the thread reads it after having been woken.
         self.stop.store(true, Ordering::Release);
         self.wake();
-        if let Some(thread) = self.thread.take() {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
             // It catches its panics.
             _ = thread.join();
         }
