@@ -21,7 +21,12 @@ pub struct IoMetrics {
 /// A name, its help and the figure it stands for.
 type Named<T> = (&'static str, &'static str, fn(&T) -> &Figure);
 
-const SIDES: [(&str, &str, fn(&ShardStats) -> &Side); 4] = [
+/// A device, a direction and the figures of both.
+type Labelled = (&'static str, &'static str, fn(&ShardStats) -> &Side);
+/// An offload and its flag.
+type Flag = (&'static str, fn(&ShardStats) -> &Figure);
+
+const SIDES: [Labelled; 4] = [
     ("tun", "in", |stats| &stats.tun_in),
     ("tun", "out", |stats| &stats.tun_out),
     ("udp", "in", |stats| &stats.udp_in),
@@ -47,7 +52,7 @@ const GAUGES: [Named<ShardStats>; 2] = [
     ("peer_io_send_buffer_bytes", "What the kernel keeps for datagrams to send.", |stats| &stats.send_buffer),
 ];
 
-const FALLBACKS: [(&str, fn(&ShardStats) -> &Figure); 3] = [
+const FALLBACKS: [Flag; 3] = [
     ("tun_tcp", |stats| &stats.tso_fallback),
     ("tun_udp", |stats| &stats.uso_fallback),
     ("udp_gso", |stats| &stats.gso_fallback),

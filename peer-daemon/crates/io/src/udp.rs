@@ -147,21 +147,29 @@ fn send_run(
     stats: &ShardStats,
     deadline: &mut Option<Instant>,
 ) {
-    if bytes.len() > segment && socket.segments() {
+    let segmented = socket.segments();
+    if bytes.len() > segment && segmented {
         match send_waiting(socket, bytes, segment, way, stats, deadline) {
             Ok(()) => return,
             // Too large for a segment where a single datagram may still go in fragments, or no offload: one by one.
-            Err(error) if may_go_singly(&error) => {
-                if !socket.segments() {
-                    stats.gso_fallback.set(1);
-                }
-            }
+            Err(error) if may_go_singly(&error) => {}
             Err(error) => return stats.dropped(reason(&error), bytes.len().div_ceil(segment) as u64),
         }
     }
+    let mut sent = false;
     for datagram in bytes.chunks(segment.max(1)) {
-        if let Err(error) = send_waiting(socket, datagram, datagram.len(), way, stats, deadline) {
-            stats.dropped(reason(&error), 1);
+        match send_waiting(socket, datagram, datagram.len(), way, stats, deadline) {
+            Ok(()) => sent = true,
+            Err(error) => stats.dropped(reason(&error), 1),
+        }
+    }
+    if segmented && !socket.segments() {
+        // An address to which nothing can be sent at all says nothing about the offload: a peer could end it for all.
+        if sent {
+            tracing::warn!("the kernel refuses to segment datagrams: they are sent one by one from now on");
+            stats.gso_fallback.set(1);
+        } else {
+            socket.trust_offload_again();
         }
     }
 }

@@ -1,1 +1,185 @@
+//! The loop with a stand-in for the TUN: one end of a packet socket pair. The kernel's TUN is in `tests/namespace`.
 
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use peer_core::batch::{DatagramBatch, PacketBatch};
+use peer_core::path::Path;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::*;
+use crate::tun::Offloads;
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Sends packets to one place as they are, and hands over datagrams as they came.
+#[derive(Default)]
+struct Copying {
+    remote: Option<SocketAddr>,
+    transmits: VecDeque<Vec<u8>>,
+    events: VecDeque<String>,
+    due: Option<Instant>,
+}
+
+impl Engine for Copying {
+    type Event = String;
+    const OVERHEAD: usize = 0;
+
+    fn handle_datagrams(&mut self, _: Instant, datagrams: &mut DatagramBatch, packets: &mut PacketBatch) {
+        for (datagram, _) in datagrams.iter() {
+            if datagram == b"panic" {
+                panic!("as told");
+            }
+            assert!(packets.push(datagram, ()));
+        }
+        self.events.push_back(format!("datagrams {}", datagrams.len()));
+    }
+
+    fn handle_packets(&mut self, _: Instant, packets: &PacketBatch, datagrams: &mut DatagramBatch) {
+        let Some(remote) = self.remote else { return };
+        for (packet, ()) in packets.iter() {
+            assert!(datagrams.push(packet, Path::Udp { remote, local: None }));
+        }
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {
+        self.due = None;
+        self.events.push_back("timeout".into());
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.due
+    }
+
+    fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool {
+        // One at a time, to be asked again.
+        if let (Some(bytes), Some(remote)) = (self.transmits.pop_front(), self.remote) {
+            assert!(datagrams.push(&bytes, Path::Udp { remote, local: None }));
+        }
+        !self.transmits.is_empty()
+    }
+
+    fn poll_event(&mut self) -> Option<String> {
+        self.events.pop_front()
+    }
+}
+
+struct Lab {
+    shard: Shard<Copying>,
+    /// The kernel's end of the device.
+    device: OwnedFd,
+    peer: UdpSocket,
+    port: u16,
+    events: std_mpsc::Receiver<String>,
+}
+
+fn lab() -> Lab {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (device, queue) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a socket pair");
+    let queue = TunQueue::new(queue, Offloads { tcp: true, udp: true }, 1420, 1024);
+    let sockets = Sockets::bind(0).expect("a free port");
+    let port = sockets.port();
+    let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    peer.set_read_timeout(Some(WAIT)).expect("a socket");
+    let engine = Copying { remote: peer.local_addr().ok(), ..Copying::default() };
+    let (tell, events) = std_mpsc::channel();
+    let config = ShardConfig { id: ShardId::ONLY, mtu: 1420 };
+    let shard = spawn(config, engine, queue, sockets, move |event| _ = tell.send(event)).expect("a thread");
+    Lab { shard, device, peer, port, events }
+}
+
+fn read_device(lab: &Lab) -> Vec<u8> {
+    let end = Instant::now() + WAIT;
+    let mut frame = [0; 2000];
+    loop {
+        match rustix::io::read(&lab.device, &mut frame) {
+            Ok(len) => return frame[..len].to_vec(),
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("nothing on the device: {error}"),
+        }
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
+}
+
+#[test]
+fn packets_go_out_and_datagrams_come_in() {
+    let lab = lab();
+    let frame = [&[0; 10][..], b"\x45packet"].concat();
+    rustix::io::write(&lab.device, &frame).expect("an open device");
+    let mut buffer = [0; 100];
+    let len = lab.peer.recv(&mut buffer).expect("a datagram");
+    assert_eq!(&buffer[..len], b"\x45packet");
+    lab.peer.send_to(b"\x45answer", (Ipv4Addr::LOCALHOST, lab.port)).expect("loopback");
+    assert_eq!(read_device(&lab), [&[0; 10][..], b"\x45answer"].concat());
+    assert_eq!(lab.events.recv_timeout(WAIT).as_deref(), Ok("datagrams 1"));
+    let stats = lab.shard.stats();
+    assert_eq!((stats.tun_in.packets.get(), stats.tun_in.bytes.get(), stats.udp_out.bytes.get()), (1, 7, 7));
+    assert_eq!((stats.udp_in.packets.get(), stats.tun_out.packets.get(), stats.tun_out.bytes.get()), (1, 1, 7));
+    assert_eq!(lab.shard.stop(), StopReason::Requested);
+}
+
+#[test]
+fn calls_run_on_the_thread_and_their_consequences_follow_at_once() {
+    let lab = lab();
+    let name = block_on(lab.shard.with_engine(|engine, now| {
+        engine.transmits = (0..100_u8).map(|number| vec![number]).collect();
+        engine.events.push_back("called".into());
+        engine.due = Some(now + Duration::from_millis(5));
+        std::thread::current().name().map(str::to_owned)
+    }));
+    assert_eq!(name, Ok(Some("shard-0".into())));
+    assert_eq!(lab.events.recv_timeout(WAIT).as_deref(), Ok("called"));
+    let mut buffer = [0; 10];
+    for number in 0..100 {
+        assert_eq!(lab.peer.recv(&mut buffer).ok(), Some(1), "more than one turn allows");
+        assert_eq!(buffer[0], number);
+    }
+    assert_eq!(lab.events.recv_timeout(WAIT).as_deref(), Ok("timeout"));
+}
+
+#[test]
+fn an_idle_shard_sleeps() {
+    let lab = lab();
+    block_on(lab.shard.with_engine(|_, _| ())).expect("running");
+    let stats = lab.shard.stats();
+    std::thread::sleep(Duration::from_millis(50));
+    let turns = stats.turns.get();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(stats.turns.get(), turns);
+}
+
+#[test]
+fn the_end_is_told_with_its_reason() {
+    let lab = lab();
+    let stopped = lab.shard.stopped();
+    // The device goes away: the stand-in's way of saying EBADFD is an end of file, which is no IP packet, so a socket it is.
+    lab.peer.send_to(b"panic", (Ipv4Addr::LOCALHOST, lab.port)).expect("loopback");
+    let reason = StopReason::Panicked("as told".into());
+    assert_eq!(block_on(stopped), Stopped { reason: reason.clone() });
+    let call = block_on(lab.shard.with_engine(|_, _| ()));
+    assert_eq!(call, Err(Stopped { reason: reason.clone() }));
+    assert_eq!(lab.shard.stop(), reason);
+}
+
+#[test]
+fn a_call_that_panics_ends_the_shard_and_the_caller_is_told() {
+    let lab = lab();
+    let call: Result<(), _> = block_on(lab.shard.with_engine(|_, _| panic!("in a call")));
+    assert_eq!(call, Err(Stopped { reason: StopReason::Panicked("in a call".into()) }));
+}
+
+#[test]
+fn dropping_it_ends_the_thread_and_closes_everything() {
+    let Lab { shard, device, events, port, .. } = lab();
+    let stopped = shard.stopped();
+    drop(shard);
+    assert_eq!(block_on(stopped), Stopped { reason: StopReason::Requested });
+    assert!(events.recv().is_err(), "the callback is gone with the thread");
+    assert!(rustix::io::write(&device, b"\x45").is_err(), "the queue is closed");
+    assert!(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok(), "the port is free");
+}

@@ -106,20 +106,29 @@ impl Socket {
             Ok(()) => return Outcome::Sent,
             Err(error) => error,
         };
-        let (Some(lost), Some(libc::EINVAL)) = (local, error.raw_os_error()) else { return Outcome::Failed(error) };
-        // EINVAL also means that the source address is not ours any more. quinn-udp takes it for a missing offload.
+        let errno = error.raw_os_error();
+        let (Some(lost), Some(libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL)) = (local, errno) else {
+            return Outcome::Failed(error);
+        };
+        // It may be that the source address is not ours any more, which the kernel says with either of these.
         transmit.src_ip = None;
         stats.udp_out.calls.add(1);
-        match self.state.try_send((&self.socket).into(), &transmit) {
-            Ok(()) => {
-                stats.source_fallbacks.add(1);
-                self.lost_local = Some((lost, Instant::now()));
-                if let Ok(state) = configure(&self.socket, self.v6) {
-                    self.state = state;
-                }
-                Outcome::Sent
-            }
-            Err(error) => Outcome::Failed(error),
+        if let Err(error) = self.state.try_send((&self.socket).into(), &transmit) {
+            return Outcome::Failed(error);
+        }
+        stats.source_fallbacks.add(1);
+        self.lost_local = Some((lost, Instant::now()));
+        if errno == Some(libc::EINVAL) {
+            self.trust_offload_again();
+        }
+        Outcome::Sent
+    }
+
+    /// quinn-udp takes EINVAL and EIO for a missing offload, for good. Where they were about something else, a new state
+    /// is what makes it forget that.
+    pub(crate) fn trust_offload_again(&mut self) {
+        if let Ok(state) = configure(&self.socket, self.v6) {
+            self.state = state;
         }
     }
 
