@@ -6,8 +6,6 @@
 
 mod device;
 mod network;
-#[cfg(test)]
-mod tests;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 

@@ -157,7 +157,6 @@ fn an_idle_shard_sleeps() {
 fn the_end_is_told_with_its_reason() {
     let lab = lab();
     let stopped = lab.shard.stopped();
-    // The device goes away: the stand-in's way of saying EBADFD is an end of file, which is no IP packet, so a socket it is.
     lab.peer.send_to(b"panic", (Ipv4Addr::LOCALHOST, lab.port)).expect("loopback");
     let reason = StopReason::Panicked("as told".into());
     assert_eq!(block_on(stopped), Stopped { reason: reason.clone() });

@@ -112,7 +112,8 @@ fn interleaved_flows_are_joined_each_for_itself() {
 
 #[test]
 fn joins_only_what_segmentation_would_make_again() {
-    let changes: [(&str, fn(&mut Packet)); 11] = [
+    type Change = (&'static str, fn(&mut Packet));
+    let changes: [Change; 11] = [
         ("a gap", |packet| packet.seq += 1),
         ("another acknowledgement", |packet| packet.ack += 1),
         ("another window", |packet| packet.window += 1),
@@ -365,10 +366,8 @@ fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
             let mut bytes = packet.bytes();
             match odd {
                 8 => {
-                    _ = {
-                        let at = usize::from(at) % bytes.len();
-                        bytes[at] = value
-                    }
+                    let at = usize::from(at) % bytes.len();
+                    bytes[at] = value;
                 }
                 9 => bytes.truncate(at.into()),
                 10 => bytes.push(value),

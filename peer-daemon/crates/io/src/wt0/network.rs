@@ -180,7 +180,7 @@ impl Network {
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         match request.execute().await {
-            Err(error) if is(&error, libc::EACCES) || is(&error, libc::EOPNOTSUPP) => {
+            Err(error) if matches!(net, IpNet::V6(_)) && (is(&error, libc::EACCES) || is(&error, libc::EOPNOTSUPP)) => {
                 Err(Error::Ipv6Off { name: name.into(), address: net.addr() })
             }
             Err(error) if !is(&error, libc::EEXIST) => Err(Error::netlink(format!("adding the address {net}"))(error)),

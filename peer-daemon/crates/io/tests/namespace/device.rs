@@ -161,6 +161,18 @@ fn what_could_not_be_set_up_is_taken_away_again() {
 }
 
 #[test]
+fn ipv6_addresses_without_ipv6_are_an_error_that_says_so() {
+    in_namespace(|| async {
+        // Of this test's own namespace.
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("a setting");
+        let error = Wt0::open(&config(&BOTH, &[])).await.expect_err("no IPv6");
+        assert!(matches!(&error, Error::Ipv6Off { .. }) && error.to_string().contains("disable_ipv6"), "{error}");
+        assert!(Kernel::connect().link("wt0").await.is_none());
+        Wt0::open(&config(&BOTH[..1], &[])).await.expect("IPv4 alone works");
+    });
+}
+
+#[test]
 fn impossible_configurations_are_refused_before_anything_is_opened() {
     in_namespace(|| async {
         for name in ["", ".", "a/b", "a b", "wt%d", "sixteen-letters-"] {
