@@ -130,13 +130,7 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub const fn reply_key(&self, nat_addr: Addr, nat_port: u16) -> Self {
-        Self {
-            src: self.dst,
-            dst: nat_addr,
-            src_port: self.dst_port,
-            dst_port: nat_port,
-            protocol: self.protocol,
-        }
+        Self { src: self.dst, dst: nat_addr, src_port: self.dst_port, dst_port: nat_port, protocol: self.protocol }
     }
 
     /// Source and destination exchanged.

@@ -32,7 +32,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// Static configuration: a TOML file with [interface], [[peer]], [[route]] and [[rule]].
+    /// Static configuration: a TOML file of interface, peers, routes and rules.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Where to serve /metrics, /livez, /readyz and /startupz; never an address of the mesh.

@@ -39,6 +39,9 @@ fn a_download_goes_on_over_a_clean_restart() {
 fn a_download_goes_on_over_kill_9() {
     let _alone = alone();
     let mut lab = lab(&Plan::default());
+    page(lab.client(), GATEWAY);
+    // What was learned in the last moments dies with the daemon.
+    assert!(wait_for(SECOND * 10, || !lab.node.state_files().expect("state").is_empty()), "endpoints are kept");
     let download = halfway(&lab);
     let kept = lab.node.pins().expect("pins");
     lab.node.kill().expect("kill");

@@ -61,6 +61,8 @@ fn with_flags<'a>(cargo: &'a mut Command, linker: &Path) -> &'a mut Command {
     let flags = [
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".to_owned(),
+        // Otherwise clearing memory becomes a call of a byte-wise loop, which the verifier refuses without CAP_PERFMON.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         "-Cdebuginfo=2".to_owned(),
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
     ];

@@ -14,8 +14,9 @@ fn main() -> ExitCode {
         println!("cargo::rerun-if-changed={}", source.display());
     }
     if !ebpf_artifact::is_fresh(&workspace) {
+        // The line alone fails the build; an exit code would add the whole output of this script to it.
         println!("cargo::error=the eBPF object is missing or older than its sources: {}", ebpf_artifact::FIX);
-        return ExitCode::FAILURE;
+        return ExitCode::SUCCESS;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("peer-ebpf.o");
     if let Err(error) = fs::copy(&object, &out) {

@@ -38,7 +38,7 @@ pub(super) async fn live(args: &UpArgs, desired: Desired) -> anyhow::Result<()> 
             return Err(error);
         }
     };
-    let ended = tokio::select! {
+    let ended: anyhow::Result<()> = tokio::select! {
         name = signals.first() => {
             tracing::info!(signal = name, "stopping");
             Ok(())

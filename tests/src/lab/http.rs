@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use super::namespace::Namespace;
 
 const CONNECT: Duration = Duration::from_secs(5);
-/// A connection on which nothing comes for so long is broken.
-const SILENCE: Duration = Duration::from_secs(20);
+/// A connection on which nothing comes for so long is broken: TCP's own repetitions are half a minute apart by then.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The n-th eight bytes of every download (`SplitMix64` of n).
 #[must_use]

@@ -58,6 +58,8 @@ pub struct Node {
     /// More arguments of the next start.
     pub arguments: Vec<String>,
     binary: PathBuf,
+    /// What the kernel itself puts into every bpffs.
+    kernel_pins: Vec<PathBuf>,
     daemon: Option<Process>,
 }
 
@@ -68,8 +70,12 @@ impl Node {
     /// The bpffs cannot be mounted.
     pub fn new(namespace: Namespace, config: NodeConfig, capabilities: Capabilities, binary: &Path) -> Result<Self> {
         namespace.mount_bpffs(Path::new(BPFFS))?;
-        namespace.enter(|| fs::create_dir(STATE))?;
-        Ok(Self { namespace, config, capabilities, arguments: Vec::new(), binary: binary.to_owned(), daemon: None })
+        let kernel_pins = namespace.enter(|| {
+            fs::create_dir(STATE)?;
+            files_below(Path::new(BPFFS))
+        })?;
+        let binary = binary.to_owned();
+        Ok(Self { namespace, config, capabilities, arguments: Vec::new(), binary, kernel_pins, daemon: None })
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -225,7 +231,18 @@ impl Node {
     /// # Errors
     /// The bpffs cannot be read.
     pub fn pins(&self) -> Result<Vec<PathBuf>> {
-        self.namespace.enter(|| files_below(Path::new(BPFFS)))
+        let mut pins = self.namespace.enter(|| files_below(Path::new(BPFFS)))?;
+        pins.retain(|pin| !self.kernel_pins.contains(pin));
+        pins.sort();
+        Ok(pins)
+    }
+
+    /// Files that the daemon keeps over restarts.
+    ///
+    /// # Errors
+    /// The state directory cannot be read.
+    pub fn state_files(&self) -> Result<Vec<PathBuf>> {
+        self.namespace.enter(|| files_below(Path::new(STATE)))
     }
 
     /// Datagrams that the kernel has forwarded, both families.

@@ -6,7 +6,8 @@ use std::path::Path;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use caps::CapSet;
 use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
 use peer_common::policy::MAX_POLICY_RULES;
@@ -31,11 +32,23 @@ pub(crate) struct Bench {
 
 /// Runs `test` in a thread with namespaces of its own.
 pub(crate) fn with_bench(test: impl FnOnce(&mut Bench) + Send + 'static) {
+    with_bench_under(|| {}, test);
+}
+
+/// As [`with_bench`], with the programs loaded after `restrict` has taken capabilities from the thread.
+pub(crate) fn with_bench_under(
+    restrict: impl FnOnce() + Send + 'static,
+    test: impl FnOnce(&mut Bench) + Send + 'static,
+) {
     let run = move || {
         crate::sys::unshare().expect("these tests need root (CAP_SYS_ADMIN for namespaces, CAP_BPF, CAP_NET_ADMIN)");
         let dir = tempfile::tempdir().expect("a temporary directory");
         crate::sys::mount_bpffs(dir.path()).expect("mount bpffs");
+        restrict();
         let mut bench = Bench::load(dir.path());
+        // Tests look into maps by id, which the daemon never does.
+        let all = caps::read(None, CapSet::Permitted).expect("own capabilities");
+        caps::set(None, CapSet::Effective, &all).expect("what is permitted may be had again");
         bench.fill();
         test(&mut bench);
         drop(bench);
@@ -74,7 +87,7 @@ impl Bench {
         assert!(ebpf_artifact::is_fresh(&workspace), "no fresh eBPF object: {}", ebpf_artifact::FIX);
         let object = std::fs::read(ebpf_artifact::object(&workspace)).expect("the object");
         let mut loader = EbpfLoader::new();
-        loader.default_map_pin_directory(pins);
+        loader.default_map_pin_directory(pins).verifier_log_level(VerifierLogLevel::VERBOSE);
         loader.map_max_entries(map::FLOWS, 4096).map_max_entries(map::MAPPINGS, 4096);
         let mut ebpf = loader.load(&object).expect("the object loads");
         for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS] {

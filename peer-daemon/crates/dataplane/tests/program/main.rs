@@ -3,6 +3,7 @@
 //! Needs CAP_BPF and CAP_NET_ADMIN (root) and the object: `cargo xtask test` sees to both.
 
 mod bench;
+mod capabilities;
 mod lab;
 mod packet;
 mod sys;
