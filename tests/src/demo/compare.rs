@@ -94,6 +94,8 @@ fn report(voice: Voice, figures: &mut Figures, name: &str, peer: &[Run], baselin
             "peer_runs": rates(peer),
             "baseline_runs": rates(baseline),
             "remote_bound": bound,
+            "peer_node_cpus": of(peer, |run| run.node_load),
+            "baseline_node_cpus": of(baseline, |run| run.node_load),
         }),
     );
 }

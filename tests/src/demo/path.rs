@@ -15,8 +15,7 @@ pub(crate) fn draw(before: &Metrics, after: &Metrics) -> String {
     let path = |name: &str| moved(before, after, "peer_packets_total", &[("path", name)]);
     let dropped = moved(before, after, "peer_dropped_packets_total", &[]);
     let mut text = format!(
-        "\
-  remote   wireguard-go
+        "  remote   wireguard-go
      │ ▲   UDP 51820
      ▼ │
   node     peer-daemon: decrypts, checks the source, writes to wt0; reads wt0, encrypts

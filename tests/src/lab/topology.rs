@@ -30,7 +30,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { clients: 1, outer: Outer::V4, capabilities: Capabilities::Deployed }
+        Self { clients: 1, outer: Outer::V4, capabilities: Capabilities::Minimal }
     }
 }
 
