@@ -4,7 +4,7 @@ mod common;
 
 use std::thread;
 
-use common::{PATIENCE, SECOND, flow, lab, page};
+use common::{PATIENCE, SECOND, flow, lab, page, tell};
 use peer_tests::lab::{
     BEHIND, BEHIND6, Capabilities, Download, ECHO_PORT, EchoSocket, GATEWAY, GATEWAY6, NODE_LAN, NODE_LAN6,
     NODE_OVERLAY, NODE_OVERLAY6, Outer, Plan, ping,
@@ -78,7 +78,7 @@ fn a_member_roams_to_a_new_port() {
         assert_eq!(lab.gateway.senders_of(content.as_bytes()).len(), 1);
     }
     let stall = download.finish().expect("whole");
-    println!("roaming twice in a download: longest stall {stall:?}");
+    tell(&format!("roaming twice in a download: longest stall {:.2} s", stall.as_secs_f64()));
     assert_eq!(member.latest_handshake().expect("wg"), handshake, "the session went on");
     let senders = [&b"before"[..], b"from 40002"].map(|content| lab.gateway.senders_of(content)[0]);
     assert_eq!(senders[0], senders[1], "and so did the flow");

@@ -5,7 +5,7 @@ mod common;
 use std::thread;
 use std::time::Duration;
 
-use common::{SECOND, alone, lab, page};
+use common::{SECOND, alone, lab, page, tell};
 use peer_tests::lab::{Download, GATEWAY, Lab, Plan, wait_for};
 
 const BYTES: u64 = 100_000_000;
@@ -64,7 +64,7 @@ fn halfway(lab: &Lab) -> Download {
 
 fn finish(what: &str, download: Download) {
     let stall = download.finish().expect("the download is whole");
-    println!("{what} in the middle of a download: longest stall {:.2} s", stall.as_secs_f64());
+    tell(&format!("{what} in the middle of a download: longest stall {:.2} s", stall.as_secs_f64()));
     assert!(stall < LONGEST_STALL, "{stall:?}");
 }
 

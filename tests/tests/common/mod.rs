@@ -1,6 +1,7 @@
 //! What scenarios share.
 #![allow(dead_code, reason = "each scenario file uses its part")]
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,11 @@ pub(crate) fn page(client: &Client, service: IpAddr) -> String {
 /// A UDP flow of this member with the service.
 pub(crate) fn flow(client: &Client, service: IpAddr) -> EchoSocket {
     EchoSocket::open(&client.namespace, (service, ECHO_PORT).into()).expect("socket")
+}
+
+/// Tells people a figure, also when the scenario passes.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\n  {text}");
 }
 
 /// Asserts that a value, asked for again and again, becomes what it should be.
