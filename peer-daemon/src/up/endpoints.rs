@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::admin::endpoint;
 use crate::state::{EndpointFile, Endpoints};
 
-/// A change is on disk after this time: roaming peers must not wear the disk out.
+/// Least time between two writes: roaming peers must not wear the disk out.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Gives peers without an endpoint the one that they had.
@@ -21,14 +21,39 @@ pub(super) fn restore(engine: &mut Engine, endpoints: &Endpoints) {
     }
 }
 
-/// Writes the file whenever `changed` says so, until the task is aborted.
-pub(super) async fn keep(mut file: EndpointFile, shard: Arc<Shard<Engine>>, changed: Arc<Notify>) {
-    loop {
-        changed.notified().await;
-        tokio::time::sleep(SETTLE).await;
-        let Ok(peers) = shard.with_engine(|engine, now| engine.peers(now)).await else { return };
+/// Keeps the file in step with the engine.
+pub(super) struct Keeper {
+    file: EndpointFile,
+    shard: Arc<Shard<Engine>>,
+    changed: Arc<Notify>,
+}
+
+impl Keeper {
+    pub(super) fn new(file: EndpointFile, shard: Arc<Shard<Engine>>, changed: Arc<Notify>) -> Self {
+        Self { file, shard, changed }
+    }
+
+    /// Writes whenever an endpoint has changed, until `stop` is told: then once more, and ends.
+    pub(super) async fn run(mut self, stop: Arc<Notify>) {
+        loop {
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = stop.notified() => break,
+            }
+            // At once: a crash in the next moment shall not lose it. The changes that follow wait.
+            self.write().await;
+            tokio::select! {
+                () = tokio::time::sleep(SETTLE) => {}
+                () = stop.notified() => break,
+            }
+        }
+        self.write().await;
+    }
+
+    async fn write(&mut self) {
+        let Ok(peers) = self.shard.with_engine(|engine, now| engine.peers(now)).await else { return };
         let known = peers.iter().filter_map(|peer| Some((peer.public_key, endpoint(peer.path?)?)));
-        if let Err(error) = file.write(known.collect()) {
+        if let Err(error) = self.file.write(known.collect()) {
             tracing::warn!(error = format!("{error:#}"), "endpoints of peers are not kept: a restart takes longer");
         }
     }

@@ -9,7 +9,7 @@ use peer_core::desired::Desired;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
 use peer_dataplane::driver::Driver;
-use peer_dataplane::ebpf::{EbpfDataplane, Options};
+use peer_dataplane::ebpf::EbpfDataplane;
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
 use peer_io::wt0::Wt0;
@@ -17,20 +17,27 @@ use peer_wireguard::{Engine, EngineConfig, Event};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::{endpoints, translate};
+use super::endpoints::{self, Keeper};
+use super::translate;
 use crate::admin::{ControlSocket, Source, serve_health};
 use crate::cli::UpArgs;
 use crate::state::{EndpointFile, Endpoints};
 use crate::status::Interface;
 
 /// Runs until a signal, or until a part fails.
-pub(super) async fn live(args: &UpArgs, desired: Desired) -> anyhow::Result<()> {
+pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDataplane) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let readiness = Readiness::new();
-    let opened = Opened::open(args, &desired).await?;
-    let (wt0, driver) = forward(args, &desired, &readiness).await?;
+    let opened = match Opened::open(args, &desired).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            dataplane.abandon()?;
+            return Err(error);
+        }
+    };
+    let (wt0, driver) = forward(args, &desired, dataplane, &readiness).await?;
     let node = match Node::start(opened, &desired, wt0, driver, readiness.clone()) {
         Ok(node) => node,
         Err((error, wt0, driver)) => {
@@ -87,10 +94,13 @@ async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Device and programs. The programs are in place before the first packet comes out of the device.
-async fn forward(args: &UpArgs, desired: &Desired, readiness: &Readiness) -> anyhow::Result<(Wt0, Driver)> {
+async fn forward(
+    args: &UpArgs,
+    desired: &Desired,
+    dataplane: EbpfDataplane,
+    readiness: &Readiness,
+) -> anyhow::Result<(Wt0, Driver)> {
     let name = &desired.interface.name;
-    let options = Options { bpffs: args.bpffs.clone(), flows: args.max_flows };
-    let dataplane = EbpfDataplane::open(&options, name)?;
     let wt0 = match Wt0::open(&translate::device(desired)).await {
         Ok(wt0) => wt0,
         Err(error) => {
@@ -116,7 +126,10 @@ struct Node {
     wt0: Wt0,
     driver: Driver,
     shard: Arc<Shard<Engine>>,
+    /// Serve until they are aborted.
     tasks: JoinSet<()>,
+    /// Ends by itself after it was told to.
+    keeper: Option<(Arc<Notify>, JoinHandle<()>)>,
 }
 
 type Failed = (anyhow::Error, Box<Wt0>, Box<Driver>);
@@ -179,14 +192,20 @@ impl Node {
         if let Some(listener) = opened.health {
             tasks.spawn(serve_health(listener, source));
         }
-        if let Some(file) = opened.file {
-            tasks.spawn(endpoints::keep(file, Arc::clone(&shard), changed));
-        }
-        Ok(Self { wt0, driver, shard, tasks })
+        let keeper = opened.file.map(|file| {
+            let stop = Arc::new(Notify::new());
+            let keeper = Keeper::new(file, Arc::clone(&shard), changed);
+            (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
+        });
+        Ok(Self { wt0, driver, shard, tasks, keeper })
     }
 
     /// Stops in the order in which packets flow: no packet enters a device whose programs are gone.
     async fn stop(mut self, keep: bool) -> anyhow::Result<()> {
+        if let Some((stop, keeper)) = self.keeper {
+            stop.notify_one();
+            keeper.await.context("keep endpoints")?;
+        }
         self.tasks.shutdown().await;
         // It ends within a turn of its loop.
         self.shard.stop();

@@ -1,5 +1,6 @@
 //! `up`: the life of the process.
 
+mod capabilities;
 mod endpoints;
 mod life;
 mod translate;
@@ -7,6 +8,7 @@ mod translate;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use peer_dataplane::ebpf::{EbpfDataplane, Options};
 
 use crate::cli::{EXIT_CONFIG, UpArgs};
 use crate::logging;
@@ -25,9 +27,13 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
+    let options = Options { bpffs: args.bpffs.clone(), flows: args.max_flows };
+    let dataplane = EbpfDataplane::open(&options, &desired.interface.name)?;
+    // Loading was all that it is for. Capabilities belong to threads, and as yet there is one.
+    capabilities::drop_perfmon()?;
     // Control side only: packets have a thread of their own.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().context("start the runtime")?;
-    runtime.block_on(life::live(args, desired))?;
+    runtime.block_on(life::live(args, desired, dataplane))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ pub trait Dataplane: Send + 'static {
     fn mode(&self) -> Mode;
 
     /// Makes the dataplane do what `intent` asks, given the node's links, addresses and routes. Only differences are
-    /// written; nothing that stays is interrupted.
+    /// written; nothing that stays is interrupted. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When the kernel refuses; what was in force stays in force.

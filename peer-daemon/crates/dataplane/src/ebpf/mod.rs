@@ -46,12 +46,13 @@ pub struct EbpfDataplane {
     routes: Vec<Route>,
     scan: Scan,
     hardened: bool,
-    _log: log::LogTask,
+    /// Reads what the programs log, from the first [`Dataplane::apply`] on.
+    log: Option<log::LogTask>,
 }
 
 impl EbpfDataplane {
     /// Loads the programs for the device `wt0`. What an earlier life has pinned is taken over; nothing is attached yet.
-    /// Must be called inside a tokio runtime.
+    /// CAP_PERFMON, if there, is not needed any more after this.
     ///
     /// # Errors
     /// When the directory is no bpffs, capabilities are missing, or the kernel refuses the object.
@@ -76,7 +77,6 @@ impl EbpfDataplane {
     fn load(dirs: &PinDirs, flows: u32, fresh: bool) -> Result<Self, Error> {
         let mut ebpf = load::load(dirs, flows)?;
         let tables = Tables::take(&mut ebpf, &dirs.maps)?;
-        let log = log::spawn(&mut ebpf)?;
         let attachments = Attachments::new(&dirs.links);
         Ok(Self {
             ebpf,
@@ -88,7 +88,7 @@ impl EbpfDataplane {
             routes: Vec::new(),
             scan: Scan::default(),
             hardened: load::is_hardened(),
-            _log: log,
+            log: None,
         })
     }
 
@@ -149,6 +149,9 @@ impl Dataplane for EbpfDataplane {
     }
 
     fn apply(&mut self, intent: &Intent, node: &kernel::Snapshot) -> Result<(), Error> {
+        if self.log.is_none() {
+            self.log = Some(log::spawn(&mut self.ebpf)?);
+        }
         let known = self.tables.routes_in_force()?;
         let plan = plan::plan(intent, node, &known)?;
         for (prefix, route) in &plan.routes {
