@@ -24,9 +24,14 @@ fn runs_with_net_admin_and_bpf_alone() {
 }
 
 #[test]
-fn has_no_fences_with_perfmon() {
-    let lab = lab(&Plan { capabilities: Capabilities::Deployed, ..Plan::default() });
+fn has_no_fences_with_perfmon_and_gives_it_up() {
+    let mut lab = lab(&Plan { capabilities: Capabilities::Deployed, ..Plan::default() });
     page(lab.client(), GATEWAY);
+    for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+        let held = thread_capabilities(&mut lab, set);
+        assert!(held.len() > 3, "control side and shard have threads of their own");
+        assert!(held.iter().all(|held| held & !(NET_ADMIN | BPF) == 0), "{set}: {held:#x?}");
+    }
     assert_eq!(lab.node.metric("peer_dataplane", &[("mode", "ebpf"), ("hardened", "false")]).expect("metrics"), 1.0);
 }
 
@@ -50,7 +55,18 @@ fn a_bad_configuration_is_refused_before_anything_is_opened() {
 
 fn capabilities(lab: &mut Lab, set: &str) -> u64 {
     let pid = lab.node.daemon().expect("daemon").pid();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    held(&format!("/proc/{pid}/status"), set)
+}
+
+/// Of each thread: capabilities belong to threads.
+fn thread_capabilities(lab: &mut Lab, set: &str) -> Vec<u64> {
+    let pid = lab.node.daemon().expect("daemon").pid();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    threads.map(|thread| held(&thread.expect("a thread").path().join("status").display().to_string(), set)).collect()
+}
+
+fn held(status: &str, set: &str) -> u64 {
+    let status = fs::read_to_string(status).expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':')).expect("a set");
     u64::from_str_radix(line.trim(), 16).expect("a mask")
 }
