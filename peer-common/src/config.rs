@@ -1,5 +1,7 @@
 //! What the programs read once per packet.
 
+use crate::Addr;
+
 /// The only entry of the config map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +22,12 @@ pub struct Config {
     pub nat_port_min: u16,
     /// Ports in the NAT range; a prime, so that every probe step visits all of them.
     pub nat_port_count: u16,
-    /// Zero.
-    pub pad: u32,
+    /// Flows that one peer may have.
+    pub peer_quota: u32,
+    /// Own overlay address, the source of our ICMP errors to the mesh; [`Addr::NONE`]: none of this family.
+    pub overlay4: Addr,
+    /// As `overlay4`, IPv6.
+    pub overlay6: Addr,
 }
 
-const _: () = assert!(size_of::<Config>() == 48);
+const _: () = assert!(size_of::<Config>() == 80);

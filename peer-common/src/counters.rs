@@ -63,12 +63,24 @@ counters! {
     ToStack = "to_stack",
     /// Uplink packets that were not ours and went on untouched.
     UplinkNext = "uplink_next",
+    /// ICMP errors translated together with the packet that they quote, both directions.
+    IcmpErrors = "icmp_errors",
+    /// ICMP errors of our own: hop limit used up, packet too big.
+    IcmpErrorsSent = "icmp_errors_sent",
+    /// SYNs whose maximum segment size was lowered.
+    MssClamped = "mss_clamped",
+    /// First fragments remembered for those that follow.
+    FragmentsTracked = "fragments_tracked",
     /// Flows opened.
     FlowsOpened = "flows_opened",
     /// Flows judged again because the policy changed.
     FlowsRejudged = "flows_rejudged",
-    /// Ports found taken while a mapping was allocated.
+    /// Ports found taken by another flow while a mapping was allocated.
     PortProbes = "port_probes",
+    /// Ports found taken by a socket of the node while a mapping was allocated.
+    PortSockets = "port_sockets",
+    /// Mappings found missing under a live flow, and put back.
+    MappingsHealed = "mappings_healed",
     /// Next hops resolved by a FIB lookup.
     FibLookups = "fib_lookups",
 }

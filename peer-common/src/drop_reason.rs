@@ -35,17 +35,19 @@ drop_reasons! {
     IpOptions = "ip_options",
     /// An IPv6 extension header other than a fragment header.
     ExtensionHeader = "extension_header",
-    /// A fragment whose flow is not known.
+    /// A fragment that came before the first one, or long after it: nothing tells its ports.
     Fragment = "fragment",
     /// A protocol that is not forwarded: only TCP, UDP and echo are.
     Protocol = "protocol",
     /// An ICMP type that is not forwarded.
     IcmpType = "icmp_type",
+    /// An ICMP error about a packet of no known flow.
+    IcmpUnmatched = "icmp_unmatched",
     /// The source belongs to no peer.
     ForeignSource = "foreign_source",
     /// Multicast or broadcast.
     Multicast = "multicast",
-    /// A destination that only a host route may name: loopback, link-local, metadata.
+    /// A destination that only a host route may name: loopback, link-local, metadata, the daemon's own listeners.
     DeniedDestination = "denied_destination",
     /// No route of ours covers the destination.
     NoRoute = "no_route",
@@ -65,6 +67,8 @@ drop_reasons! {
     PortsExhausted = "ports_exhausted",
     /// The flow table is full.
     TableFull = "table_full",
+    /// The peer has as many flows as one peer may have.
+    PeerQuota = "peer_quota",
     /// TTL or hop limit used up.
     TtlExceeded = "ttl_exceeded",
     /// Larger than the MTU of the outgoing interface.

@@ -20,6 +20,12 @@ pub mod map {
     pub const UPLINKS: &str = "UPLINKS";
     /// `Addr` → `LocalAddr`.
     pub const LOCALS: &str = "LOCALS";
+    /// `listener_key` of the daemon's own listeners → nothing of interest.
+    pub const LISTENERS: &str = "LISTENERS";
+    /// Array of `u32` by peer: flows that it has, as far as known; the daemon puts it right at each scan.
+    pub const PEER_FLOWS: &str = "PEER_FLOWS";
+    /// LRU of `FragmentKey` → `Fragment`.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Array of `PolicyRule`, two halves.
     pub const POLICY: &str = "POLICY";
     /// Array of one `Config`.
@@ -31,8 +37,22 @@ pub mod map {
     /// Per-CPU array of `PacketCount` by `route_id * 2 + Direction`.
     pub const ROUTE_COUNTERS: &str = "ROUTE_COUNTERS";
     /// All that are pinned.
-    pub const PINNED: &[&str] =
-        &[FLOWS, MAPPINGS, ROUTES, PEERS, UPLINKS, LOCALS, POLICY, CONFIG, COUNTERS, DROPS, ROUTE_COUNTERS];
+    pub const PINNED: &[&str] = &[
+        FLOWS,
+        MAPPINGS,
+        ROUTES,
+        PEERS,
+        UPLINKS,
+        LOCALS,
+        LISTENERS,
+        PEER_FLOWS,
+        FRAGMENTS,
+        POLICY,
+        CONFIG,
+        COUNTERS,
+        DROPS,
+        ROUTE_COUNTERS,
+    ];
 }
 
 /// Mark that tells wt0 egress of a packet redirected by uplink ingress: judged already. It lives between those two

@@ -67,6 +67,19 @@ pub struct Peer {
 
 const _: () = assert!(size_of::<Peer>() == 8);
 
+/// Ports of the daemon's own listeners at most.
+pub const MAX_LISTENERS: u32 = 64;
+
+/// Peers at most that have a flow count of their own; the number of a peer is below it.
+pub const MAX_PEERS: u32 = 65_536;
+
+/// Key of the listener map: protocol and port, host byte order.
+#[inline(always)]
+#[must_use]
+pub const fn listener_key(protocol: u32, port: u16) -> u32 {
+    protocol << 16 | port as u32
+}
+
 /// Which kind of own address.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

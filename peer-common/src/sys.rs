@@ -1,7 +1,10 @@
 //! `aya::Pod`: map types may be copied from and to the kernel byte by byte.
 #![allow(unsafe_code, reason = "Pod is an unsafe trait")]
 
-use crate::{Addr, Config, Flow, FlowKey, LocalAddr, Mapping, PacketCount, Peer, PolicyRule, Route, Uplink};
+use crate::{
+    Addr, Config, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping, PacketCount, Peer, PolicyRule, Route,
+    Uplink,
+};
 
 macro_rules! pod {
     ($($ty:ty),+ $(,)?) => {$(
@@ -10,4 +13,18 @@ macro_rules! pod {
     )+};
 }
 
-pod!(Addr, Config, Flow, FlowKey, LocalAddr, Mapping, PacketCount, Peer, PolicyRule, Route, Uplink);
+pod!(
+    Addr,
+    Config,
+    Flow,
+    FlowKey,
+    Fragment,
+    FragmentKey,
+    LocalAddr,
+    Mapping,
+    PacketCount,
+    Peer,
+    PolicyRule,
+    Route,
+    Uplink
+);

@@ -49,6 +49,9 @@ pub(crate) struct UpArgs {
     /// Ports that source NAT may take.
     #[arg(long, value_name = "FIRST-LAST", default_value = "20480-29999", value_parser = port_range, env = "NB_NAT_PORTS")]
     pub(crate) nat_ports: RangeInclusive<u16>,
+    /// Flows that one peer may have. Default: a quarter of --max-flows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..), env = "NB_PEER_FLOWS")]
+    pub(crate) peer_flows: Option<u32>,
     /// On exit leave device, programs and flows in place: the next start takes them over.
     #[arg(long, env = "NB_KEEP_DATAPLANE")]
     pub(crate) keep_dataplane: bool,

@@ -12,7 +12,7 @@ use aya_ebpf::programs::TcContext;
 use peer_common::{Addr, Config, Counter, DropReason, FlowKey, Route};
 
 use crate::maps::UPLINKS;
-use crate::stats;
+use crate::{family, stats};
 
 pub const AF_INET: u8 = 2;
 pub const AF_INET6: u8 = 10;
@@ -43,12 +43,7 @@ pub fn resolve(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, h
     }
     // SAFETY: the map's values are only ever replaced whole by the daemon.
     let Some(uplink) = (unsafe { UPLINKS.get(hop.uplink) }) else { return DropReason::NotUplink as u32 + 1 };
-    // Both are read and one is kept: choosing the address to read from would be pointer arithmetic by a variable,
-    // which the verifier refuses without CAP_PERFMON.
-    let keep_v4 = u32::from(key.dst.is_v4()).wrapping_neg();
-    for (word, (v4, v6)) in hop.source.words.iter_mut().zip(uplink.addr4.words.iter().zip(uplink.addr6.words)) {
-        *word = (v4 & keep_v4) | (v6 & !keep_v4);
-    }
+    hop.source = family::choose(key.dst.is_v4(), &uplink.addr4, &uplink.addr6);
     if hop.mtu == 0 {
         hop.mtu = uplink.mtu;
     }

@@ -6,7 +6,7 @@ use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
 use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping, TcpSeen};
 
-use crate::maps::{FLOWS, Scratch};
+use crate::maps::{FLOWS, PEER_FLOWS, Scratch};
 use crate::parse::{IPPROTO_TCP, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::stats;
 
@@ -41,12 +41,38 @@ pub fn begin(work: &mut Scratch, config: &Config, kind: u8, now: u64) {
 pub fn insert_local(key: &FlowKey, flow: &Flow) -> u32 {
     match FLOWS.insert(key, flow, BPF_NOEXIST as u64) {
         Ok(()) => {
-            stats::count(Counter::FlowsOpened, 1);
+            opened(flow);
             0
         }
         Err(-17) => 0,
         Err(_) => DropReason::TableFull as u32 + 1,
     }
+}
+
+/// Counts a new flow, for its peer, too.
+#[inline(always)]
+pub fn opened(flow: &Flow) {
+    stats::count(Counter::FlowsOpened, 1);
+    if let Some(count) = PEER_FLOWS.get_ptr_mut(flow.peer_id) {
+        // SAFETY: a map value lives until the program ends. Another CPU's addition may get lost; the daemon counts anew at
+        // each scan.
+        unsafe { *count = (*count).saturating_add(1) };
+    }
+}
+
+/// Counts a flow that is forgotten.
+#[inline(always)]
+pub fn closed(flow: &Flow) {
+    if let Some(count) = PEER_FLOWS.get_ptr_mut(flow.peer_id) {
+        // SAFETY: as in `opened`.
+        unsafe { *count = (*count).saturating_sub(1) };
+    }
+}
+
+/// Whether the peer may open another flow. Peer 0 is the node itself, which has no bound but the table's.
+#[inline(always)]
+pub fn quota_left(config: &Config, peer_id: u32) -> bool {
+    PEER_FLOWS.get(peer_id).is_none_or(|count| *count < config.peer_quota)
 }
 
 /// A packet from the mesh.
@@ -55,19 +81,22 @@ pub fn touch_out(flow: &mut Flow, packet: &Packet, segments: u64, now: u64) {
     // Plain additions: a direction of a flow stays on one CPU, steered by its hash or by its shard.
     flow.packets += segments;
     flow.bytes += packet.len as u64;
-    if now.wrapping_sub(flow.last_seen) > RESOLUTION {
+    if refresh_due(flow, now) {
         flow.last_seen = now;
     }
-    let seen = seen(packet);
-    if seen & !flow.tcp_seen != 0 {
-        flow.tcp_seen |= seen;
-    }
+    see(&mut flow.tcp_seen, packet);
+}
+
+/// Whether the flow's time of last use must be written.
+#[inline(always)]
+pub fn refresh_due(flow: &Flow, now: u64) -> bool {
+    now.wrapping_sub(flow.last_seen) > RESOLUTION
 }
 
 /// A packet of the node itself towards the mesh: it keeps the flow, whoever opened it.
 #[inline(always)]
 pub fn touch_from_node(flow: &mut Flow, now: u64) {
-    if now.wrapping_sub(flow.last_seen) > RESOLUTION {
+    if refresh_due(flow, now) {
         flow.last_seen = now;
     }
 }
@@ -80,10 +109,7 @@ pub fn touch_in(mapping: &mut Mapping, packet: &Packet, segments: u64, now: u64)
     if now.wrapping_sub(mapping.last_seen) > RESOLUTION {
         mapping.last_seen = now;
     }
-    let seen = seen(packet);
-    if seen & !mapping.tcp_seen != 0 {
-        mapping.tcp_seen |= seen;
-    }
+    see(&mut mapping.tcp_seen, packet);
 }
 
 /// Payload bytes per segment of a super-packet, else 0.
@@ -101,8 +127,19 @@ pub fn fits(packet: &Packet, gso_size: u32, mtu: u32) -> bool {
     len <= mtu
 }
 
+/// Adds what the packet shows. A SYN begins a connection anew: the same ports may serve again soon after a close.
 #[inline(always)]
-fn seen(packet: &Packet) -> u8 {
+fn see(seen: &mut u8, packet: &Packet) {
+    let now = flags(packet);
+    if now & TcpSeen::SYN != 0 {
+        *seen = now;
+    } else if now & !*seen != 0 {
+        *seen |= now;
+    }
+}
+
+#[inline(always)]
+fn flags(packet: &Packet) -> u8 {
     if packet.key.protocol != IPPROTO_TCP {
         return 0;
     }

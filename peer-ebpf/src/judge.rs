@@ -1,55 +1,89 @@
 //! What a packet without a current flow may do: source, destination class, route, policy.
 
+use core::ptr;
+
 use aya_ebpf::maps::lpm_trie::Key;
+use peer_common::route::{NO_ROUTE, listener_key};
 use peer_common::{Addr, Config, DropReason, FlowKey, FlowKind, LocalKind, Peer, Route, RuleScope};
 
-use crate::maps::{LOCALS, PEERS, ROUTES};
-use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, Packet};
-use crate::policy::{self, Verdict};
+use crate::maps::{LISTENERS, LOCALS, PEERS, ROUTES};
+use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet};
+use crate::policy::{self, Verdict, Walk};
 
-/// An accepted packet.
-pub struct Accepted {
-    pub kind: FlowKind,
-    /// Set unless the packet is for the node itself.
-    pub route: Option<&'static Route>,
+/// A question about a packet of the mesh, and its answer. It lives in the map of working memory: what the verifier reads back
+/// from there has no history, so that it follows [`judge`] once and not once for every way that leads to it.
+#[repr(C)]
+pub struct Query {
+    /// The tuple, as it enters from the mesh.
+    pub key: FlowKey,
+    /// Why the tuple is not all there, if so.
+    pub unjudged: Option<DropReason>,
+    /// Answer: the route that carries the packet, a copy; its id is [`NO_ROUTE`] for what is for the node itself.
+    pub route: Route,
+    /// Answer: whose packet it is.
     pub peer_id: u32,
+    /// Answer: which rule accepts it.
     pub policy_id: u32,
+    /// Answer: what becomes of the flow, a `FlowKind`.
+    pub kind: u8,
+    pub pad: [u8; 3],
+    pub walk: Walk,
 }
 
-/// Judges a packet that came from the mesh with the tuple `key`. `unjudged` says why its tuple is not all there.
+/// Judges `query`. Returns 0 when it is accepted, or a drop reason plus 1: a function of its own, for the sake of the stack.
+#[inline(never)]
+pub fn judge(config: &Config, query: *mut Query) -> u32 {
+    // SAFETY: callers hand on their own working memory.
+    match unsafe { decide(config, query) } {
+        Ok(()) => 0,
+        Err(reason) => reason as u32 + 1,
+    }
+}
+
+/// A raw pointer all the way: the walk's callback writes through another one, which a reference would rule out.
 #[inline(always)]
-pub fn judge(config: &Config, key: &FlowKey, unjudged: Option<DropReason>) -> Result<Accepted, DropReason> {
-    let peer = peer_of(&key.src).ok_or(DropReason::ForeignSource)?;
-    let route = route_to(&key.dst);
+unsafe fn decide(config: &Config, query: *mut Query) -> Result<(), DropReason> {
+    // SAFETY: the caller's.
+    let query = unsafe { &mut *query };
+    query.peer_id = peer_of(&query.key.src).ok_or(DropReason::ForeignSource)?.id;
+    let route = route_to(&query.key.dst);
     let named = route.is_some_and(|route| route.prefix_len == 128);
-    if let Some(reason) = denied(&key.dst) {
+    if let Some(reason) = denied(&query.key.dst) {
         if !named {
             return Err(reason);
         }
     }
     // SAFETY: values are replaced whole by the daemon.
-    let local = unsafe { LOCALS.get(key.dst) };
-    let (kind, scope, route) = match (local, route) {
+    let local = unsafe { LOCALS.get(query.key.dst) };
+    let scope = match (local, route) {
         (Some(local), route) => {
+            if !named && own_listener(&query.key) {
+                return Err(DropReason::DeniedDestination);
+            }
+            query.kind = FlowKind::ToNode as u8;
+            query.route.id = NO_ROUTE;
             // An address of the node that a served route covers: rules of the route speak of it, too.
             let routed = local.kind != LocalKind::Overlay as u32 && route.is_some();
-            let scope = if routed { RuleScope::NODE | RuleScope::ROUTE } else { RuleScope::NODE };
-            (FlowKind::ToNode, scope, None)
+            if routed { RuleScope::NODE | RuleScope::ROUTE } else { RuleScope::NODE }
         }
         (None, Some(route)) => {
-            if let Some(reason) = unjudged {
+            if let Some(reason) = query.unjudged {
                 return Err(reason);
             }
+            query.route = *route;
             let masquerade = route.flags & Route::MASQUERADE != 0;
-            let kind = if masquerade { FlowKind::Masqueraded } else { FlowKind::Routed };
-            (kind, RuleScope::ROUTE, Some(route))
+            query.kind = if masquerade { FlowKind::Masqueraded } else { FlowKind::Routed } as u8;
+            RuleScope::ROUTE
         }
-        (None, None) => return Err(unjudged.unwrap_or(DropReason::NoRoute)),
+        (None, None) => return Err(query.unjudged.unwrap_or(DropReason::NoRoute)),
     };
-    match policy::evaluate(config, key, unjudged.is_none(), scope) {
-        Verdict::Accept(policy_id) => Ok(Accepted { kind, route, peer_id: peer.id, policy_id }),
+    match policy::evaluate(config, ptr::from_mut(query), scope) {
+        Verdict::Accept(policy_id) => {
+            query.policy_id = policy_id;
+            Ok(())
+        }
         Verdict::Drop(_) => Err(DropReason::PolicyRule),
-        Verdict::Default => Err(unjudged.unwrap_or(DropReason::PolicyDefault)),
+        Verdict::Default => Err(query.unjudged.unwrap_or(DropReason::PolicyDefault)),
     }
 }
 
@@ -71,6 +105,17 @@ pub fn route_to(addr: &Addr) -> Option<&'static Route> {
 #[inline(always)]
 pub fn opens(packet: &Packet) -> bool {
     packet.echo_request || !matches!(packet.key.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6)
+}
+
+/// A port that the daemon itself listens on: WireGuard inside of WireGuard, or what is meant for the node's own tools.
+#[inline(always)]
+fn own_listener(key: &FlowKey) -> bool {
+    if !matches!(key.protocol, IPPROTO_TCP | IPPROTO_UDP) {
+        return false;
+    }
+    let key = listener_key(key.protocol, u16::from_be(key.dst_port));
+    // SAFETY: values are replaced whole by the daemon.
+    unsafe { LISTENERS.get(key) }.is_some()
 }
 
 /// `::/0` covers the mapped addresses, but not IPv4.

@@ -6,17 +6,22 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
 use peer_common::DropReason;
 
+mod family;
 mod fib;
 mod flow;
+mod fragment;
+mod icmp;
 mod judge;
 mod maps;
 mod mesh;
+mod mss;
 mod nat;
 mod own;
 mod parse;
 mod policy;
 mod redirect;
 mod rewrite;
+mod socket;
 mod stats;
 mod uplink;
 
@@ -56,6 +61,7 @@ fn log_exhaustion(ctx: &TcContext, reason: DropReason) {
     // Literals only: the verifier cannot bound a string chosen at run time.
     match reason {
         DropReason::PortsExhausted if stats::may_log() => warn!(ctx, "new flow refused: no free port"),
+        DropReason::PeerQuota if stats::may_log() => warn!(ctx, "new flow refused: its peer has too many"),
         DropReason::TableFull if stats::may_log() => warn!(ctx, "new flow refused: flow table full"),
         _ => {}
     }

@@ -1,14 +1,19 @@
 //! All maps. Layouts are those of `peer-common`; every one is pinned by name.
 
 use crate::fib::Hop;
+use crate::icmp::{Budget, ErrorBuffer, Quoted};
+use crate::judge::Query;
+use crate::mss::Options;
 use crate::parse::Packet;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
 use peer_common::policy::MAX_POLICY_RULES;
-use peer_common::route::{MAX_LOCALS, MAX_PEER_PREFIXES, MAX_ROUTES, MAX_UPLINKS};
+use peer_common::route::{MAX_LISTENERS, MAX_LOCALS, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS};
 use peer_common::{
-    Addr, Config, Counter, DropReason, Flow, FlowKey, LocalAddr, Mapping, PacketCount, Peer, PolicyRule, Route, Uplink,
+    Addr, Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping, PacketCount, Peer,
+    PolicyRule, Route, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -21,6 +26,14 @@ pub struct Scratch {
     pub flow: Flow,
     pub mapping: Mapping,
     pub reply: FlowKey,
+    pub query: Query,
+    pub fragment: FragmentKey,
+    pub quoted: Quoted,
+    pub options: Options,
+    /// MTU that a packet was too big for.
+    pub mtu: u32,
+    pub pad: u32,
+    pub error: ErrorBuffer,
 }
 
 #[inline(always)]
@@ -42,6 +55,12 @@ pub static UPLINKS: HashMap<u32, Uplink> = HashMap::pinned(MAX_UPLINKS, 0);
 #[map]
 pub static LOCALS: HashMap<Addr, LocalAddr> = HashMap::pinned(MAX_LOCALS, 0);
 #[map]
+pub static LISTENERS: HashMap<u32, u32> = HashMap::pinned(MAX_LISTENERS, 0);
+#[map]
+pub static PEER_FLOWS: Array<u32> = Array::pinned(MAX_PEERS, 0);
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
+#[map]
 pub static POLICY: Array<PolicyRule> = Array::pinned(2 * MAX_POLICY_RULES, 0);
 #[map]
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
@@ -57,3 +76,6 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// When this CPU last logged, nanoseconds: private to one load, hence not pinned.
 #[map]
 pub static LAST_LOG: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// What bounds our own ICMP errors on this CPU.
+#[map]
+pub static ERROR_BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);

@@ -4,17 +4,13 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Route};
+use peer_common::{Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind};
 
-use crate::fib;
-use crate::flow;
-use crate::judge;
 use crate::maps::{CONFIG, FLOWS, Scratch, scratch};
-use crate::nat;
-use crate::parse::{Packet, parse};
-use crate::redirect;
+use crate::parse::parse;
 use crate::rewrite::{self, End};
-use crate::stats;
+use crate::stats::failed;
+use crate::{family, fib, flow, fragment, icmp, judge, mss, nat, redirect, stats};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
@@ -24,9 +20,22 @@ pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
         Err(reason) => {
             stats::count_drop(reason, ctx.len());
             crate::log_exhaustion(ctx, reason);
-            TC_ACT_SHOT
+            answer::<L2>(ctx, reason).unwrap_or(TC_ACT_SHOT)
         }
     }
+}
+
+/// Tells the peer why its packet went no further, where it can do something about it.
+#[inline(always)]
+fn answer<const L2: usize>(ctx: &TcContext, reason: DropReason) -> Option<i32> {
+    let (config, work) = (CONFIG.get(0)?, scratch()?);
+    let error = match reason {
+        DropReason::TtlExceeded => icmp::Error::TIME_EXCEEDED,
+        DropReason::TooBig => icmp::Error::too_big(work.mtu),
+        _ => return None,
+    };
+    let source = family::choose(work.packet.is_v4, &config.overlay4, &config.overlay6);
+    icmp::turn::<L2>(ctx, &work.packet, &mut work.error, &source, error).then(|| redirect::to_mesh(ctx, config.wt0))
 }
 
 #[inline(always)]
@@ -39,6 +48,16 @@ fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
     parse::<L2>(ctx, &mut work.packet)?;
     // SAFETY: takes nothing, reads a clock.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
+    fragment::complete(&mut work.packet, &mut work.fragment, now);
+    if matches!(work.packet.unjudged, Some(DropReason::IcmpType))
+        && icmp::read_quoted::<L2>(ctx, &work.packet, &mut work.quoted)
+    {
+        // Flows stand under the tuple that enters from the mesh; the quoted packet went the other way.
+        match flow_of(&work.quoted.key.reversed()) {
+            Some(flow) => return error::<L2>(ctx, config, work, flow),
+            None => work.packet.unjudged = Some(DropReason::IcmpUnmatched),
+        }
+    }
     let known = if work.packet.unjudged.is_none() { flow_of(&work.packet.key) } else { None };
     let flow = match known {
         Some(flow) if flow.policy_generation == config.policy_generation => flow,
@@ -53,7 +72,42 @@ fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
     if flow.uplink != 0 && flow.route_generation != config.route_generation {
         renew_hop(ctx, config, work, flow)?;
     }
-    follow::<L2>(ctx, &work.packet, flow, now)
+    follow::<L2>(ctx, config, work, flow, now)
+}
+
+/// An ICMP error about a packet that the flow has brought to the peer. It refreshes nothing (RFC 5508 REQ-3).
+#[inline(always)]
+fn error<const L2: usize>(
+    ctx: &TcContext,
+    config: &Config,
+    work: &mut Scratch,
+    flow: &Flow,
+) -> Result<i32, DropReason> {
+    let Scratch { packet, quoted, query, .. } = work;
+    let teller = judge::peer_of(&packet.key.src).ok_or(DropReason::ForeignSource)?;
+    let told = judge::peer_of(&quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;
+    // A peer speaks of its own flows only, and to nobody but the one who sent the packet.
+    if teller.id != told.id || packet.key.dst != quoted.key.src {
+        return Err(DropReason::IcmpUnmatched);
+    }
+    if flow.policy_generation != config.policy_generation && flow.kind != FlowKind::FromNode as u8 {
+        query.key = quoted.key.reversed();
+        query.unjudged = None;
+        failed(judge::judge(config, query))?;
+    }
+    stats::count(Counter::IcmpErrors, 1);
+    if flow.uplink == 0 {
+        return Ok(TC_ACT_UNSPEC);
+    }
+    if packet.ttl <= 1 {
+        return Err(DropReason::TtlExceeded);
+    }
+    rewrite::decrement_ttl::<L2>(ctx, packet)?;
+    if flow.kind == FlowKind::Masqueraded as u8 {
+        rewrite::translate_error::<L2>(ctx, packet, quoted, End::Source, &flow.nat_addr, flow.nat_port)?;
+    }
+    let current = flow.route_generation == config.route_generation;
+    redirect::to_uplink::<L2>(ctx, flow.uplink, if current { &flow.next_hop } else { &Addr::NONE })
 }
 
 /// Judges a packet without a current flow: `known` is the one that an older policy accepted. Returns the flow that it
@@ -73,30 +127,36 @@ fn judged(
             flow.policy_generation = config.policy_generation;
             return Ok(Some(flow));
         }
-        let accepted = judge::judge(config, &work.packet.key, None)?;
+        failed(ask(config, work))?;
+        let accepted = &work.query;
         // The LAN's own flows are routed ones; the rest is what the tables say now.
-        let routed = flow.kind == FlowKind::FromLan as u8 && accepted.kind as u8 == FlowKind::Routed as u8;
-        if accepted.kind as u8 != flow.kind && !routed {
+        let routed = flow.kind == FlowKind::FromLan as u8 && accepted.kind == FlowKind::Routed as u8;
+        if accepted.kind != flow.kind && !routed {
             nat::forget(&work.packet.key, flow);
             return Err(DropReason::SourceChanged);
         }
         flow.policy_id = accepted.policy_id;
         flow.peer_id = accepted.peer_id;
-        flow.route_id = accepted.route.map_or(NO_ROUTE, |route| route.id);
+        flow.route_id = accepted.route.id;
         flow.policy_generation = config.policy_generation;
         return Ok(Some(flow));
     }
-    let accepted = judge::judge(config, &work.packet.key, work.packet.unjudged)?;
+    failed(ask(config, work))?;
+    let for_node = work.query.route.id == NO_ROUTE;
     if work.packet.unjudged.is_some() || !judge::opens(&work.packet) {
         // Only the node itself takes what opens no flow.
-        return if accepted.route.is_none() { Ok(None) } else { Err(DropReason::IcmpType) };
+        return if for_node { Ok(None) } else { Err(DropReason::IcmpType) };
     }
-    flow::begin(work, config, accepted.kind as u8, now);
-    work.flow.policy_id = accepted.policy_id;
-    work.flow.peer_id = accepted.peer_id;
-    match accepted.route {
-        None => failed(flow::insert_local(&work.packet.key, &work.flow))?,
-        Some(route) => failed(open(ctx, config, route, work))?,
+    if !flow::quota_left(config, work.query.peer_id) {
+        return Err(DropReason::PeerQuota);
+    }
+    flow::begin(work, config, work.query.kind, now);
+    work.flow.policy_id = work.query.policy_id;
+    work.flow.peer_id = work.query.peer_id;
+    if for_node {
+        failed(flow::insert_local(&work.packet.key, &work.flow))?;
+    } else {
+        failed(open(ctx, config, work))?;
     }
     match flow_of(&work.packet.key) {
         Some(flow) => Ok(Some(flow)),
@@ -120,12 +180,20 @@ fn renew_hop(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Fl
     Ok(())
 }
 
-/// Opens `work.flow` by `route`. Returns 0, or a drop reason plus 1.
+/// Asks about the packet itself. Returns 0, or a drop reason plus 1.
 #[inline(always)]
-fn open(ctx: &TcContext, config: &Config, route: &Route, work: &mut Scratch) -> u32 {
-    let masquerade = route.flags & Route::MASQUERADE != 0;
-    work.flow.route_id = route.id;
-    match fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop) {
+fn ask(config: &Config, work: &mut Scratch) -> u32 {
+    work.query.key = work.packet.key;
+    work.query.unjudged = work.packet.unjudged;
+    judge::judge(config, &mut work.query)
+}
+
+/// Opens `work.flow` by the route that accepts it. Returns 0, or a drop reason plus 1.
+#[inline(always)]
+fn open(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
+    let masquerade = work.query.kind == FlowKind::Masqueraded as u8;
+    work.flow.route_id = work.query.route.id;
+    match fib::resolve(ctx, config, &work.query.route, &work.packet.key, &mut work.hop) {
         0 => {}
         // A source that is kept may also leave by the kernel's own forwarding.
         code if code == DropReason::NotUplink as u32 + 1 && !masquerade => {
@@ -143,13 +211,27 @@ fn open(ctx: &TcContext, config: &Config, route: &Route, work: &mut Scratch) -> 
     if work.hop.source.is_none() {
         return DropReason::NoSourceAddress as u32 + 1;
     }
-    nat::open_masqueraded(config, work)
+    nat::open_masqueraded(ctx, config, work)
 }
 
 /// Sends the packet the way of its flow.
 #[inline(always)]
-fn follow<const L2: usize>(ctx: &TcContext, packet: &Packet, flow: &mut Flow, now: u64) -> Result<i32, DropReason> {
+fn follow<const L2: usize>(
+    ctx: &TcContext,
+    config: &Config,
+    work: &mut Scratch,
+    flow: &mut Flow,
+    now: u64,
+) -> Result<i32, DropReason> {
     let gso_size = flow::gso_size(ctx);
+    fragment::remember(&work.packet, &mut work.fragment, now);
+    if flow.kind != FlowKind::ToNode as u8 && flow.kind != FlowKind::FromNode as u8 && flow::refresh_due(flow, now) {
+        if !nat::reassert(work, flow) {
+            nat::forget(&work.packet.key, flow);
+            return Err(DropReason::SourceChanged);
+        }
+    }
+    let packet = &work.packet;
     let segments = stats::segments(packet, gso_size);
     if flow.uplink == 0 {
         flow::touch_out(flow, packet, segments, now);
@@ -160,12 +242,15 @@ fn follow<const L2: usize>(ctx: &TcContext, packet: &Packet, flow: &mut Flow, no
         return Err(DropReason::TtlExceeded);
     }
     if !flow::fits(packet, gso_size, flow.mtu) {
+        work.mtu = flow.mtu;
         return Err(DropReason::TooBig);
     }
     flow::touch_out(flow, packet, segments, now);
     stats::count(Counter::ForwardedOut, segments);
     stats::count_route(flow.route_id, Direction::Out, segments, packet.len as u64);
     rewrite::decrement_ttl::<L2>(ctx, packet)?;
+    let mtu = if flow.mtu < config.wt0_mtu { flow.mtu } else { config.wt0_mtu };
+    mss::clamp::<L2>(ctx, packet, &mut work.options, mtu)?;
     if flow.kind == FlowKind::Masqueraded as u8 {
         rewrite::translate::<L2>(ctx, packet, End::Source, &flow.nat_addr, flow.nat_port)?;
     }
@@ -176,13 +261,4 @@ fn follow<const L2: usize>(ctx: &TcContext, packet: &Packet, flow: &mut Flow, no
 fn flow_of(key: &FlowKey) -> Option<&'static mut Flow> {
     // SAFETY: a map value lives until the program ends, whatever becomes of its entry; fields are written one by one.
     FLOWS.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
-}
-
-#[inline(always)]
-fn failed(code: u32) -> Result<(), DropReason> {
-    match code {
-        0 => Ok(()),
-        // SAFETY: functions of their own return 0 or a reason plus 1.
-        code => Err(unsafe { core::mem::transmute::<u32, DropReason>(code - 1) }),
-    }
 }

@@ -1,12 +1,13 @@
 //! Mappings: allocation without locks. The reverse entry goes in first and only if it is new: that is the reservation.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::programs::TcContext;
 use peer_common::hash::siphash13;
 use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping};
 
 use crate::maps::{FLOWS, MAPPINGS, Scratch};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP};
-use crate::stats;
+use crate::{flow, socket, stats};
 
 /// Ports tried before giving up. Ports are overloaded per remote endpoint, so that a collision needs many flows to
 /// one and the same endpoint.
@@ -17,7 +18,7 @@ const EEXIST: i32 = -17;
 /// Opens `work.flow` for the packet's key with the mapping that undoes it; `nat_addr` is set by the caller. Another CPU
 /// may have opened the same flow: then its entry stands. Returns 0, or a drop reason plus 1.
 #[inline(never)]
-pub fn open_masqueraded(config: &Config, work: &mut Scratch) -> u32 {
+pub fn open_masqueraded(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
     let Scratch { packet, flow, mapping, reply, .. } = work;
     let key = &packet.key;
     set_mapping(mapping, key, flow);
@@ -38,6 +39,12 @@ pub fn open_masqueraded(config: &Config, work: &mut Scratch) -> u32 {
     while probe < PROBES {
         let port = ((min + offset) as u16).to_be();
         *reply = key.reply_key(flow.nat_addr, port);
+        if has_ports && socket::uses(ctx, reply) {
+            stats::count(Counter::PortSockets, 1);
+            offset = (offset + step) % range;
+            probe += 1;
+            continue;
+        }
         match MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64) {
             Ok(()) => {
                 flow.nat_port = port;
@@ -82,15 +89,34 @@ pub fn open_routed(work: &mut Scratch) -> u32 {
 #[inline(always)]
 pub fn forget(key: &FlowKey, flow: &Flow) {
     let reply = key.reply_key(flow.nat_addr, flow.nat_port);
-    let _ = FLOWS.remove(key);
+    if FLOWS.remove(key).is_ok() {
+        flow::closed(flow);
+    }
     let _ = MAPPINGS.remove(&reply);
+}
+
+/// Puts the mapping of a live flow back if it is missing: the daemon may have taken it for expired just when a packet came.
+/// `false`: it belongs to another flow by now.
+#[inline(never)]
+pub fn reassert(work: &mut Scratch, flow: &Flow) -> bool {
+    let Scratch { packet, mapping, reply, .. } = work;
+    let key = &packet.key;
+    *reply = key.reply_key(flow.nat_addr, flow.nat_port);
+    if let Some(owner) = MAPPINGS.get_ptr_mut(&*reply) {
+        // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
+        let owner = unsafe { &*owner };
+        return owner.peer_addr == key.src && owner.peer_port == key.src_port;
+    }
+    set_mapping(mapping, key, flow);
+    stats::count(Counter::MappingsHealed, 1);
+    matches!(MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64), Ok(()))
 }
 
 #[inline(always)]
 fn insert_flow(key: &FlowKey, flow: &mut Flow, reply: &FlowKey) -> u32 {
     match FLOWS.insert(key, &*flow, BPF_NOEXIST as u64) {
         Ok(()) => {
-            stats::count(Counter::FlowsOpened, 1);
+            flow::opened(flow);
             0
         }
         Err(EEXIST) => {

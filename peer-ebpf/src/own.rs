@@ -8,12 +8,9 @@ use aya_ebpf::programs::TcContext;
 use peer_common::layout::REDIRECTED_MARK;
 use peer_common::{Counter, DropReason, FlowKind, Route};
 
-use crate::flow;
-use crate::judge;
 use crate::maps::{CONFIG, FLOWS, LOCALS, scratch};
-use crate::nat;
 use crate::parse::parse;
-use crate::stats;
+use crate::{flow, judge, mss, nat, stats};
 
 #[inline(always)]
 pub fn egress<const L2: usize>(ctx: &TcContext) -> i32 {
@@ -52,6 +49,7 @@ fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
     work.packet.key = work.packet.key.reversed();
     // SAFETY: takes nothing, reads a clock.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
+    mss::clamp::<L2>(ctx, &work.packet, &mut work.options, config.wt0_mtu)?;
     if let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) {
         // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
         flow::touch_from_node(unsafe { &mut *flow }, now);

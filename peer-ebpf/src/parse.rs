@@ -14,11 +14,13 @@ pub const IPPROTO_TCP: u32 = 6;
 pub const IPPROTO_UDP: u32 = 17;
 pub const IPPROTO_ICMPV6: u32 = 58;
 
-const V4_LEN: usize = 20;
-const V6_LEN: usize = 40;
-const TCP_LEN: usize = 20;
+pub const V4_LEN: usize = 20;
+pub const V6_LEN: usize = 40;
+pub const TCP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
-const ICMP_LEN: usize = 8;
+pub const ICMP_LEN: usize = 8;
+/// Length of the fragment header of IPv6.
+const FRAGMENT_LEN: usize = 8;
 
 /// What the programs know of a packet.
 #[repr(C)]
@@ -38,6 +40,26 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// An echo request; a reply has the identifier as destination port.
     pub echo_request: bool,
+    /// Type of an ICMP message.
+    pub icmp_type: u8,
+    /// Which part of a fragmented packet.
+    pub part: Part,
+    /// May not be fragmented: IPv6, or IPv4 that says so.
+    pub whole: bool,
+    /// Identification of a fragmented packet, network byte order.
+    pub fragment_id: u32,
+}
+
+/// Which part of a fragmented packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// It is no fragment.
+    All,
+    /// The first fragment, which carries the header of layer 4.
+    First,
+    /// Any other fragment.
+    Later,
 }
 
 pub const TCP_FIN: u8 = 0x01;
@@ -49,7 +71,11 @@ impl Packet {
     /// Offset of layer 4 from the start of layer 3.
     #[inline(always)]
     pub fn l4(&self) -> usize {
-        if self.is_v4 { V4_LEN } else { V6_LEN }
+        match (self.is_v4, self.part) {
+            (true, _) => V4_LEN,
+            (false, Part::All) => V6_LEN,
+            (false, _) => V6_LEN + FRAGMENT_LEN,
+        }
     }
 }
 
@@ -63,7 +89,7 @@ pub fn parse<const L2: usize>(ctx: &TcContext, packet: &mut Packet) -> Result<()
     }
     // The headers lie in page fragments: pull them into the linear part, once.
     let all = ctx.len();
-    let most = (L2 + V6_LEN + TCP_LEN) as u32;
+    let most = (L2 + V6_LEN + FRAGMENT_LEN + TCP_LEN) as u32;
     // SAFETY: the context is the kernel's; packet pointers are taken anew below.
     unsafe { bpf_skb_pull_data(ctx.as_ptr().cast(), if all < most { all } else { most }) };
     match headers::<L2>(ctx.as_ptr().cast(), packet) {
@@ -91,6 +117,8 @@ fn headers<const L2: usize>(skb: *mut __sk_buff, packet: &mut Packet) -> u32 {
     packet.tcp_flags = 0;
     packet.echo_request = false;
     packet.unjudged = None;
+    packet.part = Part::All;
+    packet.whole = true;
     match load::<u8>(ip, 0) >> 4 {
         4 => v4::<L2>(&ctx, ip, have, packet),
         6 => v6::<L2>(&ctx, have, packet),
@@ -115,10 +143,19 @@ fn v4<const L2: usize>(ctx: &TcContext, ip: *const u8, have: usize, packet: &mut
         packet.unjudged = Some(DropReason::IpOptions);
         return 0;
     }
-    const MORE_OR_OFFSET: u16 = 0x3fff_u16.to_be();
-    if load::<u16>(ip, 6) & MORE_OR_OFFSET != 0 {
-        packet.unjudged = Some(DropReason::Fragment);
-        return 0;
+    const DONT: u16 = 0x4000_u16.to_be();
+    const MORE: u16 = 0x2000_u16.to_be();
+    const OFFSET: u16 = 0x1fff_u16.to_be();
+    let fragment = load::<u16>(ip, 6);
+    packet.whole = fragment & DONT != 0;
+    if fragment & (MORE | OFFSET) != 0 {
+        packet.fragment_id = load::<u16>(ip, 4) as u32;
+        packet.part = Part::First;
+        if fragment & OFFSET != 0 {
+            packet.part = Part::Later;
+            packet.unjudged = Some(DropReason::Fragment);
+            return 0;
+        }
     }
     match packet.key.protocol {
         IPPROTO_TCP => tcp::<L2, V4_LEN>(ctx, len, packet),
@@ -155,15 +192,40 @@ fn v6<const L2: usize>(ctx: &TcContext, have: usize, packet: &mut Packet) -> u32
         IPPROTO_TCP => tcp::<L2, V6_LEN>(ctx, len, packet),
         IPPROTO_UDP => udp::<L2, V6_LEN>(ctx, len, packet),
         IPPROTO_ICMPV6 => echo::<L2, V6_LEN>(ctx, len, packet, 128, 129),
-        44 => {
-            packet.unjudged = Some(DropReason::Fragment);
-            0
-        }
+        44 => v6_fragment::<L2>(ctx, len, packet),
         // Hop-by-hop, routing, destination options, AH, mobility, HIP, shim6 (RFC 8200, IANA registry).
         0 | 43 | 60 | 51 | 135 | 139 | 140 => {
             packet.unjudged = Some(DropReason::ExtensionHeader);
             0
         }
+        _ => {
+            packet.unjudged = Some(DropReason::Protocol);
+            0
+        }
+    }
+}
+
+/// A fragment header (RFC 8200 §4.5) stands right behind the IPv6 header, or the packet has other headers, too.
+#[inline(always)]
+fn v6_fragment<const L2: usize>(ctx: &TcContext, len: usize, packet: &mut Packet) -> u32 {
+    if len < V6_LEN + FRAGMENT_LEN {
+        return MALFORMED;
+    }
+    let Some(header) = bytes::<L2, V6_LEN, FRAGMENT_LEN>(ctx) else { return NOT_LINEAR };
+    packet.key.protocol = load::<u8>(header, 0) as u32;
+    packet.fragment_id = load(header, 4);
+    const OFFSET: u16 = 0xfff8_u16.to_be();
+    if load::<u16>(header, 2) & OFFSET != 0 {
+        packet.part = Part::Later;
+        packet.unjudged = Some(DropReason::Fragment);
+        return 0;
+    }
+    packet.part = Part::First;
+    const L4: usize = V6_LEN + FRAGMENT_LEN;
+    match packet.key.protocol {
+        IPPROTO_TCP => tcp::<L2, L4>(ctx, len, packet),
+        IPPROTO_UDP => udp::<L2, L4>(ctx, len, packet),
+        IPPROTO_ICMPV6 => echo::<L2, L4>(ctx, len, packet, 128, 129),
         _ => {
             packet.unjudged = Some(DropReason::Protocol);
             0
@@ -215,6 +277,7 @@ fn echo<const L2: usize, const AT: usize>(
     let Some(icmp) = bytes::<L2, AT, ICMP_LEN>(ctx) else { return NOT_LINEAR };
     let kind = load::<u8>(icmp, 0);
     packet.headers = (AT + ICMP_LEN) as u32;
+    packet.icmp_type = kind;
     if kind == request {
         packet.echo_request = true;
         packet.key.src_port = load(icmp, 4);

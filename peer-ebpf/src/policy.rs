@@ -5,9 +5,10 @@ use core::ptr;
 
 use aya_ebpf::helpers::bpf_loop;
 use peer_common::policy::MAX_POLICY_RULES;
-use peer_common::{Addr, Config, FlowKey, PolicyRule, RuleAction};
+use peer_common::{Addr, Config, PolicyRule, RuleAction};
 
-use crate::maps::POLICY;
+use crate::judge::Query;
+use crate::maps::{POLICY, scratch};
 use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
 
 /// The answer, with the id of the rule that gave it.
@@ -19,44 +20,9 @@ pub enum Verdict {
     Default,
 }
 
-/// Judges the tuple under the rules of `scope` (bits of `RuleScope`). `has_ports` is false for what carries none, or
-/// whose ports cannot be seen: then only rules for all ports match.
-#[inline(always)]
-pub fn evaluate(config: &Config, key: &FlowKey, has_ports: bool, scope: u8) -> Verdict {
-    let half = config.policy_generation & 1;
-    let len = config.policy_len[half as usize];
-    let mut walk = Walk {
-        src: key.src,
-        dst: key.dst,
-        base: half * MAX_POLICY_RULES,
-        rule_id: 0,
-        port: u16::from_be(key.dst_port),
-        protocol: if key.protocol == IPPROTO_ICMPV6 { IPPROTO_ICMP } else { key.protocol } as u8,
-        has_ports: (has_ports && (key.protocol == IPPROTO_TCP || key.protocol == IPPROTO_UDP)) as u8,
-        scope,
-        found: NOTHING,
-        is_v4: key.dst.is_v4() as u8,
-        pad: [0; 2],
-    };
-    let len = if len > MAX_POLICY_RULES { MAX_POLICY_RULES } else { len };
-    let step: extern "C" fn(u32, *mut Walk) -> i64 = step;
-    // SAFETY: the callback has the signature that the helper wants and the context lives until it returns.
-    unsafe { bpf_loop(len, step as *mut c_void, ptr::from_mut(&mut walk).cast(), 0) };
-    match walk.found {
-        ACCEPT => Verdict::Accept(walk.rule_id),
-        DROP => Verdict::Drop(walk.rule_id),
-        _ => Verdict::Default,
-    }
-}
-
-const NOTHING: u8 = 0;
-const ACCEPT: u8 = RuleAction::Accept as u8;
-const DROP: u8 = RuleAction::Drop as u8;
-
+/// How far the walk has come, and what it looks for besides the addresses.
 #[repr(C)]
-struct Walk {
-    src: Addr,
-    dst: Addr,
+pub struct Walk {
     base: u32,
     rule_id: u32,
     port: u16,
@@ -65,30 +31,70 @@ struct Walk {
     scope: u8,
     found: u8,
     is_v4: u8,
-    pad: [u8; 2],
+    pad: u8,
 }
 
-extern "C" fn step(index: u32, walk: *mut Walk) -> i64 {
-    // SAFETY: `bpf_loop` hands on the context that `evaluate` gave it.
-    let walk = unsafe { &mut *walk };
-    let Some(rule) = POLICY.get(walk.base + index) else { return 1 };
-    if !matches(rule, walk) {
+/// Judges the query under the rules of `scope` (bits of `RuleScope`). What carries no ports, or whose ports cannot be seen,
+/// is matched by rules for all ports only.
+#[inline(always)]
+pub fn evaluate(config: &Config, query: *mut Query, scope: u8) -> Verdict {
+    // SAFETY: this CPU's own working memory; nothing else uses it until the walk begins.
+    let asked = unsafe { &mut *query };
+    let half = config.policy_generation & 1;
+    let len = config.policy_len[half as usize];
+    let protocol = asked.key.protocol;
+    asked.walk = Walk {
+        base: half * MAX_POLICY_RULES,
+        rule_id: 0,
+        port: u16::from_be(asked.key.dst_port),
+        protocol: if protocol == IPPROTO_ICMPV6 { IPPROTO_ICMP } else { protocol } as u8,
+        has_ports: (asked.unjudged.is_none() && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)) as u8,
+        scope,
+        found: NOTHING,
+        is_v4: asked.key.dst.is_v4() as u8,
+        pad: 0,
+    };
+    let len = if len > MAX_POLICY_RULES { MAX_POLICY_RULES } else { len };
+    let step: extern "C" fn(u32, *mut c_void) -> i64 = step;
+    // SAFETY: the callback has the signature that the helper wants, and needs no context.
+    unsafe { bpf_loop(len, step as *mut c_void, ptr::null_mut(), 0) };
+    // SAFETY: the walk has ended; it wrote by a pointer of its own, hence volatile.
+    let (found, rule_id) = unsafe {
+        (ptr::read_volatile(&raw const (*query).walk.found), ptr::read_volatile(&raw const (*query).walk.rule_id))
+    };
+    match found {
+        ACCEPT => Verdict::Accept(rule_id),
+        DROP => Verdict::Drop(rule_id),
+        _ => Verdict::Default,
+    }
+}
+
+const NOTHING: u8 = 0;
+const ACCEPT: u8 = RuleAction::Accept as u8;
+const DROP: u8 = RuleAction::Drop as u8;
+
+extern "C" fn step(index: u32, _context: *mut c_void) -> i64 {
+    let Some(work) = scratch() else { return 1 };
+    let query = &mut work.query;
+    let Some(rule) = POLICY.get(query.walk.base + index) else { return 1 };
+    if !matches(rule, query) {
         return 0;
     }
     if rule.action == DROP {
-        walk.found = DROP;
-        walk.rule_id = rule.id;
+        query.walk.found = DROP;
+        query.walk.rule_id = rule.id;
         return 1;
     }
-    if walk.found == NOTHING {
-        walk.found = ACCEPT;
-        walk.rule_id = rule.id;
+    if query.walk.found == NOTHING {
+        query.walk.found = ACCEPT;
+        query.walk.rule_id = rule.id;
     }
     0
 }
 
 #[inline(always)]
-fn matches(rule: &PolicyRule, walk: &Walk) -> bool {
+fn matches(rule: &PolicyRule, query: &Query) -> bool {
+    let walk = &query.walk;
     if rule.scope & walk.scope == 0 {
         return false;
     }
@@ -106,7 +112,7 @@ fn matches(rule: &PolicyRule, walk: &Walk) -> bool {
     if rule.dst.is_v4() as u8 != walk.is_v4 || rule.src.is_v4() as u8 != walk.is_v4 {
         return false;
     }
-    within(&walk.dst, &rule.dst, rule.dst_len) && within(&walk.src, &rule.src, rule.src_len)
+    within(&query.key.dst, &rule.dst, rule.dst_len) && within(&query.key.src, &rule.src, rule.src_len)
 }
 
 #[inline(always)]

@@ -48,6 +48,18 @@ pub fn to_uplink<const L2: usize>(ctx: &TcContext, uplink: u32, next_hop: &Addr)
     Ok(unsafe { bpf_redirect_neigh(uplink, ptr::from_mut(&mut params), len, 0) } as i32)
 }
 
+/// Back where the frame came from, to its sender. `None`: the kernel refused.
+#[inline(always)]
+pub fn back(ctx: &TcContext, ifindex: u32) -> Option<i32> {
+    const MAC: usize = 6;
+    let destination = ctx.load::<[u8; MAC]>(0).ok()?;
+    let source = ctx.load::<[u8; MAC]>(MAC).ok()?;
+    ctx.store(0, &source, 0).ok()?;
+    ctx.store(MAC, &destination, 0).ok()?;
+    // SAFETY: takes numbers only.
+    Some(unsafe { bpf_redirect(ifindex, 0) } as i32)
+}
+
 /// Out of wt0; the kernel strips the link header.
 #[inline(always)]
 pub fn to_mesh(ctx: &TcContext, wt0: u32) -> i32 {

@@ -45,6 +45,16 @@ pub fn count_route(route_id: u32, direction: Direction, packets: u64, bytes: u64
     }
 }
 
+/// What a function of its own returns, read: 0, or a drop reason plus 1.
+#[inline(always)]
+pub fn failed(code: u32) -> Result<(), DropReason> {
+    match code {
+        0 => Ok(()),
+        // SAFETY: functions of their own return 0 or a reason plus 1.
+        code => Err(unsafe { core::mem::transmute::<u32, DropReason>(code - 1) }),
+    }
+}
+
 /// Whether this CPU has said nothing for a second.
 #[inline(always)]
 pub fn may_log() -> bool {

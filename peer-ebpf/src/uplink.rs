@@ -4,74 +4,138 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
-use peer_common::route::NO_ROUTE;
 use peer_common::{Config, Counter, Direction, DropReason, FlowKey, FlowKind, Mapping};
 
-use crate::flow;
-use crate::judge;
-use crate::maps::{CONFIG, FLOWS, MAPPINGS, scratch};
-use crate::parse::{Packet, parse};
-use crate::redirect;
+use crate::judge::Query;
+use crate::maps::{CONFIG, FLOWS, MAPPINGS, Scratch, UPLINKS, scratch};
+use crate::parse::parse;
 use crate::rewrite::{self, End};
-use crate::stats;
+use crate::stats::failed;
+use crate::{family, flow, fragment, icmp, judge, mss, redirect, stats};
 
 #[inline(always)]
 pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
     let Some(work) = scratch() else { return TC_ACT_UNSPEC };
-    let packet = &mut work.packet;
-    let Some((config, mapping)) = ours::<L2>(ctx, packet) else {
+    // SAFETY: takes nothing, reads a clock.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let Some((config, mapping, is_error)) = ours::<L2>(ctx, work, now) else {
         stats::count(Counter::UplinkNext, 1);
         return TC_ACT_UNSPEC;
     };
-    match reply::<L2>(ctx, config, packet, mapping) {
+    let passed =
+        if is_error { error::<L2>(ctx, config, work, mapping) } else { reply::<L2>(ctx, config, work, mapping, now) };
+    match passed {
         Ok(action) => action,
         Err(reason) => {
-            stats::count_drop(reason, packet.len);
-            TC_ACT_SHOT
+            stats::count_drop(reason, work.packet.len);
+            answer::<L2>(ctx, config, work, reason).unwrap_or(TC_ACT_SHOT)
         }
     }
 }
 
+/// Tells the sender why its reply went no further, where it can do something about it.
+#[inline(always)]
+fn answer<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch, reason: DropReason) -> Option<i32> {
+    let error = match reason {
+        DropReason::TtlExceeded => icmp::Error::TIME_EXCEEDED,
+        DropReason::TooBig => icmp::Error::too_big(config.wt0_mtu),
+        _ => return None,
+    };
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context is the kernel's.
+    let ifindex = unsafe { (*skb).ifindex };
+    // SAFETY: the map's values are only ever replaced whole by the daemon.
+    let uplink = unsafe { UPLINKS.get(ifindex) }?;
+    let source = family::choose(work.packet.is_v4, &uplink.addr4, &uplink.addr6);
+    if !icmp::turn::<L2>(ctx, &work.packet, &mut work.error, &source, error) {
+        return None;
+    }
+    redirect::back(ctx, ifindex)
+}
+
 /// The mapping that the packet answers, if any. A tagged packet belongs to another device.
 #[inline(always)]
-fn ours<const L2: usize>(ctx: &TcContext, packet: &mut Packet) -> Option<(&'static Config, &'static mut Mapping)> {
+fn ours<const L2: usize>(
+    ctx: &TcContext,
+    work: &mut Scratch,
+    now: u64,
+) -> Option<(&'static Config, &'static mut Mapping, bool)> {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context is the kernel's.
     if unsafe { (*skb).vlan_present } != 0 {
         return None;
     }
-    if parse::<L2>(ctx, packet).is_err() || packet.unjudged.is_some() {
-        return None;
-    }
-    let mapping = MAPPINGS.get_ptr_mut(&packet.key)?;
+    parse::<L2>(ctx, &mut work.packet).ok()?;
+    fragment::complete(&mut work.packet, &mut work.fragment, now);
+    let (mapping, is_error) = match work.packet.unjudged {
+        None => (MAPPINGS.get_ptr_mut(&work.packet.key)?, false),
+        // To the one who sent what it quotes: anything else is not about us.
+        Some(DropReason::IcmpType) => {
+            if !icmp::read_quoted::<L2>(ctx, &work.packet, &mut work.quoted)
+                || work.quoted.key.src != work.packet.key.dst
+            {
+                return None;
+            }
+            work.reply = work.quoted.key.reversed();
+            (MAPPINGS.get_ptr_mut(&work.reply)?, true)
+        }
+        Some(_) => return None,
+    };
     let config = CONFIG.get(0)?;
     // SAFETY: a map value lives until the program ends, whatever becomes of its entry; fields are written one by one.
-    Some((config, unsafe { &mut *mapping }))
+    Some((config, unsafe { &mut *mapping }, is_error))
+}
+
+/// An ICMP error about a packet that we forwarded. It refreshes nothing (RFC 5508 REQ-3).
+#[inline(always)]
+fn error<const L2: usize>(
+    ctx: &TcContext,
+    config: &Config,
+    work: &mut Scratch,
+    mapping: &mut Mapping,
+) -> Result<i32, DropReason> {
+    if mapping.policy_generation != config.policy_generation {
+        judge_again(config, &work.reply, &mut work.query, mapping)?;
+    }
+    if work.packet.ttl <= 1 {
+        return Err(DropReason::TtlExceeded);
+    }
+    stats::count(Counter::IcmpErrors, 1);
+    rewrite::decrement_ttl::<L2>(ctx, &work.packet)?;
+    if mapping.kind == FlowKind::Masqueraded as u8 {
+        let (addr, port) = (&mapping.peer_addr, mapping.peer_port);
+        rewrite::translate_error::<L2>(ctx, &work.packet, &work.quoted, End::Destination, addr, port)?;
+    }
+    Ok(redirect::to_mesh(ctx, config.wt0))
 }
 
 #[inline(always)]
 fn reply<const L2: usize>(
     ctx: &TcContext,
     config: &Config,
-    packet: &Packet,
+    work: &mut Scratch,
     mapping: &mut Mapping,
+    now: u64,
 ) -> Result<i32, DropReason> {
+    fragment::remember(&work.packet, &mut work.fragment, now);
+    let packet = &work.packet;
     if mapping.policy_generation != config.policy_generation {
-        judge_again(config, &packet.key, mapping)?;
+        judge_again(config, &packet.key, &mut work.query, mapping)?;
     }
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
     let gso_size = flow::gso_size(ctx);
-    if !flow::fits(packet, gso_size, config.wt0_mtu) {
+    // What may be fragmented is, by the daemon.
+    if packet.whole && !flow::fits(packet, gso_size, config.wt0_mtu) {
         return Err(DropReason::TooBig);
     }
     let segments = stats::segments(packet, gso_size);
-    // SAFETY: takes nothing, reads a clock.
-    flow::touch_in(mapping, packet, segments, unsafe { bpf_ktime_get_coarse_ns() });
+    flow::touch_in(mapping, packet, segments, now);
     stats::count(Counter::ForwardedIn, segments);
     stats::count_route(mapping.route_id, Direction::In, segments, packet.len as u64);
     rewrite::decrement_ttl::<L2>(ctx, packet)?;
+    mss::clamp::<L2>(ctx, packet, &mut work.options, config.wt0_mtu)?;
     if mapping.kind == FlowKind::Masqueraded as u8 {
         rewrite::translate::<L2>(ctx, packet, End::Destination, &mapping.peer_addr, mapping.peer_port)?;
     }
@@ -81,22 +145,23 @@ fn reply<const L2: usize>(
 /// The policy has changed: a reply of a revoked flow must not pass either. The flow's own entry says so when a packet
 /// of the mesh was first to notice.
 #[inline(always)]
-fn judge_again(config: &Config, key: &FlowKey, mapping: &mut Mapping) -> Result<(), DropReason> {
-    let forward = FlowKey {
+fn judge_again(config: &Config, reply: &FlowKey, query: &mut Query, mapping: &mut Mapping) -> Result<(), DropReason> {
+    query.key = FlowKey {
         src: mapping.peer_addr,
-        dst: key.src,
+        dst: reply.src,
         src_port: mapping.peer_port,
-        dst_port: key.src_port,
-        protocol: key.protocol,
+        dst_port: reply.src_port,
+        protocol: reply.protocol,
     };
+    query.unjudged = None;
     // SAFETY: read only; fields are written one by one.
-    let known = unsafe { FLOWS.get(forward) };
+    let known = unsafe { FLOWS.get(&query.key) };
     match known {
         Some(flow) if flow.policy_generation == config.policy_generation => mapping.route_id = flow.route_id,
         _ => {
             stats::count(Counter::FlowsRejudged, 1);
-            let accepted = judge::judge(config, &forward, None)?;
-            mapping.route_id = accepted.route.map_or(NO_ROUTE, |route| route.id);
+            failed(judge::judge(config, query))?;
+            mapping.route_id = query.route.id;
         }
     }
     mapping.policy_generation = config.policy_generation;

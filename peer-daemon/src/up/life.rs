@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use peer_core::desired::Desired;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
+use peer_dataplane::Listener;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::EbpfDataplane;
 use peer_io::shard::{Shard, ShardConfig};
@@ -20,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::endpoints::{self, Keeper};
-use super::translate;
+use super::translate::{self, Limits};
 use crate::admin::{ControlSocket, Source, serve_health};
 use crate::cli::UpArgs;
 use crate::state::{EndpointFile, Endpoints};
@@ -37,7 +38,9 @@ pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDatapla
             return Err(error);
         }
     };
-    let (wt0, driver) = forward(args, &desired, dataplane, &readiness).await?;
+    let limits =
+        Limits { nat_ports: args.nat_ports.clone(), listeners: opened.listeners(), peer_quota: args.peer_flows };
+    let (wt0, driver) = forward(&desired, dataplane, &limits, &readiness).await?;
     let node = match Node::start(opened, &desired, wt0, driver, readiness.clone()) {
         Ok(node) => node,
         Err((error, wt0, driver)) => {
@@ -89,15 +92,24 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// Ports that nobody in the mesh may reach.
+    fn listeners(&self) -> Vec<Listener> {
+        let health = self.health.as_ref().and_then(|listener| listener.local_addr().ok());
+        let health = health.map(|addr| Listener::Tcp(addr.port()));
+        std::iter::once(Listener::Udp(self.sockets.port())).chain(health).collect()
+    }
+}
+
 async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("--health-addr {addr}: choose a free port of an own address"))
 }
 
 /// Device and programs. The programs are in place before the first packet comes out of the device.
 async fn forward(
-    args: &UpArgs,
     desired: &Desired,
     dataplane: EbpfDataplane,
+    limits: &Limits,
     readiness: &Readiness,
 ) -> anyhow::Result<(Wt0, Driver)> {
     let name = &desired.interface.name;
@@ -109,7 +121,7 @@ async fn forward(
         }
     };
     let device = peer_dataplane::Wt0 { name: name.clone(), index: wt0.index(), mtu: desired.interface.mtu.into() };
-    let intent = translate::intent(desired, device, args.nat_ports.clone());
+    let intent = translate::intent(desired, device, limits);
     match Driver::start(Box::new(dataplane), intent, readiness.latch("dataplane"), wt0.adopted()).await {
         Ok(driver) => Ok((wt0, driver)),
         Err(error) => {

@@ -4,11 +4,19 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use peer_core::desired::Desired;
-use peer_dataplane::{Intent, PeerPrefixes};
+use peer_dataplane::{Intent, Listener, PeerPrefixes};
 use peer_io::wt0::Wt0Config;
 
+/// What the command line says, and what the daemon itself occupies.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) nat_ports: RangeInclusive<u16>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) peer_quota: Option<u32>,
+}
+
 /// What the dataplane is told.
-pub(super) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, nat_ports: RangeInclusive<u16>) -> Intent {
+pub(super) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, limits: &Limits) -> Intent {
     let prefixes =
         |(id, peer): (u32, &peer_core::desired::Peer)| PeerPrefixes { id, prefixes: peer.allowed_ips.clone() };
     Intent {
@@ -17,7 +25,9 @@ pub(super) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, nat_ports: Ran
         peers: (1..).zip(&desired.peers).map(prefixes).collect(),
         routes: desired.routes.clone(),
         rules: desired.rules.clone(),
-        nat_ports,
+        nat_ports: limits.nat_ports.clone(),
+        listeners: limits.listeners.clone(),
+        peer_quota: limits.peer_quota,
     }
 }
 
@@ -73,7 +83,9 @@ mod tests {
         };
         assert_eq!(device(&desired).routes, [net("10.9.0.0/24"), net("fd00::/64")]);
         let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };
-        let intent = intent(&desired, wt0, 20480..=29999);
+        let limits = Limits { nat_ports: 20480..=29999, listeners: vec![Listener::Udp(51820)], peer_quota: None };
+        let intent = intent(&desired, wt0, &limits);
+        assert_eq!(intent.listeners, limits.listeners);
         assert_eq!(intent.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(intent.addresses, ["100.64.0.1".parse::<std::net::IpAddr>().expect("an address")]);
     }

@@ -21,6 +21,19 @@ pub struct Intent {
     pub rules: Vec<Rule>,
     /// Ports that source NAT may take.
     pub nat_ports: RangeInclusive<u16>,
+    /// Ports of the daemon itself: no packet of the mesh reaches them.
+    pub listeners: Vec<Listener>,
+    /// Flows that one peer may have; `None`: a quarter of what fits.
+    pub peer_quota: Option<u32>,
+}
+
+/// A port of the daemon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listener {
+    /// TCP.
+    Tcp(u16),
+    /// UDP.
+    Udp(u16),
 }
 
 /// The mesh device.

@@ -15,8 +15,8 @@ mod stats;
 mod sys;
 
 pub use error::Error;
-pub use intent::{DEFAULT_NAT_PORTS, Intent, PeerPrefixes, Wt0};
-pub use stats::{Attachment, Collected, Mode, RouteStats, Stats};
+pub use intent::{DEFAULT_NAT_PORTS, Intent, Listener, PeerPrefixes, Wt0};
+pub use stats::{Attachment, Collected, Mode, ProgramStats, RouteStats, Stats};
 
 /// What forwards packets.
 pub trait Dataplane: Send + 'static {

@@ -23,6 +23,18 @@ impl Collector for Stats {
         gauge(&mut encoder, "peer_flows", "Flows at the last scan.", self.flows)?;
         gauge(&mut encoder, "peer_mappings", "Mappings at the last scan.", self.mappings)?;
         gauge(&mut encoder, "peer_flows_max", "Flows that fit.", self.flows_max)?;
+        gauge(
+            &mut encoder,
+            "peer_flow_pressure",
+            "1: the table is so full that flows end sooner.",
+            self.pressure.into(),
+        )?;
+        gauge(&mut encoder, "peer_flow_quota", "Flows that one peer may have.", self.peer_quota.into())?;
+        let busiest = self.busiest_peer_flows.into();
+        gauge(&mut encoder, "peer_flows_busiest_peer", "Flows of the peer that had most at the last scan.", busiest)?;
+        gauge(&mut encoder, "peer_nat_ports_used", "NAT ports in use at the last scan.", self.ports_used.into())?;
+        gauge(&mut encoder, "peer_nat_ports_max", "NAT ports.", self.ports_max.into())?;
+        self.encode_programs(&mut encoder)?;
         gauge(&mut encoder, "peer_map_bytes", "Memory of all maps.", self.map_bytes)?;
         let generation = self.policy_generation.into();
         gauge(&mut encoder, "peer_policy_generation", "Which policy is in force; wraps.", generation)?;
@@ -65,6 +77,20 @@ impl Stats {
         for (route, name) in self.routes.iter().zip(&names) {
             let served = ConstGauge::new(u64::from(route.unserved.is_none()));
             served.encode(family.encode_family(&[("route", name.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    /// Zero unless the kernel is told to keep them.
+    fn encode_programs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let runs = self.programs.iter().map(|program| ([("program", program.program)], program.runs));
+        let help = "Runs of a program, with kernel.bpf_stats_enabled.";
+        counter(encoder, "peer_program_runs", help, runs)?;
+        let help = "Run time of a program, with kernel.bpf_stats_enabled.";
+        let mut family = encoder.encode_descriptor("peer_program_seconds", help, None, MetricType::Counter)?;
+        for program in &self.programs {
+            let time = ConstCounter::new(program.time.as_secs_f64());
+            time.encode(family.encode_family(&[("program", program.program)])?)?;
         }
         Ok(())
     }

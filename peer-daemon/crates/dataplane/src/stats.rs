@@ -33,6 +33,18 @@ pub struct Stats {
     pub mappings: u64,
     /// Flows that fit.
     pub flows_max: u64,
+    /// Whether the flow table is so full that flows which are not established end sooner.
+    pub pressure: bool,
+    /// Flows that one peer may have.
+    pub peer_quota: u32,
+    /// Flows of the peer that has most, at the last scan.
+    pub busiest_peer_flows: u32,
+    /// NAT ports that at least one mapping had taken at the last scan. A port serves many remote endpoints.
+    pub ports_used: u32,
+    /// NAT ports.
+    pub ports_max: u32,
+    /// Run time of programs, as far as the kernel keeps it (`kernel.bpf_stats_enabled`).
+    pub programs: Vec<ProgramStats>,
     /// Memory of all maps, bytes.
     pub map_bytes: u64,
     /// Policy in force.
@@ -79,6 +91,17 @@ pub struct Attachment {
     pub position: Option<usize>,
     /// Programs in the chain.
     pub chain: usize,
+}
+
+/// Run time of a program since it was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// Program name.
+    pub program: &'static str,
+    /// How often it ran.
+    pub runs: u64,
+    /// How long in all.
+    pub time: Duration,
 }
 
 /// One scan for expired flows.

@@ -1,10 +1,11 @@
 //! The scan for expired flows.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use peer_common::{Flow, FlowKey, FlowKind, Mapping};
+use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
 
 use super::expiry;
 use crate::Collected;
@@ -26,6 +27,10 @@ pub(super) struct Scan {
     pub(super) collected: Collected,
     pub(super) flows: u64,
     pub(super) mappings: u64,
+    /// Flows of each peer that has any.
+    pub(super) peers: BTreeMap<u32, u32>,
+    /// Ports that at least one mapping has taken.
+    pub(super) ports: u32,
 }
 
 impl FlowTables<'_> {
@@ -34,39 +39,48 @@ impl FlowTables<'_> {
         let started = Instant::now();
         let pressure = expiry::pressure(used, self.max);
         let mut scan = Scan::default();
-        let mut batches = Batches::<FlowKey, Flow>::new(BATCH);
-        loop {
-            let mut read = 0;
-            for (key, flow) in batches.next(self.flows)? {
-                read += 1;
-                if self.expire_flow(key, flow, now, pressure)? {
-                    scan.collected.expired += 1;
-                } else {
-                    scan.flows += 1;
-                }
+        for_each(self.flows, |key: &FlowKey, flow: &Flow| {
+            scan.collected.scanned += 1;
+            if self.expire_flow(key, flow, now, pressure)? {
+                scan.collected.expired += 1;
+            } else {
+                scan.flows += 1;
+                *scan.peers.entry(flow.peer_id).or_default() += 1;
             }
-            scan.collected.scanned += read;
-            if read == 0 {
-                break;
+            Ok(())
+        })?;
+        let mut ports = vec![false; 1 << 16];
+        for_each(self.mappings, |key: &FlowKey, mapping: &Mapping| {
+            if self.expire_orphan(key, mapping, now)? {
+                scan.collected.orphans += 1;
+                return Ok(());
             }
-        }
-        let mut batches = Batches::<FlowKey, Mapping>::new(BATCH);
-        loop {
-            let mut read = 0;
-            for (key, mapping) in batches.next(self.mappings)? {
-                read += 1;
-                if self.expire_orphan(key, mapping, now)? {
-                    scan.collected.orphans += 1;
-                } else {
-                    scan.mappings += 1;
-                }
+            scan.mappings += 1;
+            if mapping.kind == FlowKind::Masqueraded as u8 {
+                scan.ports += u32::from(!std::mem::replace(&mut ports[usize::from(key.dst_port)], true));
             }
-            if read == 0 {
-                break;
-            }
-        }
+            Ok(())
+        })?;
         scan.collected.took = started.elapsed();
         Ok(scan)
+    }
+
+    /// Removes all flows whose source after NAT is one of `gone`: nobody answers to it any more. Returns how many.
+    pub(super) fn flush(&self, gone: &BTreeSet<Addr>) -> io::Result<u64> {
+        let mut flushed = 0;
+        for_each(self.flows, |key: &FlowKey, flow: &Flow| {
+            if flow.kind == FlowKind::Masqueraded as u8 && gone.contains(&flow.nat_addr) {
+                flushed += u64::from(sys::delete(self.flows, key)?);
+            }
+            Ok(())
+        })?;
+        for_each(self.mappings, |key: &FlowKey, mapping: &Mapping| {
+            if mapping.kind == FlowKind::Masqueraded as u8 && gone.contains(&key.dst) {
+                sys::delete(self.mappings, key)?;
+            }
+            Ok(())
+        })?;
+        Ok(flushed)
     }
 
     fn expire_flow(&self, key: &FlowKey, flow: &Flow, now: u64, pressure: bool) -> io::Result<bool> {
@@ -108,6 +122,23 @@ impl FlowTables<'_> {
             return Ok(false);
         }
         sys::delete(self.mappings, key)
+    }
+}
+
+fn for_each<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    mut each: impl FnMut(&K, &V) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut batches = Batches::<K, V>::new(BATCH);
+    loop {
+        let mut ended = true;
+        for (key, value) in batches.next(map)? {
+            ended = false;
+            each(key, value)?;
+        }
+        if ended {
+            return Ok(());
+        }
     }
 }
 

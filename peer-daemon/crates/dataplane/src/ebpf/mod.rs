@@ -9,11 +9,12 @@ mod plan;
 mod policy;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use aya::Ebpf;
 use peer_common::layout::program;
-use peer_common::{Counter, Direction, DropReason};
+use peer_common::{Addr, Counter, Direction, DropReason};
 use peer_core::desired::Route;
 
 use self::attach::{Attachments, Place};
@@ -21,7 +22,7 @@ use self::gc::Scan;
 use self::load::PinDirs;
 use self::plan::Plan;
 use self::tables::Tables;
-use crate::{Collected, Dataplane, Error, Intent, Mode, RouteStats, Stats, kernel, sys};
+use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
 
 pub(crate) use self::plan::destinations;
 
@@ -96,6 +97,8 @@ impl EbpfDataplane {
     fn write_config(&mut self, intent: &Intent) -> Result<(), Error> {
         let ports = &intent.nat_ports;
         let count = largest_prime(ports.len());
+        let quarter = u32::try_from(self.tables.flows_max / 4).unwrap_or(u32::MAX);
+        let quota = intent.peer_quota.unwrap_or(quarter);
         self.tables.set_config(|config| {
             if config.hash_key == [0, 0] {
                 config.hash_key = rand::random();
@@ -104,9 +107,21 @@ impl EbpfDataplane {
             config.wt0_mtu = intent.wt0.mtu;
             config.nat_port_min = *ports.start();
             config.nat_port_count = count;
+            config.peer_quota = quota;
+            (config.overlay4, config.overlay6) = (plan::overlay(intent, true), plan::overlay(intent, false));
             // Whatever the reason for being called, the way to any destination may be another one now.
             config.route_generation = config.route_generation.wrapping_add(1);
         })
+    }
+
+    /// Forgets flows that use an address which the node has lost.
+    fn flush(&self, gone: &BTreeSet<Addr>) -> Result<(), Error> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let flushed = self.tables.flow_tables().flush(gone).map_err(|source| Error::io("flush flows", source))?;
+        tracing::info!(flows = flushed, "flows of addresses that are gone were forgotten");
+        Ok(())
     }
 
     fn places(&self, intent: &Intent) -> Vec<Place> {
@@ -119,6 +134,16 @@ impl EbpfDataplane {
         ];
         places.extend(self.plan.names.iter().map(|(index, name)| place(program::UPLINK_INGRESS, name, *index, false)));
         places
+    }
+
+    fn program_stats(&self) -> Result<Vec<ProgramStats>, Error> {
+        let stats = |&name: &&'static str| {
+            let failed = |source| Error::Program { what: format!("look at {name}"), source };
+            let program = self.ebpf.program(name).ok_or(aya::programs::ProgramError::NotLoaded).map_err(failed)?;
+            let info = program.info().map_err(failed)?;
+            Ok(ProgramStats { program: name, runs: info.run_count(), time: info.run_time() })
+        };
+        load::PROGRAMS.iter().map(stats).collect()
     }
 
     fn route_stats(&self) -> Result<Vec<RouteStats>, Error> {
@@ -159,12 +184,14 @@ impl Dataplane for EbpfDataplane {
                 self.tables.forget_route(route.id)?;
             }
         }
+        let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
         let judged = self.tables.write(&plan)?;
         self.write_config(intent)?;
         if judged {
             self.tables.set_policy(&plan.policy)?;
         }
         self.plan = plan;
+        self.flush(&gone)?;
         self.routes.clone_from(&intent.routes);
         let places = self.places(intent);
         self.attachments.set(&mut self.ebpf, &places)
@@ -173,6 +200,7 @@ impl Dataplane for EbpfDataplane {
     fn collect_garbage(&mut self) -> Result<Collected, Error> {
         let scanned = self.tables.flow_tables().collect(sys::monotonic_coarse(), self.scan.flows);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
+        self.tables.set_peer_flows(&self.scan.peers)?;
         Ok(self.scan.collected)
     }
 
@@ -192,6 +220,12 @@ impl Dataplane for EbpfDataplane {
             flows: self.scan.flows,
             mappings: self.scan.mappings,
             flows_max: self.tables.flows_max,
+            ports_used: self.scan.ports,
+            ports_max: config.nat_port_count.into(),
+            peer_quota: config.peer_quota,
+            busiest_peer_flows: self.scan.peers.values().copied().max().unwrap_or(0),
+            pressure: expiry::pressure(self.scan.flows, self.tables.flows_max),
+            programs: self.program_stats()?,
             map_bytes: self.tables.bytes()?,
             policy_generation: config.policy_generation,
             policy_entries: config.policy_len[(config.policy_generation & 1) as usize],

@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
-use peer_common::route::{MAX_ROUTES, NO_ROUTE};
+use peer_common::route::{MAX_ROUTES, NO_ROUTE, listener_key};
 use peer_common::{Addr, LocalAddr, LocalKind, Peer, PolicyRule, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
 use super::policy;
 use crate::kernel::Snapshot;
-use crate::{Error, Intent};
+use crate::{Error, Intent, Listener};
 
 /// Prefix length over 128 bits, and address with its host bits cleared.
 pub(super) type Prefix = (u32, Addr);
@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) locals: BTreeMap<Addr, LocalAddr>,
     pub(super) routes: BTreeMap<Prefix, Route>,
     pub(super) peers: BTreeMap<Prefix, Peer>,
+    /// By `listener_key`; the value says nothing.
+    pub(super) listeners: BTreeMap<u32, u32>,
     pub(super) policy: Vec<PolicyRule>,
     /// By position in the intent: which uplinks, and why none.
     pub(super) service: Vec<Service>,
@@ -68,13 +70,24 @@ pub(super) fn plan(intent: &Intent, node: &Snapshot, known: &BTreeMap<Prefix, Ro
             plan.locals.insert(address.net.addr().into(), LocalAddr { kind: kind as u32 });
         }
     }
+    plan.listeners = intent.listeners.iter().map(|listener| (key_of(*listener), 1)).collect();
     for &address in &intent.addresses {
         plan.locals.insert(address.into(), LocalAddr { kind: LocalKind::Overlay as u32 });
     }
     Ok(plan)
 }
 
+/// The first own overlay address of a family, [`Addr::NONE`] without one.
+pub(super) fn overlay(intent: &Intent, v4: bool) -> Addr {
+    intent.addresses.iter().find(|addr| addr.is_ipv4() == v4).map_or(Addr::NONE, |&addr| addr.into())
+}
+
 impl Plan {
+    /// Addresses that source NAT uses.
+    pub(super) fn sources(&self) -> BTreeSet<Addr> {
+        self.uplinks.values().flat_map(|uplink| [uplink.addr4, uplink.addr6]).filter(|addr| !addr.is_none()).collect()
+    }
+
     fn add_route(&mut self, id: u32, route: &desired::Route, intent: &Intent, node: &Snapshot) {
         let (candidates, named) = match &route.uplink {
             UplinkChoice::Named(name) => match node.link_named(name) {
@@ -130,6 +143,13 @@ impl Plan {
         self.uplinks.insert(index, uplink);
         self.names.insert(index, name.clone());
         Ok(())
+    }
+}
+
+fn key_of(listener: Listener) -> u32 {
+    match listener {
+        Listener::Tcp(port) => listener_key(6, port),
+        Listener::Udp(port) => listener_key(17, port),
     }
 }
 
@@ -215,6 +235,8 @@ mod tests {
             routes: routes.iter().map(route).collect(),
             rules: Vec::new(),
             nat_ports: crate::intent::DEFAULT_NAT_PORTS,
+            listeners: vec![Listener::Udp(51820)],
+            peer_quota: None,
         }
     }
 

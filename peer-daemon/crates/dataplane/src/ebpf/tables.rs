@@ -9,6 +9,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use peer_common::layout::map;
 use peer_common::policy::MAX_POLICY_RULES;
+use peer_common::route::MAX_PEERS;
 use peer_common::{
     Addr, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, PolicyRule, Route, Uplink,
 };
@@ -21,6 +22,7 @@ use crate::{Error, sys};
 pub(super) struct Tables {
     uplinks: HashMap<MapData, u32, Uplink>,
     locals: HashMap<MapData, Addr, LocalAddr>,
+    listeners: HashMap<MapData, u32, u32>,
     routes: LpmTrie<MapData, Addr, Route>,
     peers: LpmTrie<MapData, Addr, Peer>,
     policy: Array<MapData, PolicyRule>,
@@ -30,8 +32,11 @@ pub(super) struct Tables {
     route_counters: PerCpuArray<MapData, PacketCount>,
     flows: MapData,
     mappings: MapData,
+    peer_flows: Array<MapData, u32>,
     /// A second handle of each map that lives, for its memory.
     handles: Vec<MapData>,
+    /// The highest number of a peer that had flows at the last scan; at first: of all.
+    highest_peer: u32,
     /// Flows that fit: a pinned map keeps the size that it was made with.
     pub(super) flows_max: u64,
 }
@@ -48,6 +53,7 @@ impl Tables {
         Ok(Self {
             uplinks: take(ebpf, map::UPLINKS)?,
             locals: take(ebpf, map::LOCALS)?,
+            listeners: take(ebpf, map::LISTENERS)?,
             routes: take(ebpf, map::ROUTES)?,
             peers: take(ebpf, map::PEERS)?,
             policy: take(ebpf, map::POLICY)?,
@@ -55,9 +61,11 @@ impl Tables {
             counters: take(ebpf, map::COUNTERS)?,
             drops: take(ebpf, map::DROPS)?,
             route_counters: take(ebpf, map::ROUTE_COUNTERS)?,
+            highest_peer: MAX_PEERS - 1,
             flows_max: info.max_entries().into(),
             flows,
             handles,
+            peer_flows: take(ebpf, map::PEER_FLOWS)?,
             mappings: hash_data(ebpf, map::MAPPINGS)?,
         })
     }
@@ -67,6 +75,7 @@ impl Tables {
     pub(super) fn write(&mut self, plan: &Plan) -> Result<bool, Error> {
         sync_hash(&mut self.uplinks, &plan.uplinks, map::UPLINKS)?;
         let mut judged = sync_hash(&mut self.locals, &plan.locals, map::LOCALS)?;
+        judged |= sync_hash(&mut self.listeners, &plan.listeners, map::LISTENERS)?;
         judged |= sync_trie(&mut self.routes, &plan.routes, map::ROUTES)?;
         judged |= sync_trie(&mut self.peers, &plan.peers, map::PEERS)?;
         judged |= self.policy_in_force()? != plan.policy;
@@ -113,6 +122,20 @@ impl Tables {
     pub(super) fn route(&self, id: u32, direction: Direction) -> Result<PacketCount, Error> {
         let values = self.route_counters.get(&(id * 2 + direction as u32), 0);
         Ok(sum(values.map_err(|source| Error::Map { map: map::ROUTE_COUNTERS, source })?.iter()))
+    }
+
+    /// Sets the count of flows that each peer has; `counts` names those that have any.
+    pub(super) fn set_peer_flows(&mut self, counts: &BTreeMap<u32, u32>) -> Result<(), Error> {
+        let failed = |source| Error::Map { map: map::PEER_FLOWS, source };
+        let highest = counts.keys().next_back().copied().unwrap_or(0).max(self.highest_peer);
+        self.highest_peer = counts.keys().next_back().copied().unwrap_or(0);
+        for peer in 0..=highest.min(MAX_PEERS - 1) {
+            let count = counts.get(&peer).copied().unwrap_or(0);
+            if self.peer_flows.get(&peer, 0).map_err(failed)? != count {
+                self.peer_flows.set(peer, count, 0).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn flow_tables(&self) -> FlowTables<'_> {

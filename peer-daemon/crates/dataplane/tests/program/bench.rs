@@ -17,7 +17,7 @@ use peer_common::{
     PolicyRule, RuleAction, RuleScope, Uplink,
 };
 
-use crate::lab::{ETH0, NODE, PEER, PEER6, ROUTED, SERVER, SERVER6, UPLINK, UPLINK6, WT0};
+use crate::lab::{ETH0, LO, NODE, NODE6, PEER, PEER6, ROUTED, SERVER, SERVER6, UPLINK, UPLINK6, WT0};
 
 pub(crate) const UNSPEC: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
@@ -102,12 +102,19 @@ impl Bench {
             peers.insert(&Key::new(len, addr), Peer { id, prefix_len: len }, 0).expect("insert");
         }
         let mut locals: HashMap<_, Addr, LocalAddr> = self.map(map::LOCALS);
-        for (addr, kind) in [(NODE, LocalKind::Overlay), (UPLINK, LocalKind::Node), (UPLINK6, LocalKind::Node)] {
+        for (addr, kind) in [
+            (NODE, LocalKind::Overlay),
+            (NODE6, LocalKind::Overlay),
+            (UPLINK, LocalKind::Node),
+            (UPLINK6, LocalKind::Node),
+        ] {
             locals.insert(Addr::from(addr), LocalAddr { kind: kind as u32 }, 0).expect("insert");
         }
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
         let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu: 1500, pad: 0 };
-        uplinks.insert(ETH0, uplink, 0).expect("insert");
+        for index in [ETH0, LO] {
+            uplinks.insert(index, uplink, 0).expect("insert");
+        }
         self.route(SERVER, 24, 0, Route::MASQUERADE);
         self.route(SERVER6, 64, 1, Route::MASQUERADE);
         self.route(ROUTED, 24, 2, 0);
@@ -117,6 +124,8 @@ impl Bench {
             config.wt0_mtu = 1420;
             config.nat_port_min = 20480;
             config.nat_port_count = 9511;
+            config.peer_quota = u32::MAX;
+            (config.overlay4, config.overlay6) = (NODE.into(), NODE6.into());
         });
         self.rules(&[accept_all(true), accept_all(false)]);
     }

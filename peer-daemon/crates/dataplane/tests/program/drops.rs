@@ -7,7 +7,7 @@ use peer_common::route::Route;
 
 use crate::bench::with_bench;
 use crate::lab::{PEER, PEER6, SERVER, SERVER6};
-use crate::packet::{echo_reply, fragment, protocol, read, tcp, udp, with_extension, with_option};
+use crate::packet::{echo_reply, later_fragment, protocol, read, tcp, udp, with_extension, with_option};
 use crate::{REDIRECT, SHOT};
 
 fn addr(text: &str) -> IpAddr {
@@ -30,7 +30,7 @@ fn each_reason_is_counted_by_name() {
             (with_extension((PEER6, 1), (SERVER6, 2), 43), DropReason::ExtensionHeader),
             (with_extension((PEER6, 1), (SERVER6, 2), 60), DropReason::ExtensionHeader),
             (with_extension((PEER6, 1), (SERVER6, 2), 44), DropReason::Fragment),
-            (fragment((PEER, 1), (SERVER, 2)), DropReason::Fragment),
+            (later_fragment((PEER, 1), (SERVER, 2)), DropReason::Fragment),
             (protocol(PEER, SERVER, 132), DropReason::Protocol),
             (protocol(PEER, SERVER, 47), DropReason::Protocol),
             (protocol(PEER6, SERVER6, 50), DropReason::Protocol),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 64, 0, 2));
 pub(crate) const PEER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0, 2));
 pub(crate) const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 64, 0, 1));
+pub(crate) const NODE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0, 1));
 pub(crate) const UPLINK: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 pub(crate) const UPLINK6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1));
 pub(crate) const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 80));
@@ -14,3 +15,5 @@ pub(crate) const ROUTED: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 80));
 
 pub(crate) const WT0: u32 = 77;
 pub(crate) const ETH0: u32 = 78;
+/// Where test runs say that a packet has arrived.
+pub(crate) const LO: u32 = 1;

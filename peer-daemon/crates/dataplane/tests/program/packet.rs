@@ -85,6 +85,14 @@ pub(crate) fn fragment(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
     bytes
 }
 
+/// A fragment of a UDP datagram that is not the first.
+pub(crate) fn later_fragment(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
+    let mut bytes = udp(src, dst);
+    bytes[21] = 4;
+    fix_ipv4_checksum(&mut bytes);
+    bytes
+}
+
 /// An IPv6 packet whose first header is `number`, with a plausible 8-byte extension header before UDP.
 pub(crate) fn with_extension(src: (IpAddr, u16), dst: (IpAddr, u16), number: u8) -> Vec<u8> {
     let plain = udp(src, dst);

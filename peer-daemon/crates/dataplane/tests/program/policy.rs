@@ -4,7 +4,7 @@ use peer_common::{Addr, Counter, DropReason, PolicyRule, RuleAction, RuleScope};
 
 use crate::bench::{accept_all, prefix, with_bench};
 use crate::lab::{PEER, PEER6, SERVER, SERVER6, UPLINK};
-use crate::packet::{echo_request, fragment, protocol, read, tcp, udp};
+use crate::packet::{echo_request, later_fragment, protocol, read, tcp, udp};
 use crate::{REDIRECT, SHOT, UNSPEC};
 
 fn drop_rule(id: u32) -> PolicyRule {
@@ -122,7 +122,7 @@ fn what_has_no_ports_needs_a_rule_for_all_of_them() {
         let to_node = |rule: PolicyRule| PolicyRule { scope: RuleScope::NODE, ..rule };
         for (rule, verdict) in [(accept_all(true), UNSPEC), (ports(1, 9), SHOT)] {
             bench.rules(&[to_node(rule)]);
-            assert_eq!(bench.arrive_from_mesh(&fragment((PEER, 1), (UPLINK, 2))).0, verdict);
+            assert_eq!(bench.arrive_from_mesh(&later_fragment((PEER, 1), (UPLINK, 2))).0, verdict);
             assert_eq!(bench.arrive_from_mesh(&protocol(PEER, UPLINK, 132)).0, verdict);
         }
     });

@@ -177,9 +177,11 @@ fn what_is_not_ours_passes_the_uplink_untouched() {
 fn the_last_hop_is_not_passed_on() {
     with_bench(|bench| {
         let out = tcp((PEER, 40000), (SERVER, 80), true);
-        assert_eq!(bench.arrive_from_mesh(&with_ttl(out.clone(), 1)).0, SHOT);
+        // What goes on is an error to the sender.
+        assert_eq!(bench.arrive_from_mesh(&with_ttl(out.clone(), 1)).0, REDIRECT);
         let node = read(&bench.arrive_from_mesh(&out).1).src;
-        assert_eq!(bench.arrive_on_uplink(&with_ttl(tcp((SERVER, 80), node, false), 1)).0, SHOT);
+        assert_eq!(bench.arrive_on_uplink(&with_ttl(tcp((SERVER, 80), node, false), 1)).0, REDIRECT);
+        assert_eq!(bench.counter(Counter::IcmpErrorsSent), 2);
         assert_eq!(bench.drops(DropReason::TtlExceeded), 2);
     });
 }
@@ -189,8 +191,8 @@ fn a_packet_larger_than_the_mtu_ahead_is_dropped() {
     with_bench(|bench| {
         bench.config(|config| config.wt0_mtu = 40);
         let node = read(&bench.arrive_from_mesh(&tcp((PEER, 40000), (SERVER, 80), true)).1).src;
-        assert_eq!(bench.arrive_on_uplink(&tcp((SERVER, 80), node, false)).0, SHOT);
-        assert_eq!(bench.drops(DropReason::TooBig), 1);
+        assert_eq!(bench.arrive_on_uplink(&tcp((SERVER, 80), node, false)).0, REDIRECT);
+        assert_eq!((bench.drops(DropReason::TooBig), bench.counter(Counter::IcmpErrorsSent)), (1, 1));
     });
 }
 

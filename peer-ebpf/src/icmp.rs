@@ -1,0 +1,324 @@
+//! ICMP errors: of others, translated with the packet that they quote (RFC 5508 §4), and of our own (RFC 1812 §4.3,
+//! RFC 4443 §2.4).
+
+use core::hint::black_box;
+use core::mem::offset_of;
+use core::ptr;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::{
+    bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use peer_common::{Addr, Counter, FlowKey};
+
+use crate::maps::ERROR_BUDGET;
+use crate::parse::{ICMP_LEN, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet, Part, V4_LEN, V6_LEN};
+use crate::stats;
+
+/// The packet that an ICMP error quotes. Offsets are from the start of layer 3 of the error.
+#[repr(C)]
+pub struct Quoted {
+    /// Its 5-tuple as quoted.
+    pub key: FlowKey,
+    /// Where its IP header stands.
+    pub ip: u32,
+    /// Where its header of layer 4 stands.
+    pub l4: u32,
+    /// Where its checksum of layer 4 stands; 0: it is not quoted.
+    pub checksum: u32,
+}
+
+/// Reads what an ICMP error quotes. `false`: it is no error, or quotes nothing of ours.
+#[inline(never)]
+pub fn read_quoted<const L2: usize>(ctx: &TcContext, packet: &Packet, quoted: &mut Quoted) -> bool {
+    if packet.part != Part::All || !is_error(packet) {
+        return false;
+    }
+    let ip = packet.l4() + ICMP_LEN;
+    let (len, fragment) = if packet.is_v4 {
+        let Ok(header) = ctx.load::<[u32; 5]>(L2 + ip) else { return false };
+        // Nothing with options leaves us, and a later fragment has no ports.
+        const VERSION_AND_LENGTH: u32 = 0x4500_0000_u32.to_be();
+        if header[0] & 0xff00_0000_u32.to_be() != VERSION_AND_LENGTH || header[1] & 0x1fff_u32.to_be() != 0 {
+            return false;
+        }
+        quoted.key.src = Addr::from_v4_be(header[3]);
+        quoted.key.dst = Addr::from_v4_be(header[4]);
+        quoted.key.protocol = u32::from_be(header[2]) >> 16 & 0xff;
+        (V4_LEN, false)
+    } else {
+        let Ok(header) = ctx.load::<[u32; 10]>(L2 + ip) else { return false };
+        quoted.key.src = Addr { words: [header[2], header[3], header[4], header[5]] };
+        quoted.key.dst = Addr { words: [header[6], header[7], header[8], header[9]] };
+        quoted.key.protocol = u32::from_be(header[1]) >> 8 & 0xff;
+        (V6_LEN, quoted.key.protocol == 44)
+    };
+    let mut l4 = ip + len;
+    if fragment {
+        let Ok(header) = ctx.load::<[u8; 8]>(L2 + l4) else { return false };
+        if header[2] != 0 || header[3] & 0xf8 != 0 {
+            return false;
+        }
+        quoted.key.protocol = header[0] as u32;
+        l4 += 8;
+    }
+    quoted.ip = ip as u32;
+    quoted.l4 = l4 as u32;
+    read_ports(ctx, L2 + l4, packet, quoted)
+}
+
+#[inline(always)]
+fn read_ports(ctx: &TcContext, at: usize, packet: &Packet, quoted: &mut Quoted) -> bool {
+    // All that is sure to be there (RFC 792).
+    let Ok(header) = ctx.load::<[u16; 4]>(at) else { return false };
+    quoted.checksum = match quoted.key.protocol {
+        IPPROTO_TCP if quoted.l4 + 18 <= packet.len => quoted.l4 + 16,
+        IPPROTO_TCP => 0,
+        IPPROTO_UDP => quoted.l4 + 6,
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => quoted.l4 + 2,
+        _ => return false,
+    };
+    quoted.key.src_port = header[0];
+    quoted.key.dst_port = header[1];
+    if matches!(quoted.key.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
+        (quoted.key.src_port, quoted.key.dst_port) = match header[0].to_ne_bytes()[0] {
+            8 | 128 => (header[2], 0),
+            0 | 129 => (0, header[2]),
+            _ => return false,
+        };
+    }
+    true
+}
+
+/// Unreachable, time exceeded, parameter problem, and packet too big (RFC 792, RFC 4443).
+#[inline(always)]
+fn is_error(packet: &Packet) -> bool {
+    match packet.key.protocol {
+        IPPROTO_ICMP => matches!(packet.icmp_type, 3 | 11 | 12),
+        IPPROTO_ICMPV6 => matches!(packet.icmp_type, 1..=4),
+        _ => false,
+    }
+}
+
+/// What we tell a sender: the MTU that its packet was too big for, bytes of layer 3. A number alone, because a function of
+/// its own takes five registers.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Error(u32);
+
+impl Error {
+    /// The hop limit is used up.
+    pub const TIME_EXCEEDED: Self = Self(0);
+
+    /// Larger than the MTU ahead.
+    #[inline(always)]
+    pub const fn too_big(mtu: u32) -> Self {
+        Self(mtu)
+    }
+}
+
+/// Longest quotes, multiples of four: RFC 1812 §4.3.2.3 wants an error to stay below 576 bytes, and older kernels sum 512
+/// at once; RFC 4443 §2.4 wants all that fits 1280 bytes.
+const QUOTE_V4: u32 = 504;
+const QUOTE_V6: u32 = 1232;
+const HEADERS_V6: u32 = (V6_LEN + ICMP_LEN) as u32;
+const HEADERS_V4: u32 = (V4_LEN + ICMP_LEN) as u32;
+
+/// An error as it is made: an IPv4 header starts at 20, the one of ICMP at 40 and the quote at 48, so that both families
+/// have their headers right before the quote.
+#[repr(C, align(8))]
+pub struct ErrorBuffer {
+    bytes: [u8; 1280],
+}
+
+/// What bounds errors on this CPU: RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) demand a limit.
+#[repr(C)]
+pub struct Budget {
+    left: u32,
+    pad: u32,
+    refilled: u64,
+}
+
+/// Errors at once, and nanoseconds until one more is allowed.
+const BURST: u32 = 50;
+const REFILL: u64 = 4_000_000;
+
+/// Turns the packet into an error to its sender, by `source`. `false`: it stays as it is and is dropped in silence, because
+/// nobody may be told, or not now.
+#[inline(never)]
+pub fn turn<const L2: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    buffer: &mut ErrorBuffer,
+    source: &Addr,
+    error: Error,
+) -> bool {
+    // Never about an error, nor about any but the first fragment (RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e)).
+    if packet.unjudged.is_some() || packet.part == Part::Later || source.is_none() || !may_send() {
+        return false;
+    }
+    let (headers, most) = if packet.is_v4 { (HEADERS_V4, QUOTE_V4) } else { (HEADERS_V6, QUOTE_V6) };
+    let wanted = if packet.len < most { packet.len & !3 } else { most };
+    // The compiler knows the bounds and would leave the mask out; the verifier needs it.
+    let quote = black_box(wanted) & 0x7ff;
+    if quote < 28 || quote > QUOTE_V6 {
+        return false;
+    }
+    let at = HEADERS_V6 as usize;
+    // SAFETY: the context is the kernel's; from 48 on the buffer has room for the longest quote.
+    if unsafe { bpf_skb_load_bytes(ctx.as_ptr(), L2 as u32, buffer.bytes.as_mut_ptr().add(at).cast(), quote) } != 0 {
+        return false;
+    }
+    set_headers(packet, buffer, source, error, quote);
+    let total = black_box(headers + quote) & 0x7ff;
+    // SAFETY: the context is the kernel's; headers start where they end at the quote, and all lies in the buffer.
+    unsafe {
+        if bpf_skb_change_tail(ctx.as_ptr().cast(), L2 as u32 + total, 0) != 0 {
+            return false;
+        }
+        let stored = if packet.is_v4 {
+            if total > HEADERS_V4 + QUOTE_V4 || total < HEADERS_V4 {
+                return false;
+            }
+            let start = buffer.bytes.as_ptr().add(20);
+            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total, 0)
+        } else {
+            if total > HEADERS_V6 + QUOTE_V6 || total < HEADERS_V6 {
+                return false;
+            }
+            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, buffer.bytes.as_ptr().cast(), total, 0)
+        };
+        if stored != 0 {
+            return false;
+        }
+    }
+    stats::count(Counter::IcmpErrorsSent, 1);
+    true
+}
+
+#[repr(C)]
+struct HeadersV4 {
+    version_tos_len: [u16; 2],
+    id_fragment: u32,
+    ttl_protocol: u16,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+#[repr(C)]
+struct HeadersV6 {
+    version_class_flow: u32,
+    len_next_hop: [u16; 2],
+    source: Addr,
+    destination: Addr,
+}
+
+#[repr(C)]
+struct Icmp {
+    kind_code: u16,
+    checksum: u16,
+    rest: u32,
+}
+
+/// Writes both headers in front of the quote of `quote` bytes.
+#[inline(always)]
+fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: Error, quote: u32) {
+    const TTL: u16 = 64;
+    let base = buffer.bytes.as_mut_ptr();
+    let kind_code: u16 = match (error.0, packet.is_v4) {
+        (0, true) => 0x0b00,
+        (_, true) => 0x0304,
+        (0, false) => 0x0300,
+        (_, false) => 0x0200,
+    };
+    let icmp = Icmp { kind_code: kind_code.to_be(), checksum: 0, rest: error.0.to_be() };
+    let icmp_len = ICMP_LEN as u32 + quote;
+    // SAFETY: all of the buffer's 48 bytes before the quote, aligned to four.
+    unsafe {
+        let icmp_at = base.add(V6_LEN).cast::<Icmp>();
+        *icmp_at = icmp;
+        let mut sum = 0;
+        if packet.is_v4 {
+            let header = HeadersV4 {
+                version_tos_len: [0x4500_u16.to_be(), ((HEADERS_V4 + quote) as u16).to_be()],
+                id_fragment: 0x4000_u32.to_be(),
+                ttl_protocol: (TTL << 8 | IPPROTO_ICMP as u16).to_be(),
+                checksum: 0,
+                source: source.words[3],
+                destination: packet.key.src.words[3],
+            };
+            let at = base.add(V6_LEN - V4_LEN).cast::<HeadersV4>();
+            *at = header;
+            (*at).checksum = !fold(bpf_csum_diff(ptr::null_mut(), 0, at.cast(), V4_LEN as u32, 0));
+        } else {
+            let header = HeadersV6 {
+                version_class_flow: 0x6000_0000_u32.to_be(),
+                len_next_hop: [(icmp_len as u16).to_be(), ((IPPROTO_ICMPV6 as u16) << 8 | TTL).to_be()],
+                source: *source,
+                destination: packet.key.src,
+            };
+            *base.cast::<HeadersV6>() = header;
+            // The pseudo header of RFC 8200 §8.1: both addresses, length, protocol.
+            let addresses = base.add(offset_of!(HeadersV6, source));
+            let mut rest = [icmp_len.to_be(), IPPROTO_ICMPV6.to_be()];
+            sum = bpf_csum_diff(ptr::null_mut(), 0, addresses.cast(), 32, 0);
+            sum = bpf_csum_diff(ptr::null_mut(), 0, rest.as_mut_ptr(), 8, sum as u32);
+        }
+        sum = sum_icmp(base.add(V6_LEN), icmp_len, sum);
+        (*icmp_at).checksum = !fold(sum);
+    }
+}
+
+/// Sums `len` bytes, a multiple of four up to 1240, in pieces that every kernel takes.
+#[inline(always)]
+unsafe fn sum_icmp(start: *mut u8, len: u32, mut sum: i64) -> i64 {
+    const PIECE: u32 = 512;
+    const LAST: u32 = 1240 - 2 * PIECE;
+    let first = if len > PIECE { PIECE } else { len };
+    let second = if len > 2 * PIECE { PIECE } else { len - first };
+    let third = black_box(len - first - second) & 0xff;
+    let (first, second) = (black_box(first) & 0x3ff, black_box(second) & 0x3ff);
+    if first > PIECE {
+        return 0;
+    }
+    // SAFETY: the caller's buffer holds 1240 bytes from `start` on.
+    unsafe {
+        sum = bpf_csum_diff(ptr::null_mut(), 0, start.cast(), first, sum as u32);
+        if second > 0 && second <= PIECE {
+            sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(PIECE as usize).cast(), second, sum as u32);
+        }
+        if third > 0 && third <= LAST {
+            sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(2 * PIECE as usize).cast(), third, sum as u32);
+        }
+    }
+    sum
+}
+
+#[inline(always)]
+fn fold(sum: i64) -> u16 {
+    let sum = sum as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+#[inline(always)]
+fn may_send() -> bool {
+    let Some(budget) = ERROR_BUDGET.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's own; the helper takes nothing and reads a clock.
+    unsafe {
+        let budget = &mut *budget;
+        let now = bpf_ktime_get_coarse_ns();
+        let earned = now.wrapping_sub(budget.refilled) / REFILL;
+        if earned > 0 {
+            budget.left = if earned >= BURST as u64 { BURST } else { BURST.min(budget.left + earned as u32) };
+            budget.refilled = now;
+        }
+        if budget.left == 0 {
+            return false;
+        }
+        budget.left -= 1;
+    }
+    true
+}
