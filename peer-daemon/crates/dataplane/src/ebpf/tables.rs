@@ -35,6 +35,8 @@ pub(super) struct Tables {
     peer_flows: Array<MapData, u32>,
     /// A second handle of each map that lives, for its memory.
     handles: Vec<MapData>,
+    /// What the tables hold; `None`: not known, or a write has failed on its way.
+    known: Option<Plan>,
     /// The highest number of a peer that had flows at the last scan; at first: of all.
     highest_peer: u32,
     /// Flows that fit: a pinned map keeps the size that it was made with.
@@ -61,6 +63,7 @@ impl Tables {
             counters: take(ebpf, map::COUNTERS)?,
             drops: take(ebpf, map::DROPS)?,
             route_counters: take(ebpf, map::ROUTE_COUNTERS)?,
+            known: None,
             highest_peer: MAX_PEERS - 1,
             flows_max: info.max_entries().into(),
             flows,
@@ -73,18 +76,26 @@ impl Tables {
     /// Writes what differs from `plan`, but for the rules. Returns whether anything that judges packets differs: then flows
     /// must be judged again, by [`Tables::set_policy`].
     pub(super) fn write(&mut self, plan: &Plan) -> Result<bool, Error> {
-        sync_hash(&mut self.uplinks, &plan.uplinks, map::UPLINKS)?;
-        let mut judged = sync_hash(&mut self.locals, &plan.locals, map::LOCALS)?;
-        judged |= sync_hash(&mut self.listeners, &plan.listeners, map::LISTENERS)?;
-        judged |= sync_trie(&mut self.routes, &plan.routes, map::ROUTES)?;
-        judged |= sync_trie(&mut self.peers, &plan.peers, map::PEERS)?;
-        judged |= self.policy_in_force()? != plan.policy;
+        // Nobody else writes: the kernel is asked once, and again after a failure. Nodes change all day, plans seldom do.
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => self.read()?,
+        };
+        sync_hash(&mut self.uplinks, &known.uplinks, &plan.uplinks, map::UPLINKS)?;
+        let mut judged = sync_hash(&mut self.locals, &known.locals, &plan.locals, map::LOCALS)?;
+        judged |= sync_hash(&mut self.listeners, &known.listeners, &plan.listeners, map::LISTENERS)?;
+        judged |= sync_trie(&mut self.routes, &known.routes, &plan.routes, map::ROUTES)?;
+        judged |= sync_trie(&mut self.peers, &known.peers, &plan.peers, map::PEERS)?;
+        judged |= known.policy != plan.policy;
+        let written = Plan { policy: known.policy, ..plan.clone() };
+        self.known = Some(written);
         Ok(judged)
     }
 
     /// Puts `rules` in force: into the half that is not read, then its length, and the generation last. Traffic sees the
     /// old policy or the new one.
     pub(super) fn set_policy(&mut self, rules: &[PolicyRule]) -> Result<(), Error> {
+        let known = self.known.take();
         let failed = |source| Error::Map { map: map::POLICY, source };
         let generation = self.config()?.policy_generation.wrapping_add(1);
         let half = generation & 1;
@@ -92,7 +103,22 @@ impl Tables {
             self.policy.set(half * MAX_POLICY_RULES + index, rule, 0).map_err(failed)?;
         }
         self.set_config(|config| config.policy_len[half as usize] = rules.len() as u32)?;
-        self.set_config(|config| config.policy_generation = generation)
+        self.set_config(|config| config.policy_generation = generation)?;
+        self.known = known.map(|known| Plan { policy: rules.to_vec(), ..known });
+        Ok(())
+    }
+
+    /// What is in force, as the kernel has it.
+    fn read(&self) -> Result<Plan, Error> {
+        Ok(Plan {
+            uplinks: read_hash(&self.uplinks, map::UPLINKS)?,
+            locals: read_hash(&self.locals, map::LOCALS)?,
+            listeners: read_hash(&self.listeners, map::LISTENERS)?,
+            routes: read_trie(&self.routes, map::ROUTES)?,
+            peers: read_trie(&self.peers, map::PEERS)?,
+            policy: self.policy_in_force()?,
+            ..Plan::default()
+        })
     }
 
     pub(super) fn config(&self) -> Result<Config, Error> {
@@ -151,7 +177,10 @@ impl Tables {
 
     /// Routes as they are in force, with the ids they have.
     pub(super) fn routes_in_force(&self) -> Result<BTreeMap<Prefix, Route>, Error> {
-        read_trie(&self.routes, map::ROUTES)
+        match &self.known {
+            Some(known) => Ok(known.routes.clone()),
+            None => read_trie(&self.routes, map::ROUTES),
+        }
     }
 
     /// Sets the counters of a route back to zero: its id has another meaning from now on.
@@ -178,38 +207,41 @@ impl Tables {
 
 fn sync_hash<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
     table: &mut HashMap<MapData, K, V>,
+    known: &BTreeMap<K, V>,
     wanted: &BTreeMap<K, V>,
     name: &'static str,
 ) -> Result<bool, Error> {
     let failed = |source| Error::Map { map: name, source };
-    let present: BTreeMap<K, V> = table.iter().collect::<Result<_, MapError>>().map_err(failed)?;
-    for (key, value) in wanted {
-        if present.get(key) != Some(value) {
-            table.insert(key, value, 0).map_err(failed)?;
-        }
+    for (key, value) in wanted.iter().filter(|(key, value)| known.get(key) != Some(value)) {
+        table.insert(key, value, 0).map_err(failed)?;
     }
-    for key in present.keys().filter(|key| !wanted.contains_key(key)) {
+    for key in known.keys().filter(|key| !wanted.contains_key(key)) {
         table.remove(key).map_err(failed)?;
     }
-    Ok(present != *wanted)
+    Ok(known != wanted)
 }
 
 fn sync_trie<V: aya::Pod + PartialEq>(
     table: &mut LpmTrie<MapData, Addr, V>,
+    known: &BTreeMap<Prefix, V>,
     wanted: &BTreeMap<Prefix, V>,
     name: &'static str,
 ) -> Result<bool, Error> {
     let failed = |source| Error::Map { map: name, source };
-    let present = read_trie(table, name)?;
-    for ((len, addr), value) in wanted {
-        if present.get(&(*len, *addr)) != Some(value) {
-            table.insert(&Key::new(*len, *addr), value, 0).map_err(failed)?;
-        }
+    for ((len, addr), value) in wanted.iter().filter(|(key, value)| known.get(key) != Some(value)) {
+        table.insert(&Key::new(*len, *addr), value, 0).map_err(failed)?;
     }
-    for (len, addr) in present.keys().filter(|key| !wanted.contains_key(key)) {
+    for (len, addr) in known.keys().filter(|key| !wanted.contains_key(key)) {
         table.remove(&Key::new(*len, *addr)).map_err(failed)?;
     }
-    Ok(present != *wanted)
+    Ok(known != wanted)
+}
+
+fn read_hash<K: aya::Pod + Ord, V: aya::Pod>(
+    table: &HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<BTreeMap<K, V>, Error> {
+    table.iter().collect::<Result<_, MapError>>().map_err(|source| Error::Map { map: name, source })
 }
 
 fn read_trie<V: aya::Pod>(table: &LpmTrie<MapData, Addr, V>, name: &'static str) -> Result<BTreeMap<Prefix, V>, Error> {
