@@ -1,6 +1,9 @@
-//! Reference evaluator of rules: naive on purpose, the oracle of every dataplane.
+//! Reference evaluator of rules: naive on purpose, the oracle of every dataplane. [`compile`] makes of them what a dataplane
+//! looks up.
 //!
 //! Drop beats accept whatever the order of rules; what no rule accepts is [`Verdict::Default`], which a dataplane drops.
+
+pub mod compile;
 
 use std::net::IpAddr;
 
