@@ -41,7 +41,8 @@ const SIDE_COUNTERS: [Named<Side>; 5] = [
     ("peer_io_joined_packets", "Packets that came or went within a super-packet.", |side| &side.joined_packets),
 ];
 
-const COUNTERS: [Named<ShardStats>; 3] = [
+const COUNTERS: [Named<ShardStats>; 4] = [
+    ("peer_io_fragmented_packets", "Packets that went into the mesh in fragments.", |stats| &stats.fragmented),
     ("peer_io_source_fallbacks", "Times a source address was ours no more.", |stats| &stats.source_fallbacks),
     ("peer_io_receive_errors", "Errors of receiving that were no datagram.", |stats| &stats.receive_errors),
     ("peer_io_turns", "Turns of the shard's loop.", |stats| &stats.turns),

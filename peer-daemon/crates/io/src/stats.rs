@@ -31,6 +31,8 @@ macro_rules! io_drops {
 io_drops! {
     /// A super-packet read from the device whose headers contradict its vnet header.
     TunMalformed = "tun_malformed",
+    /// A packet read from the device is larger than its MTU and must not be fragmented.
+    TunTooBig = "tun_too_big",
     /// The kernel did not take a packet: it is not IP.
     TunRefused = "tun_refused",
     /// The device is not up.
@@ -112,6 +114,8 @@ pub struct ShardStats {
     pub uso_fallback: Figure,
     /// 1 once a socket refused to segment.
     pub gso_fallback: Figure,
+    /// Packets from the device that were larger than its MTU and went on in fragments.
+    pub fragmented: Figure,
     /// Datagrams whose source address was ours no more: sent from another one.
     pub source_fallbacks: Figure,
     /// Errors of receiving that were no datagram.

@@ -4,6 +4,7 @@
 //! the kernel's whole path is paid once for some 46 packets. Reading cuts them; writing joins what belongs together.
 
 mod coalesce;
+mod fragment;
 mod packet;
 mod split;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use peer_core::batch::PacketBatch;
 
-use self::split::Splitter;
+use self::split::{Malformed, Splitter};
 use self::write::Writer;
 use crate::stats::{IoDrop, ShardStats};
 
@@ -58,11 +59,11 @@ impl TunQueue {
     #[must_use]
     pub fn new(fd: OwnedFd, offloads: Offloads, mtu: u16, items: usize) -> Self {
         let frame = vec![0; vnet::LEN + MAX_PACKET].into_boxed_slice();
-        let (splitter, writer) = (Splitter::default(), Writer::new(offloads, items));
+        let (splitter, writer) = (Splitter::new(), Writer::new(offloads, items));
         Self { fd, mtu: mtu.into(), frame, frame_len: 0, splitter, writer }
     }
 
-    /// Changes the size to which TCP super-packets are cut, bytes.
+    /// Changes the size to which TCP super-packets are cut and above which packets are fragmented, bytes.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.mtu = mtu.into();
     }
@@ -75,6 +76,9 @@ impl TunQueue {
     pub fn read(&mut self, batch: &mut PacketBatch, reads: usize, stats: &ShardStats) -> io::Result<ReadEnd> {
         let (packets, bytes) = (batch.len(), batch.bytes());
         let end = self.fill(batch, reads, stats);
+        let oversize = self.splitter.take_oversize();
+        stats.fragmented.add(oversize.fragmented);
+        stats.dropped(IoDrop::TunTooBig, oversize.dropped);
         stats.tun_in.packets.add((batch.len() - packets) as u64);
         stats.tun_in.bytes.add((batch.bytes() - bytes) as u64);
         end
@@ -117,12 +121,9 @@ impl TunQueue {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            let before = batch.len();
-            if self.splitter.start(&self.frame[..self.frame_len], self.mtu, batch).is_err() {
-                stats.dropped(IoDrop::TunMalformed, 1);
-            }
-            if batch.len() > before + 1 || self.splitter.has_more() {
-                stats.tun_in.super_packets.add(1);
+            match self.splitter.start(&self.frame[..self.frame_len], self.mtu, batch) {
+                Ok(super_packet) => stats.tun_in.super_packets.add(super_packet.into()),
+                Err(Malformed) => stats.dropped(IoDrop::TunMalformed, 1),
             }
         }
         Ok(ReadEnd::Full)

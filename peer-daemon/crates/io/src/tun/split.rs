@@ -3,14 +3,27 @@
 use peer_core::batch::PacketBatch;
 use zerocopy::FromBytes as _;
 
+use super::MAX_PACKET;
+use super::fragment::Fragmenter;
 use super::packet::{self, Kind, TCP_CWR, TCP_FIN, TCP_PSH, Transport};
 use super::vnet::{self, VnetHeader};
 use crate::checksum::Sum;
 
 /// Cuts what was read from a TUN; remembers where it stopped when the batch was full.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Splitter {
     left: Option<Cut>,
+    fragments: Fragmenter,
+    oversize: Oversize,
+}
+
+/// Packets, and segments of super-packets, that were larger than the MTU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Oversize {
+    /// Cut into fragments.
+    pub(crate) fragmented: u64,
+    /// Dropped: they may not be fragmented.
+    pub(crate) dropped: u64,
 }
 
 /// Headers that contradict each other.
@@ -22,6 +35,8 @@ pub(crate) struct Malformed;
 struct Cut {
     v6: bool,
     transport: Transport,
+    /// Larger segments are fragmented.
+    mtu: usize,
     /// Offset of the transport header.
     l4: usize,
     /// Offset of the payload.
@@ -37,30 +52,54 @@ struct Cut {
 }
 
 impl Splitter {
-    /// Whether the last super-packet is not wholly in a batch yet.
-    pub(crate) fn has_more(&self) -> bool {
-        self.left.is_some()
+    pub(crate) fn new() -> Self {
+        Self { left: None, fragments: Fragmenter::new(), oversize: Oversize::default() }
     }
 
-    /// Starts on `frame`, a vnet header and a packet, and puts what fits into `batch`. A TCP super-packet whose segments
-    /// would be larger than `mtu` is cut smaller; datagrams stay as they are.
-    pub(crate) fn start(&mut self, frame: &[u8], mtu: usize, batch: &mut PacketBatch) -> Result<(), Malformed> {
+    /// Whether the last packet is not wholly in a batch yet.
+    pub(crate) fn has_more(&self) -> bool {
+        self.left.is_some() || self.fragments.has_more()
+    }
+
+    /// What was larger than the MTU since the last call.
+    pub(crate) fn take_oversize(&mut self) -> Oversize {
+        std::mem::take(&mut self.oversize)
+    }
+
+    /// Starts on `frame`, a vnet header and a packet, and puts what fits into `batch`; says whether it is a super-packet.
+    /// A TCP super-packet whose segments would be larger than `mtu` is cut smaller; datagrams and single packets are
+    /// fragmented.
+    pub(crate) fn start(&mut self, frame: &[u8], mtu: usize, batch: &mut PacketBatch) -> Result<bool, Malformed> {
         self.left = None;
         let (header, data) = VnetHeader::read_from_prefix(frame).map_err(|_| Malformed)?;
         if header.gso_type == vnet::GSO_NONE {
-            return single(header, data, batch);
+            self.single(header, data, mtu, batch)?;
+            return Ok(false);
         }
         self.left = Some(Cut::new(header, data, mtu)?);
         self.resume(frame, batch);
-        Ok(())
+        Ok(true)
     }
 
     /// Puts more of the same `frame` into `batch`.
     pub(crate) fn resume(&mut self, frame: &[u8], batch: &mut PacketBatch) {
+        if !self.fragments.resume(batch) {
+            return;
+        }
         let (Some(mut cut), Some(data)) = (self.left.take(), frame.get(vnet::LEN..)) else { return };
         while cut.payload + cut.done < data.len() {
             let len = cut.size.min(data.len() - cut.payload - cut.done);
-            let pushed = batch.push_with(cut.payload + len, |room| {
+            let total = cut.payload + len;
+            if total > cut.mtu {
+                cut.write(data, len, self.fragments.room(total));
+                cut.advance(len);
+                if !self.fragment(total, cut.mtu, batch) {
+                    self.left = Some(cut);
+                    return;
+                }
+                continue;
+            }
+            let pushed = batch.push_with(total, |room| {
                 cut.write(data, len, room);
                 Some((room.len(), ()))
             });
@@ -68,9 +107,52 @@ impl Splitter {
                 self.left = Some(cut);
                 return;
             }
-            cut.done += len;
-            cut.count = cut.count.wrapping_add(1);
+            cut.advance(len);
         }
+    }
+
+    /// A packet that is no super-packet; its checksum may be left to us.
+    fn single(
+        &mut self,
+        header: VnetHeader,
+        data: &[u8],
+        mtu: usize,
+        batch: &mut PacketBatch,
+    ) -> Result<(), Malformed> {
+        let start = usize::from(header.csum_start);
+        let field = start + usize::from(header.csum_offset);
+        let partial = header.flags & vnet::NEEDS_CSUM != 0;
+        if data.is_empty() || data.len() > MAX_PACKET || (partial && data.len() < field + 2) {
+            return Err(Malformed);
+        }
+        let copy = |room: &mut [u8]| {
+            room.copy_from_slice(data);
+            if partial {
+                let checksum = complete(Sum::default().add_bytes(&room[start..]));
+                room[field..field + 2].copy_from_slice(&checksum);
+            }
+        };
+        if data.len() > mtu {
+            copy(self.fragments.room(data.len()));
+            // What is left goes into the next batch.
+            _ = self.fragment(data.len(), mtu, batch);
+            return Ok(());
+        }
+        let pushed = batch.push_with(data.len(), |room| {
+            copy(room);
+            Some((room.len(), ()))
+        });
+        if pushed { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// Cuts what was written into the fragmenter's room, or drops it; says whether no fragment is left.
+    fn fragment(&mut self, len: usize, mtu: usize, batch: &mut PacketBatch) -> bool {
+        if self.fragments.start(len, mtu).is_err() {
+            self.oversize.dropped += 1;
+            return true;
+        }
+        self.oversize.fragmented += 1;
+        self.fragments.resume(batch)
     }
 }
 
@@ -102,7 +184,12 @@ impl Cut {
         if size == 0 || payload >= data.len() || !fits || payload + size > usize::from(u16::MAX) {
             return Err(Malformed);
         }
-        Ok(Self { v6, transport, l4, payload, size, pseudo, done: 0, count: 0 })
+        Ok(Self { v6, transport, mtu, l4, payload, size, pseudo, done: 0, count: 0 })
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.done += len;
+        self.count = self.count.wrapping_add(1);
     }
 
     /// Writes the next segment, with `len` bytes of payload, over `room`.
@@ -162,25 +249,6 @@ fn l4_header(data: &[u8], l4: usize, transport: Transport) -> Result<usize, Malf
             _ => Err(Malformed),
         },
     }
-}
-
-/// A packet that is no super-packet; its checksum may be left to us.
-fn single(header: VnetHeader, data: &[u8], batch: &mut PacketBatch) -> Result<(), Malformed> {
-    let start = usize::from(header.csum_start);
-    let field = start + usize::from(header.csum_offset);
-    let partial = header.flags & vnet::NEEDS_CSUM != 0;
-    if data.is_empty() || (partial && data.len() < field + 2) {
-        return Err(Malformed);
-    }
-    let pushed = batch.push_with(data.len(), |room| {
-        room.copy_from_slice(data);
-        if partial {
-            let checksum = complete(Sum::default().add_bytes(&room[start..]));
-            room[field..field + 2].copy_from_slice(&checksum);
-        }
-        Some((room.len(), ()))
-    });
-    if pushed { Ok(()) } else { Err(Malformed) }
 }
 
 /// Zero would mean "no checksum" to UDP; its other form means the same to everybody else (RFC 768).

@@ -1,4 +1,5 @@
 mod build;
+mod fragments;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use zerocopy::FromBytes as _;
 
 use self::build::{Packet, is_intact};
-use super::split::{Malformed, Splitter};
+use super::split::Splitter;
 use super::vnet::{self, VnetHeader};
 use super::write::Writer;
 use super::*;
@@ -43,7 +44,7 @@ fn written(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
 
 fn split(frame: &[u8]) -> Vec<Vec<u8>> {
     let mut batch = PacketBatch::with_capacity(1 << 20, 1 << 16);
-    Splitter::default().start(frame, usize::from(u16::MAX), &mut batch).expect("a frame that we made ourselves");
+    Splitter::new().start(frame, usize::from(u16::MAX), &mut batch).expect("a frame that we made ourselves");
     packets(&batch)
 }
 
@@ -262,7 +263,7 @@ fn splitting_sets_flags_numbers_and_checksums_of_each_segment() {
 #[test]
 fn segments_beyond_the_mtu_are_cut_smaller() {
     let mut batch = PacketBatch::with_capacity(1 << 16, 99);
-    Splitter::default().start(&kernel_frame(0x18, 3000, 1400, false), 1280, &mut batch).expect("well-formed");
+    Splitter::new().start(&kernel_frame(0x18, 3000, 1400, false), 1280, &mut batch).expect("well-formed");
     let packets = packets(&batch);
     assert_eq!(packets.iter().map(Vec::len).collect::<Vec<_>>(), [1280, 1280, 596]);
     assert!(packets.iter().all(|packet| is_intact(packet)));
@@ -272,7 +273,7 @@ fn segments_beyond_the_mtu_are_cut_smaller() {
 fn splitting_goes_on_where_the_batch_was_full() {
     let frame = kernel_frame(0x18, 1000, 100, false);
     let whole = split(&frame);
-    let mut splitter = Splitter::default();
+    let mut splitter = Splitter::new();
     let mut batch = PacketBatch::with_capacity(1 << 16, 3);
     splitter.start(&frame, 1500, &mut batch).expect("well-formed");
     let mut parts = packets(&batch);
@@ -301,7 +302,7 @@ fn contradicting_headers_are_refused() {
         let mut frame = kernel_frame(0x10, 300, 100, false);
         change(&mut frame);
         let mut batch = PacketBatch::with_capacity(1 << 16, 9);
-        assert_eq!(Splitter::default().start(&frame, 1500, &mut batch), Err(Malformed), "{number}");
+        assert_eq!(Splitter::new().start(&frame, 1500, &mut batch), Err(Malformed), "{number}");
         assert!(batch.is_empty());
     }
 }
@@ -423,6 +424,6 @@ proptest! {
         }
         let mut batch = PacketBatch::with_capacity(1 << 16, 300);
         // Whether it is taken for well-formed does not matter here.
-        _ = Splitter::default().start(&frame, mtu, &mut batch);
+        _ = Splitter::new().start(&frame, mtu, &mut batch);
     }
 }
