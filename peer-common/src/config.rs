@@ -14,7 +14,7 @@ pub struct Config {
     pub wt0_mtu: u32,
     /// Which policy holds; its lowest bit names the half of the policy map. Written last.
     pub policy_generation: u32,
-    /// Entries in each half of the policy map.
+    /// Cells in each half of the policy: told to people only.
     pub policy_len: [u32; 2],
     /// Bumped whenever a kernel route or an uplink changes: cached next hops are resolved again.
     pub route_generation: u32,

@@ -26,8 +26,12 @@ pub mod map {
     pub const PEER_FLOWS: &str = "PEER_FLOWS";
     /// LRU of `FragmentKey` → `Fragment`.
     pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// Array of `PolicyRule`, two halves.
-    pub const POLICY: &str = "POLICY";
+    /// LPM of `Addr` → `u32` identity, by half.
+    pub const SOURCES: [&str; 2] = ["SOURCES_0", "SOURCES_1"];
+    /// LPM of `Addr` → `u32` class, by half.
+    pub const DESTINATIONS: [&str; 2] = ["DESTINATIONS_0", "DESTINATIONS_1"];
+    /// LPM of `CellKey` → `CellValue`, by half.
+    pub const CELLS: [&str; 2] = ["CELLS_0", "CELLS_1"];
     /// Array of one `Config`.
     pub const CONFIG: &str = "CONFIG";
     /// Per-CPU array of `u64` by `Counter`, counted in packets.
@@ -47,7 +51,12 @@ pub mod map {
         LISTENERS,
         PEER_FLOWS,
         FRAGMENTS,
-        POLICY,
+        SOURCES[0],
+        SOURCES[1],
+        DESTINATIONS[0],
+        DESTINATIONS[1],
+        CELLS[0],
+        CELLS[1],
         CONFIG,
         COUNTERS,
         DROPS,

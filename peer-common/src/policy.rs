@@ -1,25 +1,30 @@
-//! Policy as the kernel evaluates it.
+//! Policy as the kernel looks it up: identities, classes and cells.
 //!
-//! Every entry has one source prefix, one destination prefix and one port range; the daemon expands rules into them.
-//! Drop beats accept whatever the order; what no entry accepts is dropped.
+//! A source address has an identity and a destination address a class, each found by longest prefix; a cell says what
+//! becomes of traffic between the two. All three tables exist twice: traffic reads the half `policy_generation & 1` while
+//! the daemon writes the other one. Drop beats accept was settled when the cells were made; what has no cell is dropped.
 
-use crate::Addr;
+/// Source prefixes at most, each half.
+pub const MAX_SOURCES: u32 = 65_536;
+/// Destination prefixes at most, each half.
+pub const MAX_DESTINATIONS: u32 = 65_536;
+/// Cells at most, each half.
+pub const MAX_CELLS: u32 = 262_144;
 
-/// Entries per half. The map has two halves: traffic reads the half `policy_generation & 1` while the daemon
-/// writes the other one.
-pub const MAX_POLICY_RULES: u32 = 1024;
+/// The identity, or class, of addresses that no rule speaks of.
+pub const NOBODY: u32 = 0;
 
-/// What a matching entry asks for.
+/// What a cell asks for.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RuleAction {
-    /// Permits, unless another entry drops.
+    /// Permits.
     Accept = 1,
     /// Forbids.
     Drop = 2,
 }
 
-/// Which traffic an entry speaks of, as bits.
+/// Which traffic a question is about, as bits; a cell has exactly one of them.
 pub struct RuleScope;
 
 impl RuleScope {
@@ -29,33 +34,57 @@ impl RuleScope {
     pub const ROUTE: u8 = 2;
 }
 
-/// One entry.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PolicyRule {
-    /// Source prefix, host bits zero.
-    pub src: Addr,
-    /// Destination prefix, host bits zero.
-    pub dst: Addr,
-    /// Source prefix length over 128 bits (IPv4: 96 + its own).
-    pub src_len: u8,
-    /// Destination prefix length over 128 bits.
-    pub dst_len: u8,
-    /// IP protocol number; 0 is any. `1` (ICMP) also stands for ICMPv6.
-    pub protocol: u8,
-    /// A [`RuleAction`].
-    pub action: u8,
-    /// First destination port, host byte order.
-    pub port_min: u16,
-    /// Last destination port, host byte order. 0–65535 is any, and the only range that a protocol without ports or a
-    /// fragment without them can match.
-    pub port_max: u16,
-    /// [`RuleScope`] bits.
-    pub scope: u8,
-    /// Zero.
-    pub pad: [u8; 3],
-    /// The rule's id in the control plane.
-    pub id: u32,
+/// Kinds of traffic that cells tell apart.
+pub struct CellKind;
+
+impl CellKind {
+    /// ICMP and ICMPv6.
+    pub const ICMP: u8 = 1;
+    /// TCP with its ports.
+    pub const TCP: u8 = 2;
+    /// UDP with its ports.
+    pub const UDP: u8 = 3;
+    /// TCP whose ports cannot be seen.
+    pub const TCP_BLIND: u8 = 4;
+    /// UDP whose ports cannot be seen.
+    pub const UDP_BLIND: u8 = 5;
+    /// Every other protocol.
+    pub const OTHER: u8 = 6;
 }
 
-const _: () = assert!(size_of::<PolicyRule>() == 48);
+/// Key of a cell: an LPM key, of which only the port may be matched in part.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CellKey {
+    /// Of the source.
+    pub identity: u32,
+    /// Of the destination.
+    pub class: u32,
+    /// One of [`RuleScope`].
+    pub scope: u8,
+    /// One of [`CellKind`].
+    pub kind: u8,
+    /// Destination port, network byte order; 0 where there is none.
+    pub port: u16,
+}
+
+const _: () = assert!(size_of::<CellKey>() == 12);
+
+impl CellKey {
+    /// Bits of everything before the port.
+    pub const BITS: u32 = 80;
+    /// All bits.
+    pub const ALL_BITS: u32 = 96;
+}
+
+/// Value of a cell.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CellValue {
+    /// A [`RuleAction`], widened.
+    pub action: u32,
+    /// Id of the rule that says so.
+    pub rule: u32,
+}
+
+const _: () = assert!(size_of::<CellValue>() == 8);

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "Pod is an unsafe trait")]
 
 use crate::{
-    Addr, Config, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping, PacketCount, Peer, PolicyRule, Route,
-    Uplink,
+    Addr, CellKey, CellValue, Config, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping, PacketCount, Peer,
+    Route, Uplink,
 };
 
 macro_rules! pod {
@@ -15,6 +15,8 @@ macro_rules! pod {
 
 pod!(
     Addr,
+    CellKey,
+    CellValue,
     Config,
     Flow,
     FlowKey,
@@ -24,7 +26,6 @@ pod!(
     Mapping,
     PacketCount,
     Peer,
-    PolicyRule,
     Route,
     Uplink
 );

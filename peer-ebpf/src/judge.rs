@@ -1,14 +1,12 @@
 //! What a packet without a current flow may do: source, destination class, route, policy.
 
-use core::ptr;
-
 use aya_ebpf::maps::lpm_trie::Key;
 use peer_common::route::{NO_ROUTE, listener_key};
 use peer_common::{Addr, Config, DropReason, FlowKey, FlowKind, LocalKind, Peer, Route, RuleScope};
 
 use crate::maps::{LISTENERS, LOCALS, PEERS, ROUTES};
 use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet};
-use crate::policy::{self, Verdict, Walk};
+use crate::policy::{self, Verdict};
 
 /// A question about a packet of the mesh, and its answer. It lives in the map of working memory: what the verifier reads back
 /// from there has no history, so that it follows [`judge`] once and not once for every way that leads to it.
@@ -27,24 +25,19 @@ pub struct Query {
     /// Answer: what becomes of the flow, a `FlowKind`.
     pub kind: u8,
     pub pad: [u8; 3],
-    pub walk: Walk,
 }
 
 /// Judges `query`. Returns 0 when it is accepted, or a drop reason plus 1: a function of its own, for the sake of the stack.
 #[inline(never)]
-pub fn judge(config: &Config, query: *mut Query) -> u32 {
-    // SAFETY: callers hand on their own working memory.
-    match unsafe { decide(config, query) } {
+pub fn judge(config: &Config, query: &mut Query) -> u32 {
+    match decide(config, query) {
         Ok(()) => 0,
         Err(reason) => reason as u32 + 1,
     }
 }
 
-/// A raw pointer all the way: the walk's callback writes through another one, which a reference would rule out.
 #[inline(always)]
-unsafe fn decide(config: &Config, query: *mut Query) -> Result<(), DropReason> {
-    // SAFETY: the caller's.
-    let query = unsafe { &mut *query };
+fn decide(config: &Config, query: &mut Query) -> Result<(), DropReason> {
     query.peer_id = peer_of(&query.key.src).ok_or(DropReason::ForeignSource)?.id;
     let route = route_to(&query.key.dst);
     let named = route.is_some_and(|route| route.prefix_len == 128);
@@ -77,7 +70,7 @@ unsafe fn decide(config: &Config, query: *mut Query) -> Result<(), DropReason> {
         }
         (None, None) => return Err(query.unjudged.unwrap_or(DropReason::NoRoute)),
     };
-    match policy::evaluate(config, ptr::from_mut(query), scope) {
+    match policy::evaluate(config, query, scope) {
         Verdict::Accept(policy_id) => {
             query.policy_id = policy_id;
             Ok(())

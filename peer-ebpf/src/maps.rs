@@ -9,11 +9,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
-use peer_common::policy::MAX_POLICY_RULES;
+use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
 use peer_common::route::{MAX_LISTENERS, MAX_LOCALS, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS};
 use peer_common::{
-    Addr, Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping, PacketCount, Peer,
-    PolicyRule, Route, Uplink,
+    Addr, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping,
+    PacketCount, Peer, Route, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -61,7 +61,17 @@ pub static PEER_FLOWS: Array<u32> = Array::pinned(MAX_PEERS, 0);
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
 #[map]
-pub static POLICY: Array<PolicyRule> = Array::pinned(2 * MAX_POLICY_RULES, 0);
+pub static SOURCES_0: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_SOURCES, 0);
+#[map]
+pub static SOURCES_1: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_SOURCES, 0);
+#[map]
+pub static DESTINATIONS_0: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_DESTINATIONS, 0);
+#[map]
+pub static DESTINATIONS_1: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_DESTINATIONS, 0);
+#[map]
+pub static CELLS_0: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
+#[map]
+pub static CELLS_1: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
 #[map]
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
 #[map]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use peer_core::policy::compile::TooLarge;
+
 /// Why a dataplane could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,16 +48,9 @@ pub enum Error {
         /// The answer.
         source: io::Error,
     },
-    /// Rules expand into more entries than the policy map holds.
-    #[error(
-        "the rules make {entries} policy entries, the map holds {limit}: use wider prefixes or fewer port ranges; the former policy stays in force"
-    )]
-    TooManyRules {
-        /// Entries needed.
-        entries: usize,
-        /// Entries that fit.
-        limit: usize,
-    },
+    /// The compiled policy is too large.
+    #[error("{0}; the former policy stays in force")]
+    PolicyTooLarge(#[from] TooLarge),
     /// More routes than counters.
     #[error("{routes} routes are wanted, {limit} are possible: merge neighbouring prefixes")]
     TooManyRoutes {

@@ -15,11 +15,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 const BPF_MAP_LOOKUP_ELEM: i64 = 1;
+const BPF_MAP_UPDATE_ELEM: i64 = 2;
 const BPF_MAP_DELETE_ELEM: i64 = 3;
+const BPF_MAP_GET_NEXT_KEY: i64 = 4;
 const BPF_OBJ_GET: i64 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
 const BPF_PROG_QUERY: i64 = 16;
 const BPF_MAP_LOOKUP_BATCH: i64 = 24;
+const BPF_MAP_UPDATE_BATCH: i64 = 26;
+const BPF_MAP_DELETE_BATCH: i64 = 27;
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -74,6 +78,73 @@ pub(crate) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result
     match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
         Ok(_) => Ok(Some(value)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Key of an LPM trie: length of the prefix in bits, then the data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LpmKey<K> {
+    pub(crate) prefix_len: u32,
+    pub(crate) data: K,
+}
+
+// SAFETY: `repr(C)`; the data of all our tries is made of 4-byte words at most, so that there is no padding.
+unsafe impl<K: Pod> Pod for LpmKey<K> {}
+
+/// All entries of a map that nobody else writes.
+pub(crate) fn entries<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    let mut entries = Vec::new();
+    let mut last: Option<K> = None;
+    loop {
+        // SAFETY: `Pod` values may have any bytes.
+        let mut next: K = unsafe { mem::zeroed() };
+        let key = last.as_ref().map_or(0, address);
+        let mut attr = ElementAttr { map_fd: fd(map), key, value: (&raw mut next) as u64, ..Default::default() };
+        match bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(entries),
+            Err(error) => return Err(error),
+        }
+        if let Some(value) = lookup(map, &next)? {
+            entries.push((next, value));
+        }
+        last = Some(next);
+    }
+}
+
+/// Writes all entries, by few system calls where the kernel can.
+pub(crate) fn update_all<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    let done = batch(BPF_MAP_UPDATE_BATCH, map, keys, values.as_ptr() as u64)?;
+    for (key, value) in keys.iter().zip(values).skip(done) {
+        let mut attr = ElementAttr { map_fd: fd(map), key: address(key), value: address(value), ..Default::default() };
+        bpf(BPF_MAP_UPDATE_ELEM, &mut attr)?;
+    }
+    Ok(())
+}
+
+/// Deletes all entries, by few system calls where the kernel can.
+pub(crate) fn delete_all<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
+    let done = batch(BPF_MAP_DELETE_BATCH, map, keys, 0)?;
+    for key in &keys[done..] {
+        delete(map, key)?;
+    }
+    Ok(())
+}
+
+/// Returns how many keys were taken: none where the kernel knows no batches of this map.
+fn batch<K: Pod>(command: i64, map: BorrowedFd<'_>, keys: &[K], values: u64) -> io::Result<usize> {
+    /// `ENOTSUPP`, which only the kernel knows.
+    const NOT_SUPPORTED: i32 = 524;
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let count = u32::try_from(keys.len()).map_err(io::Error::other)?;
+    let mut attr = BatchAttr { keys: keys.as_ptr() as u64, values, count, map_fd: fd(map), ..Default::default() };
+    match bpf(command, &mut attr) {
+        Ok(_) => Ok(keys.len()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | NOT_SUPPORTED)) => Ok(0),
         Err(error) => Err(error),
     }
 }

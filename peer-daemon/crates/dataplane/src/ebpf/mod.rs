@@ -7,20 +7,23 @@ mod load;
 mod log;
 mod plan;
 mod policy;
+mod policy_tables;
 mod tables;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::Ebpf;
 use peer_common::layout::program;
 use peer_common::{Addr, Counter, Direction, DropReason};
-use peer_core::desired::Route;
+use peer_core::desired::{Route, Rule};
 
 use self::attach::{Attachments, Place};
 use self::gc::Scan;
 use self::load::PinDirs;
 use self::plan::Plan;
+use self::policy::Policy;
 use self::tables::Tables;
 use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
 
@@ -45,6 +48,8 @@ pub struct EbpfDataplane {
     fresh: bool,
     plan: Plan,
     routes: Vec<Route>,
+    /// The rules last seen, and what they were compiled to.
+    compiled: Option<(Vec<Rule>, Arc<Policy>)>,
     scan: Scan,
     hardened: bool,
     /// Reads what the programs log, from the first [`Dataplane::apply`] on.
@@ -87,6 +92,7 @@ impl EbpfDataplane {
             dirs: dirs.clone(),
             plan: Plan::default(),
             routes: Vec::new(),
+            compiled: None,
             scan: Scan::default(),
             hardened: load::is_hardened(),
             log: None,
@@ -112,6 +118,18 @@ impl EbpfDataplane {
             // Whatever the reason for being called, the way to any destination may be another one now.
             config.route_generation = config.route_generation.wrapping_add(1);
         })
+    }
+
+    /// Compiles the rules, unless they are those of the last time.
+    fn compile(&mut self, rules: &[Rule]) -> Result<Arc<Policy>, Error> {
+        if let Some((last, policy)) = &self.compiled
+            && last == rules
+        {
+            return Ok(Arc::clone(policy));
+        }
+        let policy = Arc::new(Policy::of(rules)?);
+        self.compiled = Some((rules.to_vec(), Arc::clone(&policy)));
+        Ok(policy)
     }
 
     /// Forgets flows that use an address which the node has lost.
@@ -178,7 +196,8 @@ impl Dataplane for EbpfDataplane {
             self.log = Some(log::spawn(&mut self.ebpf)?);
         }
         let known = self.tables.routes_in_force()?;
-        let plan = plan::plan(intent, node, &known)?;
+        let policy = self.compile(&intent.rules)?;
+        let plan = plan::plan(intent, &policy, node, &known)?;
         for (prefix, route) in &plan.routes {
             if known.get(prefix).is_none_or(|known| known.id != route.id) {
                 self.tables.forget_route(route.id)?;

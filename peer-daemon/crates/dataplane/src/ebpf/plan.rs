@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
 use peer_common::route::{MAX_ROUTES, NO_ROUTE, listener_key};
-use peer_common::{Addr, LocalAddr, LocalKind, Peer, PolicyRule, Route, Uplink};
+use peer_common::{Addr, LocalAddr, LocalKind, Peer, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
-use super::policy;
+use super::policy::Policy;
 use crate::kernel::Snapshot;
 use crate::{Error, Intent, Listener};
 
@@ -25,7 +26,7 @@ pub(super) struct Plan {
     pub(super) peers: BTreeMap<Prefix, Peer>,
     /// By `listener_key`; the value says nothing.
     pub(super) listeners: BTreeMap<u32, u32>,
-    pub(super) policy: Vec<PolicyRule>,
+    pub(super) policy: Arc<Policy>,
     /// By position in the intent: which uplinks, and why none.
     pub(super) service: Vec<Service>,
     /// Names of the uplinks.
@@ -48,13 +49,18 @@ pub(crate) fn destinations(intent: &Intent) -> Vec<IpAddr> {
     wanted.into_iter().collect()
 }
 
-/// Plans the tables. `known` are the routes in force: one that stays keeps its id, and with it its counters and flows.
-pub(super) fn plan(intent: &Intent, node: &Snapshot, known: &BTreeMap<Prefix, Route>) -> Result<Plan, Error> {
+/// Plans the tables; `policy` is what the rules of `intent` were compiled to. `known` are the routes in force: one that stays keeps its id, and with it its counters and flows.
+pub(super) fn plan(
+    intent: &Intent,
+    policy: &Arc<Policy>,
+    node: &Snapshot,
+    known: &BTreeMap<Prefix, Route>,
+) -> Result<Plan, Error> {
     let limit = MAX_ROUTES as usize;
     if intent.routes.len() > limit {
         return Err(Error::TooManyRoutes { routes: intent.routes.len(), limit });
     }
-    let mut plan = Plan { policy: policy::entries(&intent.rules)?, ..Plan::default() };
+    let mut plan = Plan { policy: Arc::clone(policy), ..Plan::default() };
     for (id, route) in route_ids(&intent.routes, known).into_iter().zip(&intent.routes) {
         plan.add_route(id, route, intent, node);
     }
@@ -243,7 +249,8 @@ mod tests {
     #[test]
     fn the_fib_names_the_uplink() {
         let plan =
-            plan(&intent(&[("198.51.100.0/24", UplinkChoice::Auto)]), &node(), &BTreeMap::new()).expect("a plan");
+            plan(&intent(&[("198.51.100.0/24", UplinkChoice::Auto)]), &Arc::default(), &node(), &BTreeMap::new())
+                .expect("a plan");
         assert_eq!(plan.uplinks.keys().copied().collect::<Vec<_>>(), [3]);
         assert_eq!(IpAddr::from(plan.uplinks[&3].addr4), "198.51.100.1".parse::<IpAddr>().expect("an address"));
         let route = plan.routes.values().next().expect("a route");
@@ -254,15 +261,20 @@ mod tests {
     fn a_route_that_stays_keeps_its_id() {
         let known = [(prefix(&net("10.2.0.0/16")), Route { id: 1, ..Route::default() })].into();
         let wanted = intent(&["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(|net| (net, UplinkChoice::Auto)));
-        let plan = plan(&wanted, &node(), &known).expect("a plan");
+        let plan = plan(&wanted, &Arc::default(), &node(), &known).expect("a plan");
         assert_eq!(plan.service.iter().map(|service| service.id).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(plan.routes[&prefix(&net("10.2.0.0/16"))].id, 1);
     }
 
     #[test]
     fn a_named_uplink_is_the_only_one() {
-        let plan = plan(&intent(&[("0.0.0.0/0", UplinkChoice::Named("eth0".into()))]), &node(), &BTreeMap::new())
-            .expect("a plan");
+        let plan = plan(
+            &intent(&[("0.0.0.0/0", UplinkChoice::Named("eth0".into()))]),
+            &Arc::default(),
+            &node(),
+            &BTreeMap::new(),
+        )
+        .expect("a plan");
         assert_eq!(plan.routes.values().next().expect("a route").uplink, 3);
     }
 
@@ -276,7 +288,8 @@ mod tests {
             ("fd00::/8", UplinkChoice::Auto, "no route"),
         ];
         for (destination, choice, why) in cases {
-            let plan = plan(&intent(&[(destination, choice)]), &node(), &BTreeMap::new()).expect("a plan");
+            let plan =
+                plan(&intent(&[(destination, choice)]), &Arc::default(), &node(), &BTreeMap::new()).expect("a plan");
             let unserved = plan.service[0].unserved.clone().expect("unserved");
             assert!(unserved.contains(why), "{unserved}");
             assert!(plan.uplinks.is_empty());
@@ -285,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_own_address_is_local_and_those_of_wt0_are_overlay() {
-        let plan = plan(&intent(&[]), &node(), &BTreeMap::new()).expect("a plan");
+        let plan = plan(&intent(&[]), &Arc::default(), &node(), &BTreeMap::new()).expect("a plan");
         let kind = |text: &str| plan.locals[&Addr::from(text.parse::<IpAddr>().expect("an address"))].kind;
         assert_eq!(kind("100.64.0.1"), LocalKind::Overlay as u32);
         assert_eq!(kind("198.51.100.1"), LocalKind::Node as u32);

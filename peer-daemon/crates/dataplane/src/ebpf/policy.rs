@@ -1,120 +1,89 @@
-//! From rules to policy entries: one source prefix, one destination prefix, one port range each.
+//! From rules to the policy tables.
 
-use ipnet::IpNet;
-use peer_common::addr::MAPPED_BITS;
-use peer_common::policy::MAX_POLICY_RULES;
-use peer_common::{PolicyRule, RuleAction, RuleScope};
-use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
+use std::collections::BTreeMap;
 
+use ipnet::Ipv6Net;
+use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
+use peer_common::{CellKey, CellKind, CellValue, RuleAction, RuleScope};
+use peer_core::desired::Rule;
+use peer_core::policy::compile::{Cell, CellScope, Compiled, Kind, Limits, Outcome, compile};
+
+use super::plan::Prefix;
 use crate::Error;
 
-const ALL_PORTS: PortRange = PortRange { min: 0, max: u16::MAX };
-
-/// Expands `rules`. A source of one family and a destination of the other make no entry.
-pub(super) fn entries(rules: &[Rule]) -> Result<Vec<PolicyRule>, Error> {
-    let mut entries = Vec::new();
-    for rule in rules {
-        for (source, destination) in pairs(rule) {
-            if rule.ports.is_empty() {
-                entries.push(entry(rule, source, destination, ALL_PORTS));
-            }
-            entries.extend(rule.ports.iter().map(|&ports| entry(rule, source, destination, ports)));
-        }
-    }
-    let limit = MAX_POLICY_RULES as usize;
-    if entries.len() > limit {
-        return Err(Error::TooManyRules { entries: entries.len(), limit });
-    }
-    Ok(entries)
+/// What one half of the policy tables holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Policy {
+    pub(super) sources: BTreeMap<Prefix, u32>,
+    pub(super) destinations: BTreeMap<Prefix, u32>,
+    /// By prefix length and key.
+    pub(super) cells: BTreeMap<(u32, CellKey), CellValue>,
 }
 
-fn pairs(rule: &Rule) -> impl Iterator<Item = (&IpNet, &IpNet)> {
-    rule.sources.iter().flat_map(|source| {
-        let same_family = move |other: &&IpNet| other.addr().is_ipv4() == source.addr().is_ipv4();
-        rule.destinations.iter().filter(same_family).map(move |destination| (source, destination))
-    })
-}
-
-fn entry(rule: &Rule, source: &IpNet, destination: &IpNet, ports: PortRange) -> PolicyRule {
-    PolicyRule {
-        src: source.network().into(),
-        dst: destination.network().into(),
-        src_len: bits(source),
-        dst_len: bits(destination),
-        protocol: match rule.protocol {
-            Protocol::Any => 0,
-            Protocol::Icmp => 1,
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
-        },
-        action: match rule.action {
-            Action::Accept => RuleAction::Accept as u8,
-            Action::Drop => RuleAction::Drop as u8,
-        },
-        port_min: ports.min,
-        port_max: ports.max,
-        scope: match rule.scope {
-            Scope::Node => RuleScope::NODE,
-            Scope::Route => RuleScope::ROUTE,
-            Scope::Both => RuleScope::NODE | RuleScope::ROUTE,
-        },
-        pad: [0; 3],
-        id: rule.id,
+impl Policy {
+    /// Compiles `rules`.
+    pub(super) fn of(rules: &[Rule]) -> Result<Self, Error> {
+        let prefixes = MAX_SOURCES.min(MAX_DESTINATIONS) as usize;
+        let compiled: Compiled = compile(rules, &Limits { prefixes, cells: MAX_CELLS as usize })?;
+        let table = |table: &BTreeMap<Ipv6Net, u32>| table.iter().map(|(net, atom)| (prefix(net), *atom)).collect();
+        Ok(Self {
+            sources: table(&compiled.sources),
+            destinations: table(&compiled.destinations),
+            cells: compiled.cells.iter().map(|(cell, outcome)| (key(cell), value(*outcome))).collect(),
+        })
     }
 }
 
-fn bits(net: &IpNet) -> u8 {
-    if net.addr().is_ipv4() { MAPPED_BITS as u8 + net.prefix_len() } else { net.prefix_len() }
+fn prefix(net: &Ipv6Net) -> Prefix {
+    (net.prefix_len().into(), net.network().into())
+}
+
+fn key(cell: &Cell) -> (u32, CellKey) {
+    let scope = match cell.scope {
+        CellScope::Node => RuleScope::NODE,
+        CellScope::Route => RuleScope::ROUTE,
+    };
+    let kind = match cell.kind {
+        Kind::Icmp => CellKind::ICMP,
+        Kind::Tcp => CellKind::TCP,
+        Kind::Udp => CellKind::UDP,
+        Kind::TcpBlind => CellKind::TCP_BLIND,
+        Kind::UdpBlind => CellKind::UDP_BLIND,
+        Kind::Other => CellKind::OTHER,
+    };
+    let key = CellKey { identity: cell.identity, class: cell.class, scope, kind, port: cell.port.to_be() };
+    (CellKey::BITS + u32::from(cell.port_bits), key)
+}
+
+fn value(outcome: Outcome) -> CellValue {
+    match outcome {
+        Outcome::Accept { rule } => CellValue { action: RuleAction::Accept as u32, rule },
+        Outcome::Drop { rule } => CellValue { action: RuleAction::Drop as u32, rule },
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use peer_core::desired::{Action, PortRange, Protocol, Scope};
+
     use super::*;
 
-    fn nets(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|text| text.parse().expect("a prefix")).collect()
-    }
-
-    fn rule(sources: &[&str], destinations: &[&str], ports: &[PortRange]) -> Rule {
-        Rule {
+    #[test]
+    fn keys_have_the_form_that_the_kernel_looks_up() {
+        let rule = Rule {
             id: 4,
-            sources: nets(sources),
-            destinations: nets(destinations),
+            sources: vec!["100.64.0.0/10".parse().expect("a prefix")],
+            destinations: vec!["10.0.0.0/8".parse().expect("a prefix")],
             protocol: Protocol::Tcp,
-            ports: ports.to_vec(),
+            ports: vec![PortRange { min: 80, max: 80 }],
             action: Action::Accept,
-            scope: Scope::Both,
-        }
-    }
-
-    #[test]
-    fn families_do_not_mix() {
-        let all = entries(&[rule(&["0.0.0.0/0", "::/0"], &["10.0.0.0/8", "fd00::/8"], &[])]).expect("few");
-        let lens: Vec<_> = all.iter().map(|entry| (entry.src_len, entry.dst_len)).collect();
-        assert_eq!(lens, [(96, 104), (0, 8)]);
-    }
-
-    #[test]
-    fn every_port_range_is_an_entry_and_none_is_all() {
-        let ranges = [PortRange { min: 80, max: 80 }, PortRange { min: 443, max: 445 }];
-        let all = entries(&[rule(&["10.0.0.0/8"], &["10.0.0.0/8"], &ranges)]).expect("few");
-        assert_eq!(
-            all.iter().map(|entry| (entry.port_min, entry.port_max)).collect::<Vec<_>>(),
-            [(80, 80), (443, 445)]
-        );
-        let all = entries(&[rule(&["10.0.0.0/8"], &["10.0.0.0/8"], &[])]).expect("few");
-        assert_eq!((all[0].port_min, all[0].port_max), (0, u16::MAX));
-    }
-
-    #[test]
-    fn empty_sources_permit_nobody() {
-        assert_eq!(entries(&[rule(&[], &["10.0.0.0/8"], &[])]).expect("few"), []);
-    }
-
-    #[test]
-    fn too_many_are_refused_with_the_numbers() {
-        let many: Vec<_> = (0..1025).map(|_| rule(&["10.0.0.0/8"], &["10.0.0.0/8"], &[])).collect();
-        let error = entries(&many).expect_err("too many").to_string();
-        assert!(error.contains("1025") && error.contains("1024"), "{error}");
+            scope: Scope::Route,
+        };
+        let policy = Policy::of(&[rule]).expect("it fits");
+        let key = CellKey { identity: 1, class: 1, scope: RuleScope::ROUTE, kind: CellKind::TCP, port: 80_u16.to_be() };
+        let value = CellValue { action: RuleAction::Accept as u32, rule: 4 };
+        assert_eq!(policy.cells, [((CellKey::ALL_BITS, key), value)].into());
+        let lens: Vec<u32> = policy.sources.keys().map(|(len, _)| *len).collect();
+        assert_eq!(lens, [96, 106], "IPv4 lies in the mapped addresses, whose rest is nobody's");
     }
 }

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use peer_common::layout::map;
-use peer_common::policy::MAX_POLICY_RULES;
 use peer_common::route::MAX_PEERS;
-use peer_common::{
-    Addr, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, PolicyRule, Route, Uplink,
-};
+use peer_common::{Addr, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, Route, Uplink};
 
 use super::gc::FlowTables;
 use super::plan::{Plan, Prefix};
+use super::policy::Policy;
+use super::policy_tables::PolicyTables;
 use crate::{Error, sys};
 
 /// All maps.
@@ -25,7 +25,8 @@ pub(super) struct Tables {
     listeners: HashMap<MapData, u32, u32>,
     routes: LpmTrie<MapData, Addr, Route>,
     peers: LpmTrie<MapData, Addr, Peer>,
-    policy: Array<MapData, PolicyRule>,
+    policy: PolicyTables,
+    policy_in_force: Option<Arc<Policy>>,
     config: Array<MapData, Config>,
     counters: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, PacketCount>,
@@ -58,7 +59,8 @@ impl Tables {
             listeners: take(ebpf, map::LISTENERS)?,
             routes: take(ebpf, map::ROUTES)?,
             peers: take(ebpf, map::PEERS)?,
-            policy: take(ebpf, map::POLICY)?,
+            policy: PolicyTables::take(ebpf)?,
+            policy_in_force: None,
             config: take(ebpf, map::CONFIG)?,
             counters: take(ebpf, map::COUNTERS)?,
             drops: take(ebpf, map::DROPS)?,
@@ -86,25 +88,21 @@ impl Tables {
         judged |= sync_hash(&mut self.listeners, &known.listeners, &plan.listeners, map::LISTENERS)?;
         judged |= sync_trie(&mut self.routes, &known.routes, &plan.routes, map::ROUTES)?;
         judged |= sync_trie(&mut self.peers, &known.peers, &plan.peers, map::PEERS)?;
-        judged |= known.policy != plan.policy;
-        let written = Plan { policy: known.policy, ..plan.clone() };
-        self.known = Some(written);
+        // After a start the policy in force is not known: flows are judged once more.
+        judged |= self.policy_in_force.as_ref() != Some(&plan.policy);
+        self.known = Some(plan.clone());
         Ok(judged)
     }
 
-    /// Puts `rules` in force: into the half that is not read, then its length, and the generation last. Traffic sees the
-    /// old policy or the new one.
-    pub(super) fn set_policy(&mut self, rules: &[PolicyRule]) -> Result<(), Error> {
-        let known = self.known.take();
-        let failed = |source| Error::Map { map: map::POLICY, source };
+    /// Puts `policy` in force: into the half that is not read, and the generation last. Traffic sees the old policy or the
+    /// new one.
+    pub(super) fn set_policy(&mut self, policy: &Arc<Policy>) -> Result<(), Error> {
         let generation = self.config()?.policy_generation.wrapping_add(1);
-        let half = generation & 1;
-        for (index, rule) in (0..).zip(rules) {
-            self.policy.set(half * MAX_POLICY_RULES + index, rule, 0).map_err(failed)?;
-        }
-        self.set_config(|config| config.policy_len[half as usize] = rules.len() as u32)?;
+        self.policy.write(generation, policy)?;
+        let cells = u32::try_from(policy.cells.len()).unwrap_or(u32::MAX);
+        self.set_config(|config| config.policy_len[(generation & 1) as usize] = cells)?;
         self.set_config(|config| config.policy_generation = generation)?;
-        self.known = known.map(|known| Plan { policy: rules.to_vec(), ..known });
+        self.policy_in_force = Some(Arc::clone(policy));
         Ok(())
     }
 
@@ -116,7 +114,6 @@ impl Tables {
             listeners: read_hash(&self.listeners, map::LISTENERS)?,
             routes: read_trie(&self.routes, map::ROUTES)?,
             peers: read_trie(&self.peers, map::PEERS)?,
-            policy: self.policy_in_force()?,
             ..Plan::default()
         })
     }
@@ -193,15 +190,6 @@ impl Tables {
             self.route_counters.set(id * 2 + direction as u32, zero, 0).map_err(failed)?;
         }
         Ok(())
-    }
-
-    fn policy_in_force(&self) -> Result<Vec<PolicyRule>, Error> {
-        let config = self.config()?;
-        let half = config.policy_generation & 1;
-        let read = |index| self.policy.get(&(half * MAX_POLICY_RULES + index), 0);
-        (0..config.policy_len[half as usize].min(MAX_POLICY_RULES))
-            .map(|index| read(index).map_err(|source| Error::Map { map: map::POLICY, source }))
-            .collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The programs, loaded with maps of their own and fed one packet at a time.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -8,14 +9,16 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use caps::CapSet;
+use ipnet::{IpNet, Ipv6Net};
 use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
-use peer_common::policy::MAX_POLICY_RULES;
 use peer_common::route::Route;
 use peer_common::{
-    Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, LocalAddr, LocalKind, Mapping, PacketCount, Peer,
-    PolicyRule, RuleAction, RuleScope, Uplink,
+    Addr, CellKey, CellValue, Config, Counter, Direction, DropReason, Flow, FlowKey, LocalAddr, LocalKind, Mapping,
+    PacketCount, Peer, RuleAction, Uplink,
 };
+use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
+use peer_core::policy::compile::{Limits, Outcome, compile};
 
 use crate::lab::{ETH0, LO, NODE, NODE6, PEER, PEER6, ROUTED, SERVER, SERVER6, UPLINK, UPLINK6, WT0};
 
@@ -58,6 +61,46 @@ pub(crate) fn with_bench_under(
     std::thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
+/// A rule of one source prefix, one destination prefix and one range of ports, as the maps write addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PolicyRule {
+    pub(crate) src: Addr,
+    pub(crate) dst: Addr,
+    /// Prefix length over 128 bits.
+    pub(crate) src_len: u8,
+    pub(crate) dst_len: u8,
+    /// 0: any.
+    pub(crate) protocol: u8,
+    pub(crate) action: Action,
+    pub(crate) port_min: u16,
+    pub(crate) port_max: u16,
+    pub(crate) scope: Scope,
+    pub(crate) id: u32,
+}
+
+impl PolicyRule {
+    fn rule(&self) -> Rule {
+        let net = |addr: Addr, len: u8| match IpAddr::from(addr) {
+            IpAddr::V4(addr) => IpNet::new(addr.into(), len - MAPPED_BITS as u8).expect("a prefix"),
+            IpAddr::V6(addr) => IpNet::new(addr.into(), len).expect("a prefix"),
+        };
+        Rule {
+            id: self.id,
+            sources: vec![net(self.src, self.src_len)],
+            destinations: vec![net(self.dst, self.dst_len)],
+            protocol: match self.protocol {
+                0 => Protocol::Any,
+                1 => Protocol::Icmp,
+                6 => Protocol::Tcp,
+                _ => Protocol::Udp,
+            },
+            ports: vec![PortRange { min: self.port_min, max: self.port_max }],
+            action: self.action,
+            scope: self.scope,
+        }
+    }
+}
+
 /// A rule that accepts everything, everywhere, of one family.
 pub(crate) fn accept_all(v4: bool) -> PolicyRule {
     let (any, len) = if v4 { (Addr::from_v4_be(0), MAPPED_BITS as u8) } else { (Addr::NONE, 0) };
@@ -67,11 +110,10 @@ pub(crate) fn accept_all(v4: bool) -> PolicyRule {
         src_len: len,
         dst_len: len,
         protocol: 0,
-        action: RuleAction::Accept as u8,
+        action: Action::Accept,
         port_min: 0,
         port_max: u16::MAX,
-        scope: RuleScope::NODE | RuleScope::ROUTE,
-        pad: [0; 3],
+        scope: Scope::Both,
         id: 1,
     }
 }
@@ -165,17 +207,45 @@ impl Bench {
         configs.set(0, config, 0).expect("write");
     }
 
-    /// Puts `rules` in force, as the daemon does: the other half first, the generation last.
+    /// Puts `rules` in force.
     pub(crate) fn rules(&mut self, rules: &[PolicyRule]) {
+        self.desired_rules(&rules.iter().map(PolicyRule::rule).collect::<Vec<_>>());
+    }
+
+    /// Puts `rules` in force, as the daemon does: into the half that is not read, the generation last.
+    pub(crate) fn desired_rules(&mut self, rules: &[Rule]) {
         let generation = self.policy_generation + 1;
-        let half = generation & 1;
-        let mut policy: Array<_, PolicyRule> = self.map(map::POLICY);
-        for (index, rule) in (0..).zip(rules) {
-            policy.set(half * MAX_POLICY_RULES + index, rule, 0).expect("write");
-        }
-        self.config(|config| config.policy_len[half as usize] = rules.len() as u32);
+        let half = (generation & 1) as usize;
+        let compiled = compile(rules, &Limits { prefixes: 1 << 16, cells: 1 << 18 }).expect("few rules");
+        let atoms = |table: &BTreeMap<Ipv6Net, u32>| -> Vec<(Key<Addr>, u32)> {
+            table.iter().map(|(net, atom)| (Key::new(net.prefix_len().into(), net.network().into()), *atom)).collect()
+        };
+        let cells = compiled.cells.iter().map(|(cell, outcome)| {
+            let (scope, kind) = (cell.scope as u8, cell.kind as u8);
+            let key = CellKey { identity: cell.identity, class: cell.class, scope, kind, port: cell.port.to_be() };
+            let (action, rule) = match *outcome {
+                Outcome::Accept { rule } => (RuleAction::Accept as u32, rule),
+                Outcome::Drop { rule } => (RuleAction::Drop as u32, rule),
+            };
+            (Key::new(CellKey::BITS + u32::from(cell.port_bits), key), CellValue { action, rule })
+        });
+        self.fill_trie(map::SOURCES[half], atoms(&compiled.sources));
+        self.fill_trie(map::DESTINATIONS[half], atoms(&compiled.destinations));
+        self.fill_trie(map::CELLS[half], cells.collect());
         self.config(|config| config.policy_generation = generation);
         self.policy_generation = generation;
+    }
+
+    /// Makes the table hold `entries` and nothing else.
+    fn fill_trie<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: Vec<(Key<K>, V)>) {
+        let mut table: LpmTrie<_, K, V> = self.map(name);
+        let old: Vec<Key<K>> = table.iter().map(|entry| entry.expect("read").0).collect();
+        for key in old {
+            table.remove(&key).expect("remove");
+        }
+        for (key, value) in entries {
+            table.insert(&key, value, 0).expect("insert");
+        }
     }
 
     /// A packet from the mesh. Returns the verdict and the packet as it leaves.

@@ -1,21 +1,22 @@
 //! Traffic of the node itself.
 
 use peer_common::layout::REDIRECTED_MARK;
-use peer_common::{Counter, DropReason, FlowKind, PolicyRule, RuleScope};
+use peer_common::{Counter, DropReason, FlowKind};
+use peer_core::desired::Scope;
 
-use crate::bench::{accept_all, with_bench};
+use crate::bench::{PolicyRule, accept_all, with_bench};
 use crate::lab::{NODE, PEER, SERVER, UPLINK};
 use crate::packet::{echo_reply, echo_request, tcp, udp};
 use crate::{SHOT, UNSPEC};
 
-fn scoped(scope: u8) -> PolicyRule {
+fn scoped(scope: Scope) -> PolicyRule {
     PolicyRule { scope, ..accept_all(true) }
 }
 
 #[test]
 fn peer_rules_decide_what_reaches_the_node() {
     with_bench(|bench| {
-        bench.rules(&[scoped(RuleScope::NODE)]);
+        bench.rules(&[scoped(Scope::Node)]);
         let packet = tcp((PEER, 1000), (NODE, 22), true);
         let (verdict, after) = bench.arrive_from_mesh(&packet);
         assert_eq!((verdict, after), (UNSPEC, packet), "the node's own stack gets it as it is");
@@ -32,7 +33,7 @@ fn peer_rules_decide_what_reaches_the_node() {
 #[test]
 fn another_own_address_is_reached_by_peer_rules_or_by_a_route_that_covers_it() {
     with_bench(|bench| {
-        bench.rules(&[scoped(RuleScope::ROUTE)]);
+        bench.rules(&[scoped(Scope::Route)]);
         assert_eq!(
             bench.arrive_from_mesh(&tcp((PEER, 1000), (UPLINK, 22), true)).0,
             UNSPEC,

@@ -1,14 +1,15 @@
 //! The rule walk, and what a change of policy does to flows that stand.
 
-use peer_common::{Addr, Counter, DropReason, PolicyRule, RuleAction, RuleScope};
+use peer_common::{Addr, Counter, DropReason};
+use peer_core::desired::{Action, Scope};
 
-use crate::bench::{accept_all, prefix, with_bench};
+use crate::bench::{PolicyRule, accept_all, prefix, with_bench};
 use crate::lab::{PEER, PEER6, SERVER, SERVER6, UPLINK};
 use crate::packet::{echo_request, later_fragment, protocol, read, tcp, udp};
 use crate::{REDIRECT, SHOT, UNSPEC};
 
 fn drop_rule(id: u32) -> PolicyRule {
-    PolicyRule { action: RuleAction::Drop as u8, id, ..accept_all(true) }
+    PolicyRule { action: Action::Drop, id, ..accept_all(true) }
 }
 
 fn ports(min: u16, max: u16) -> PolicyRule {
@@ -119,7 +120,7 @@ fn an_unrelated_change_cuts_nothing_and_is_judged_once() {
 #[test]
 fn what_has_no_ports_needs_a_rule_for_all_of_them() {
     with_bench(|bench| {
-        let to_node = |rule: PolicyRule| PolicyRule { scope: RuleScope::NODE, ..rule };
+        let to_node = |rule: PolicyRule| PolicyRule { scope: Scope::Node, ..rule };
         for (rule, verdict) in [(accept_all(true), UNSPEC), (ports(1, 9), SHOT)] {
             bench.rules(&[to_node(rule)]);
             assert_eq!(bench.arrive_from_mesh(&later_fragment((PEER, 1), (UPLINK, 2))).0, verdict);
