@@ -41,7 +41,7 @@ drop_reasons! {
     Protocol = "protocol",
     /// An ICMP type that is not forwarded.
     IcmpType = "icmp_type",
-    /// An ICMP error about a packet of no known flow.
+    /// An ICMP error about a packet that its sender was never sent.
     IcmpUnmatched = "icmp_unmatched",
     /// The source belongs to no peer.
     ForeignSource = "foreign_source",
@@ -59,7 +59,7 @@ drop_reasons! {
     Unreachable = "unreachable",
     /// The kernel's route leaves by an interface that is not an uplink.
     NotUplink = "not_uplink",
-    /// The uplink or its address changed under a masqueraded flow: forgotten, the next packet opens it anew.
+    /// A flow lost its uplink, its address or its mapping to another: forgotten, the next packet opens it anew.
     SourceChanged = "source_changed",
     /// The uplink has no address of this family to masquerade with.
     NoSourceAddress = "no_source_address",

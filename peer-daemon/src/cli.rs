@@ -43,6 +43,13 @@ pub(crate) struct UpArgs {
     /// Mount point of the BPF file system that keeps programs and maps over restarts.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", env = "NB_BPFFS")]
     pub(crate) bpffs: PathBuf,
+    /// How to attach programs.
+    #[arg(long, value_enum, default_value_t = AttachBy::Auto, env = "NB_ATTACH")]
+    pub(crate) attach: AttachBy,
+    /// Where programs are clsact filters (kernels before 6.6): go ahead although Cilium's filter has the same priority and
+    /// may come to stand before ours.
+    #[arg(long, env = "NB_ALLOW_UNSAFE_ORDER")]
+    pub(crate) allow_unsafe_order: bool,
     /// Flows that fit. Maps left by an earlier run keep their size.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS, value_parser = clap::value_parser!(u32).range(64..=16_777_216), env = "NB_MAX_FLOWS")]
     pub(crate) max_flows: u32,
@@ -90,6 +97,16 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) socket: SocketArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum AttachBy {
+    /// TCX where the kernel has it, else clsact filters.
+    Auto,
+    /// TCX links.
+    Tcx,
+    /// clsact filters.
+    Clsact,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -6,8 +6,9 @@ use core::mem::offset_of;
 use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_NET};
 use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use peer_common::{Addr, Counter, FlowKey};
@@ -70,7 +71,10 @@ pub fn read_quoted<const L2: usize>(ctx: &TcContext, packet: &Packet, quoted: &m
 
 #[inline(always)]
 fn read_ports(ctx: &TcContext, at: usize, packet: &Packet, quoted: &mut Quoted) -> bool {
-    // All that is sure to be there (RFC 792).
+    // All that is sure to be there (RFC 792); behind the end of layer 3 a link may have put anything.
+    if quoted.l4 + 8 > packet.len {
+        return false;
+    }
     let Ok(header) = ctx.load::<[u16; 4]>(at) else { return false };
     quoted.checksum = match quoted.key.protocol {
         IPPROTO_TCP if quoted.l4 + 18 <= packet.len => quoted.l4 + 16,
@@ -118,10 +122,9 @@ impl Error {
     }
 }
 
-/// Longest quotes, multiples of four: RFC 1812 §4.3.2.3 wants an error to stay below 576 bytes, and older kernels sum 512
-/// at once; RFC 4443 §2.4 wants all that fits 1280 bytes.
-const QUOTE_V4: u32 = 504;
-const QUOTE_V6: u32 = 1232;
+/// Longest quotes, multiples of four: RFC 1812 §4.3.2.3 wants all that fits 576 bytes, RFC 4443 §2.4 (c) all that fits 1280.
+const QUOTE_V4: u32 = 576 - HEADERS_V4;
+const QUOTE_V6: u32 = 1280 - HEADERS_V6;
 const HEADERS_V6: u32 = (V6_LEN + ICMP_LEN) as u32;
 const HEADERS_V4: u32 = (V4_LEN + ICMP_LEN) as u32;
 
@@ -131,6 +134,9 @@ const HEADERS_V4: u32 = (V4_LEN + ICMP_LEN) as u32;
 pub struct ErrorBuffer {
     bytes: [u8; 1280],
 }
+
+/// Bytes that [`resize`] cuts out of the packet: more than stand before any header of layer 4.
+const CUT: u32 = 64;
 
 /// What bounds errors on this CPU: RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) demand a limit.
 #[repr(C)]
@@ -143,6 +149,20 @@ pub struct Budget {
 /// Errors at once, and nanoseconds until one more is allowed.
 const BURST: u32 = 50;
 const REFILL: u64 = 4_000_000;
+
+const RECOMPUTE: u64 = BPF_F_RECOMPUTE_CSUM as u64;
+
+/// Makes the packet `len` bytes long, whatever they are, without any offload. Changing its tail alone would leave a checksum
+/// that the device is to complete (TSO, GRO, a veth's peer): it would be written into the middle of the error. The
+/// kernel gives that up when the place where summing starts is cut out, hence a cut at the front after growth at the end.
+#[inline(always)]
+fn resize(ctx: &TcContext, len: u32) -> bool {
+    // SAFETY: the context is the kernel's; packet pointers are not used any more.
+    unsafe {
+        bpf_skb_change_tail(ctx.as_ptr().cast(), len + CUT, 0) == 0
+            && bpf_skb_adjust_room(ctx.as_ptr().cast(), -(CUT as i32), BPF_ADJ_ROOM_NET, 0) == 0
+    }
+}
 
 /// Turns the packet into an error to its sender, by `source`. `false`: it stays as it is and is dropped in silence, because
 /// nobody may be told, or not now.
@@ -159,7 +179,7 @@ pub fn turn<const L2: usize>(
         return false;
     }
     let (headers, most) = if packet.is_v4 { (HEADERS_V4, QUOTE_V4) } else { (HEADERS_V6, QUOTE_V6) };
-    let wanted = if packet.len < most { packet.len & !3 } else { most };
+    let wanted = if packet.len < most { packet.len } else { most };
     // The compiler knows the bounds and would leave the mask out; the verifier needs it.
     let quote = black_box(wanted) & 0x7ff;
     if quote < 28 || quote > QUOTE_V6 {
@@ -170,24 +190,34 @@ pub fn turn<const L2: usize>(
     if unsafe { bpf_skb_load_bytes(ctx.as_ptr(), L2 as u32, buffer.bytes.as_mut_ptr().add(at).cast(), quote) } != 0 {
         return false;
     }
-    set_headers(packet, buffer, source, error, quote);
-    let total = black_box(headers + quote) & 0x7ff;
-    // SAFETY: the context is the kernel's; headers start where they end at the quote, and all lies in the buffer.
-    unsafe {
-        if bpf_skb_change_tail(ctx.as_ptr().cast(), L2 as u32 + total, 0) != 0 {
+    // Sums are made of whole words: the last bytes, with zeros behind them.
+    let mut last_word = 0_u32;
+    let rest = black_box(quote) & 3;
+    if rest != 0 {
+        let last = ptr::from_mut(&mut last_word).cast();
+        // SAFETY: the context is the kernel's, and less than a word fits into one.
+        if unsafe { bpf_skb_load_bytes(ctx.as_ptr(), L2 as u32 + (quote & !3), last, rest) } != 0 {
             return false;
         }
+    }
+    set_headers(packet, buffer, source, error, (quote, last_word));
+    let total = black_box(headers + quote) & 0x7ff;
+    if !resize(ctx, L2 as u32 + total) {
+        return false;
+    }
+    // SAFETY: the context is the kernel's; headers start where they end at the quote, and all lies in the buffer.
+    unsafe {
         let stored = if packet.is_v4 {
             if total > HEADERS_V4 + QUOTE_V4 || total < HEADERS_V4 {
                 return false;
             }
             let start = buffer.bytes.as_ptr().add(20);
-            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total, 0)
+            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total, RECOMPUTE)
         } else {
             if total > HEADERS_V6 + QUOTE_V6 || total < HEADERS_V6 {
                 return false;
             }
-            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, buffer.bytes.as_ptr().cast(), total, 0)
+            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, buffer.bytes.as_ptr().cast(), total, RECOMPUTE)
         };
         if stored != 0 {
             return false;
@@ -222,9 +252,10 @@ struct Icmp {
     rest: u32,
 }
 
-/// Writes both headers in front of the quote of `quote` bytes.
+/// Writes both headers in front of the quote: its length, and what stands behind its last whole word.
 #[inline(always)]
-fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: Error, quote: u32) {
+fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: Error, quote: (u32, u32)) {
+    let (quote, mut last_word) = quote;
     const TTL: u16 = 64;
     let base = buffer.bytes.as_mut_ptr();
     let kind_code: u16 = match (error.0, packet.is_v4) {
@@ -266,7 +297,8 @@ fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: 
             sum = bpf_csum_diff(ptr::null_mut(), 0, addresses.cast(), 32, 0);
             sum = bpf_csum_diff(ptr::null_mut(), 0, rest.as_mut_ptr(), 8, sum as u32);
         }
-        sum = sum_icmp(base.add(V6_LEN), icmp_len, sum);
+        sum = bpf_csum_diff(ptr::null_mut(), 0, &raw mut last_word, 4, sum as u32);
+        sum = sum_icmp(base.add(V6_LEN), icmp_len & !3, sum);
         (*icmp_at).checksum = !fold(sum);
     }
 }

@@ -95,13 +95,14 @@ fn error<const L2: usize>(
         query.unjudged = None;
         failed(judge::judge(config, query))?;
     }
-    stats::count(Counter::IcmpErrors, 1);
     if flow.uplink == 0 {
+        stats::count(Counter::IcmpErrors, 1);
         return Ok(TC_ACT_UNSPEC);
     }
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
+    stats::count(Counter::IcmpErrors, 1);
     rewrite::decrement_ttl::<L2>(ctx, packet)?;
     if flow.kind == FlowKind::Masqueraded as u8 {
         rewrite::translate_error::<L2>(ctx, packet, quoted, End::Source, &flow.nat_addr, flow.nat_port)?;
@@ -132,7 +133,7 @@ fn judged(
         // The LAN's own flows are routed ones; the rest is what the tables say now.
         let routed = flow.kind == FlowKind::FromLan as u8 && accepted.kind == FlowKind::Routed as u8;
         if accepted.kind != flow.kind && !routed {
-            nat::forget(&work.packet.key, flow);
+            nat::forget(&work.packet.key, flow, &mut work.reply);
             return Err(DropReason::SourceChanged);
         }
         flow.policy_id = accepted.policy_id;
@@ -170,7 +171,7 @@ fn renew_hop(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Fl
     let route = judge::route_to(&work.packet.key.dst).ok_or(DropReason::NoRoute)?;
     failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
     if flow.kind == FlowKind::Masqueraded as u8 && work.hop.source != flow.nat_addr {
-        nat::forget(&work.packet.key, flow);
+        nat::forget(&work.packet.key, flow, &mut work.reply);
         return Err(DropReason::SourceChanged);
     }
     flow.next_hop = work.hop.next_hop;
@@ -227,7 +228,7 @@ fn follow<const L2: usize>(
     fragment::remember(&work.packet, &mut work.fragment, now);
     if flow.kind != FlowKind::ToNode as u8 && flow.kind != FlowKind::FromNode as u8 && flow::refresh_due(flow, now) {
         if !nat::reassert(work, flow) {
-            nat::forget(&work.packet.key, flow);
+            nat::forget(&work.packet.key, flow, &mut work.reply);
             return Err(DropReason::SourceChanged);
         }
     }

@@ -85,14 +85,33 @@ pub fn open_routed(work: &mut Scratch) -> u32 {
     }
 }
 
-/// Forgets a flow and its mapping: its uplink has changed, and with it its source.
+/// Forgets a flow and its mapping, unless that is another's by now.
 #[inline(always)]
-pub fn forget(key: &FlowKey, flow: &Flow) {
-    let reply = key.reply_key(flow.nat_addr, flow.nat_port);
+pub fn forget(key: &FlowKey, flow: &Flow, reply: &mut FlowKey) {
+    *reply = key.reply_key(flow.nat_addr, flow.nat_port);
     if FLOWS.remove(key).is_ok() {
         flow::closed(flow);
     }
-    let _ = MAPPINGS.remove(&reply);
+    if owner(key, reply) == Owner::Us {
+        let _ = MAPPINGS.remove(&*reply);
+    }
+}
+
+/// Whose the mapping of a reply is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Nobody,
+    Us,
+    Another,
+}
+
+/// Whose the mapping at `reply` is, seen from the flow of `key`.
+#[inline(always)]
+fn owner(key: &FlowKey, reply: &FlowKey) -> Owner {
+    let Some(mapping) = MAPPINGS.get_ptr_mut(reply) else { return Owner::Nobody };
+    // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
+    let mapping = unsafe { &*mapping };
+    if mapping.peer_addr == key.src && mapping.peer_port == key.src_port { Owner::Us } else { Owner::Another }
 }
 
 /// Puts the mapping of a live flow back if it is missing: the daemon may have taken it for expired just when a packet came.
@@ -102,10 +121,10 @@ pub fn reassert(work: &mut Scratch, flow: &Flow) -> bool {
     let Scratch { packet, mapping, reply, .. } = work;
     let key = &packet.key;
     *reply = key.reply_key(flow.nat_addr, flow.nat_port);
-    if let Some(owner) = MAPPINGS.get_ptr_mut(&*reply) {
-        // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
-        let owner = unsafe { &*owner };
-        return owner.peer_addr == key.src && owner.peer_port == key.src_port;
+    match owner(key, reply) {
+        Owner::Us => return true,
+        Owner::Another => return false,
+        Owner::Nobody => {}
     }
     set_mapping(mapping, key, flow);
     stats::count(Counter::MappingsHealed, 1);

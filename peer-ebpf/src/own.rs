@@ -10,7 +10,7 @@ use peer_common::{Counter, DropReason, FlowKind, Route};
 
 use crate::maps::{CONFIG, FLOWS, LOCALS, scratch};
 use crate::parse::parse;
-use crate::{flow, judge, mss, nat, stats};
+use crate::{flow, fragment, judge, mss, nat, stats};
 
 #[inline(always)]
 pub fn egress<const L2: usize>(ctx: &TcContext) -> i32 {
@@ -37,18 +37,20 @@ fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
     let config = CONFIG.get(0).ok_or(DropReason::Internal)?;
     let work = scratch().ok_or(DropReason::Internal)?;
     parse::<L2>(ctx, &mut work.packet)?;
+    // SAFETY: takes nothing, reads a clock.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    fragment::complete(&mut work.packet, &mut work.fragment, now);
     // SAFETY: values are replaced whole by the daemon.
     let own = unsafe { LOCALS.get(work.packet.key.src) }.is_some();
     stats::count(Counter::FromNode, stats::segments(&work.packet, flow::gso_size(ctx)));
     if work.packet.unjudged.is_some() {
         // Fragments and errors of the node's own; what the LAN sends must name a flow.
-        return if own { Ok(()) } else { Err(DropReason::NoRoute) };
+        return if own { Ok(()) } else { Err(work.packet.unjudged.unwrap_or(DropReason::NoRoute)) };
     }
     let route = if own { None } else { Some(judge::route_to(&work.packet.key.src).ok_or(DropReason::NoRoute)?) };
+    fragment::remember(&work.packet, &mut work.fragment, now);
     // Flows stand under the tuple that enters from the mesh.
     work.packet.key = work.packet.key.reversed();
-    // SAFETY: takes nothing, reads a clock.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
     mss::clamp::<L2>(ctx, &work.packet, &mut work.options, config.wt0_mtu)?;
     if let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) {
         // SAFETY: a map value lives until the program ends, whatever becomes of its entry.

@@ -246,7 +246,11 @@ fn tcp<const L2: usize, const AT: usize>(ctx: &TcContext, len: usize, packet: &m
     let Some(tcp) = bytes::<L2, AT, TCP_LEN>(ctx) else { return NOT_LINEAR };
     packet.key.src_port = load(tcp, 0);
     packet.key.dst_port = load(tcp, 2);
-    packet.headers = AT as u32 + (load::<u8>(tcp, 12) >> 4) as u32 * 4;
+    let header_len = (load::<u8>(tcp, 12) >> 4) as usize * 4;
+    if header_len < TCP_LEN || len < AT + header_len {
+        return MALFORMED;
+    }
+    packet.headers = (AT + header_len) as u32;
     packet.tcp_flags = load(tcp, 13);
     0
 }

@@ -8,7 +8,7 @@ use peer_common::{Config, Counter, Direction, DropReason, FlowKey, FlowKind, Map
 
 use crate::judge::Query;
 use crate::maps::{CONFIG, FLOWS, MAPPINGS, Scratch, UPLINKS, scratch};
-use crate::parse::parse;
+use crate::parse::{Packet, TCP_SYN, parse};
 use crate::rewrite::{self, End};
 use crate::stats::failed;
 use crate::{family, flow, fragment, icmp, judge, mss, redirect, stats};
@@ -66,6 +66,14 @@ fn ours<const L2: usize>(
         return None;
     }
     parse::<L2>(ctx, &mut work.packet).ok()?;
+    // What another protocol carries may look like IP.
+    const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+    const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+    // SAFETY: as above.
+    let protocol = unsafe { (*skb).protocol };
+    if protocol != if work.packet.is_v4 { ETH_P_IP } else { ETH_P_IPV6 } {
+        return None;
+    }
     fragment::complete(&mut work.packet, &mut work.fragment, now);
     let (mapping, is_error) = match work.packet.unjudged {
         None => (MAPPINGS.get_ptr_mut(&work.packet.key)?, false),
@@ -135,11 +143,23 @@ fn reply<const L2: usize>(
     stats::count(Counter::ForwardedIn, segments);
     stats::count_route(mapping.route_id, Direction::In, segments, packet.len as u64);
     rewrite::decrement_ttl::<L2>(ctx, packet)?;
-    mss::clamp::<L2>(ctx, packet, &mut work.options, config.wt0_mtu)?;
+    mss::clamp::<L2>(ctx, packet, &mut work.options, smaller_mtu(ctx, config, packet))?;
     if mapping.kind == FlowKind::Masqueraded as u8 {
         rewrite::translate::<L2>(ctx, packet, End::Destination, &mapping.peer_addr, mapping.peer_port)?;
     }
     Ok(redirect::to_mesh(ctx, config.wt0))
+}
+
+/// The smaller of both sides' MTU: what the answering side is told bounds what it is sent, too. Only a SYN needs it.
+#[inline(always)]
+fn smaller_mtu(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
+    if packet.tcp_flags & TCP_SYN == 0 {
+        return config.wt0_mtu;
+    }
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context is the kernel's; the map's values are only ever replaced whole by the daemon.
+    let uplink = unsafe { UPLINKS.get((*skb).ifindex) };
+    uplink.map_or(config.wt0_mtu, |uplink| if uplink.mtu < config.wt0_mtu { uplink.mtu } else { config.wt0_mtu })
 }
 
 /// The policy has changed: a reply of a revoked flow must not pass either. The flow's own entry says so when a packet

@@ -8,9 +8,9 @@ mod translate;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use peer_dataplane::ebpf::{EbpfDataplane, Options};
+use peer_dataplane::ebpf::{Attach, EbpfDataplane, Options};
 
-use crate::cli::{EXIT_CONFIG, UpArgs};
+use crate::cli::{AttachBy, EXIT_CONFIG, UpArgs};
 use crate::logging;
 
 /// Runs the peer until it is told to stop.
@@ -27,7 +27,17 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let options = Options { bpffs: args.bpffs.clone(), flows: args.max_flows };
+    let attach = match args.attach {
+        AttachBy::Auto => Attach::Auto,
+        AttachBy::Tcx => Attach::Tcx,
+        AttachBy::Clsact => Attach::Clsact,
+    };
+    let options = Options {
+        bpffs: args.bpffs.clone(),
+        flows: args.max_flows,
+        attach,
+        allow_unsafe_order: args.allow_unsafe_order,
+    };
     let dataplane = EbpfDataplane::open(&options, &desired.interface.name)?;
     // Loading was all that it is for. Capabilities belong to threads, and as yet there is one.
     capabilities::drop_perfmon()?;

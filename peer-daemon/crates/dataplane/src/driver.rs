@@ -201,18 +201,8 @@ impl Driven {
 
     /// Why packets cannot flow, if so.
     fn check(&self) -> Result<(), Error> {
-        for attachment in self.dataplane.stats()?.attachments {
-            let what = format!("{} on {}", attachment.program, attachment.device);
-            match attachment.position {
-                Some(0) => {}
-                None => return Err(Error::io(what, io::Error::other("not attached"))),
-                Some(place) => {
-                    let behind = format!("not first in order: {place} other programs run before it");
-                    return Err(Error::io(what, io::Error::other(behind)));
-                }
-            }
-        }
-        Ok(())
+        let unreached = self.dataplane.stats()?.attachments.iter().find_map(crate::Attachment::unreached);
+        unreached.map_or(Ok(()), |why| Err(Error::Unreached { why }))
     }
 
     fn report(&self, result: Result<(), Error>) {

@@ -21,6 +21,28 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// The bpffs does not let us make directories.
+    #[error("cannot write to the BPF file system {}: {source}; mount it without `readOnly`, and run as its owner (uid 0)", path.display())]
+    BpffsReadOnly {
+        /// Its mount point.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+    /// A program cannot be where it would have to be.
+    #[error("{device}: {why}")]
+    Order {
+        /// The device.
+        device: String,
+        /// What stands in the way, and the remedy.
+        why: String,
+    },
+    /// Packets do not reach a program of ours.
+    #[error("{why}")]
+    Unreached {
+        /// Which, and why.
+        why: String,
+    },
     /// The embedded object does not load.
     #[error("cannot load the eBPF object: {0}")]
     Load(#[from] aya::EbpfError),

@@ -3,8 +3,12 @@
 //! - [`Dataplane`]: the trait that each of them implements, [`Intent`] what it is told, [`Stats`] what it tells;
 //! - [`ebpf`]: TC programs in the kernel;
 //! - [`kernel`]: links, addresses and routes of the node, by netlink;
+//! - [`doctor`]: what stands in the way, with its owner and the remedy;
 //! - [`driver`]: the task that keeps a dataplane in step with the kernel.
 
+mod capabilities;
+pub mod chain;
+pub mod doctor;
 pub mod driver;
 pub mod ebpf;
 mod error;
@@ -13,10 +17,12 @@ pub mod kernel;
 mod metrics;
 mod stats;
 mod sys;
+pub mod tc;
 
+pub use capabilities::Capabilities;
 pub use error::Error;
 pub use intent::{DEFAULT_NAT_PORTS, Intent, Listener, PeerPrefixes, Wt0};
-pub use stats::{Attachment, Collected, Mode, ProgramStats, RouteStats, Stats};
+pub use stats::{Attachment, Collected, Mode, ProgramStats, Repairs, RouteStats, Stats};
 
 /// What forwards packets.
 pub trait Dataplane: Send + 'static {

@@ -5,6 +5,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use peer_common::{Counter, DropReason, PacketCount};
 
+use crate::chain::Neighbour;
+use crate::doctor::Finding;
+
 /// Which dataplane, and why this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mode {
@@ -27,6 +30,10 @@ pub struct Stats {
     pub routes: Vec<RouteStats>,
     /// Programs in place.
     pub attachments: Vec<Attachment>,
+    /// What had to be put right in the chains.
+    pub repairs: Repairs,
+    /// What is wrong around us, at the last look: the driver's, not the dataplane's.
+    pub findings: Vec<Finding>,
     /// Flows at the last scan.
     pub flows: u64,
     /// Mappings at the last scan.
@@ -91,6 +98,33 @@ pub struct Attachment {
     pub position: Option<usize>,
     /// Programs in the chain.
     pub chain: usize,
+    /// What runs before it, first to last.
+    pub ahead: Vec<Neighbour>,
+}
+
+impl Attachment {
+    /// Why packets do not reach the program, if so. What is unknown and runs before it may let them pass: that is told by
+    /// `doctor`, and is no reason to take the node out of service.
+    #[must_use]
+    pub fn unreached(&self) -> Option<String> {
+        let what = format!("{} on {}", self.program, self.device);
+        if self.position.is_none() {
+            return Some(format!("{what}: not attached"));
+        }
+        let ending = self.ahead.iter().find(|neighbour| neighbour.owner.ends_chain())?;
+        Some(format!("{what}: {} runs before it and ends the chain", ending.owner))
+    }
+}
+
+/// What had to be put right in the chains, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Programs that were not in their chain any more and were attached again.
+    pub attached: u64,
+    /// Programs that were moved ahead of one that ends the chain.
+    pub reordered: u64,
+    /// Looks at which one was left behind such a program, after several repairs had not lasted.
+    pub given_up: u64,
 }
 
 /// Run time of a program since it was loaded.
@@ -115,4 +149,29 @@ pub struct Collected {
     pub orphans: u64,
     /// Time it took.
     pub took: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Owner;
+
+    #[test]
+    fn only_what_is_known_to_end_the_chain_makes_a_program_unreached() {
+        let attachment = |position, owner: Option<Owner>| Attachment {
+            program: "peer_uplink_in",
+            device: "eth0".into(),
+            ifindex: 3,
+            link_id: 7,
+            position,
+            chain: 2,
+            ahead: owner.into_iter().map(|owner| Neighbour { program: 1, link: 2, owner }).collect(),
+        };
+        assert_eq!(attachment(Some(0), None).unreached(), None);
+        assert_eq!(attachment(Some(1), Some(Owner::Unknown(None))).unreached(), None);
+        assert_eq!(attachment(Some(1), Some(Owner::Peer("wt1".into()))).unreached(), None);
+        let cilium = attachment(Some(1), Some(Owner::Cilium("cil_from_netdev".into()))).unreached();
+        assert!(cilium.is_some_and(|why| why.contains("cil_from_netdev")));
+        assert!(attachment(None, None).unreached().is_some_and(|why| why.contains("not attached")));
+    }
 }

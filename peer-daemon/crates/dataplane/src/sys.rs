@@ -1,11 +1,18 @@
 //! System calls that aya does not offer.
-#![allow(unsafe_code, reason = "raw bpf(2), statfs(2), clock_gettime(2), and a descriptor lent to the reactor")]
+#![allow(
+    unsafe_code,
+    reason = "raw bpf(2), statfs(2), ioctl(2), clock_gettime(2), and a descriptor lent to the reactor"
+)]
+
+mod device;
+mod link;
+mod probe;
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -14,37 +21,25 @@ use aya_log::EbpfLogger;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub(crate) use self::device::{Features, features, ifindex, tun_features};
+pub(crate) use self::link::{
+    Chain, Link, TcxHook, TcxLinkInfo, chain, link_at, pin, pinned_map_head, program_id, program_name,
+};
+pub(crate) use self::probe::{batch_operations, helper, may_write};
+
 const BPF_MAP_LOOKUP_ELEM: i64 = 1;
 const BPF_MAP_UPDATE_ELEM: i64 = 2;
 const BPF_MAP_DELETE_ELEM: i64 = 3;
 const BPF_MAP_GET_NEXT_KEY: i64 = 4;
-const BPF_OBJ_GET: i64 = 7;
-const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
-const BPF_PROG_QUERY: i64 = 16;
 const BPF_MAP_LOOKUP_BATCH: i64 = 24;
 const BPF_MAP_UPDATE_BATCH: i64 = 26;
 const BPF_MAP_DELETE_BATCH: i64 = 27;
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Which chain of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TcxHook {
-    Ingress = 46,
-    Egress = 47,
-}
-
-/// What the kernel says of a TCX link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TcxLinkInfo {
-    pub(crate) id: u32,
-    /// 0 once the device is gone.
-    pub(crate) ifindex: u32,
-}
-
 /// Whether `path` lies on a bpffs.
 pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let path = c_path(path)?;
     // SAFETY: a plain structure of integers.
     let mut stat: libc::statfs = unsafe { mem::zeroed() };
     // SAFETY: a C string and a structure that the kernel fills.
@@ -221,43 +216,6 @@ impl<K: Pod, V: Pod> Batches<K, V> {
     }
 }
 
-/// Ids of the links in a chain, first to last; 0 stands for a program without a link. Needs CAP_NET_ADMIN only.
-pub(crate) fn tcx_links(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
-    const ROOM: usize = 64;
-    let mut programs = [0_u32; ROOM];
-    let mut links = [0_u32; ROOM];
-    let mut attr = QueryAttr {
-        target: ifindex,
-        attach_type: hook as u32,
-        prog_ids: programs.as_mut_ptr() as u64,
-        prog_cnt: ROOM as u32,
-        link_ids: links.as_mut_ptr() as u64,
-        ..Default::default()
-    };
-    match bpf(BPF_PROG_QUERY, &mut attr) {
-        Ok(_) => Ok(links[..(attr.prog_cnt as usize).min(ROOM)].to_vec()),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// What the kernel says of a pinned TCX link; `None`: nothing is pinned there.
-pub(crate) fn pinned_tcx_link(path: &Path) -> io::Result<Option<TcxLinkInfo>> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    let mut get = GetAttr { path: path.as_ptr() as u64, ..Default::default() };
-    let link = match bpf(BPF_OBJ_GET, &mut get) {
-        // SAFETY: a descriptor that the kernel has just made for us.
-        Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut info = LinkInfo::default();
-    let size = size_of::<LinkInfo>() as u32;
-    let mut attr = InfoAttr { fd: fd(link.as_fd()), info_len: size, info: (&raw mut info) as u64 };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(Some(TcxLinkInfo { id: info.id, ifindex: info.ifindex }))
-}
-
 #[repr(C)]
 #[derive(Default)]
 struct ElementAttr {
@@ -281,55 +239,21 @@ struct BatchAttr {
     flags: u64,
 }
 
-#[repr(C)]
-#[derive(Default)]
-struct QueryAttr {
-    target: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    prog_cnt: u32,
-    pad: u32,
-    prog_attach_flags: u64,
-    link_ids: u64,
-    link_attach_flags: u64,
-    revision: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct GetAttr {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct InfoAttr {
-    fd: u32,
-    info_len: u32,
-    info: u64,
-}
-
-/// `struct bpf_link_info` as far as TCX goes.
-#[repr(C)]
-#[derive(Default)]
-struct LinkInfo {
-    kind: u32,
-    id: u32,
-    prog_id: u32,
-    pad: u32,
-    ifindex: u32,
-    attach_type: u32,
-    rest: [u64; 8],
-}
-
 fn bpf<A>(command: i64, attr: &mut A) -> io::Result<i32> {
     // SAFETY: `attr` is the command's own part of `union bpf_attr`, and every pointer in it lives through the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
+}
+
+/// A command that returns a new descriptor.
+fn bpf_fd<A>(command: i64, attr: &mut A) -> io::Result<OwnedFd> {
+    let descriptor = bpf(command, attr)?;
+    // SAFETY: the commands that this is used with return a descriptor that nobody else has, close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
 fn fd(fd: BorrowedFd<'_>) -> u32 {

@@ -5,6 +5,7 @@ mod expiry;
 mod gc;
 mod load;
 mod log;
+mod pins;
 mod plan;
 mod policy;
 mod policy_tables;
@@ -13,6 +14,7 @@ mod tables;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aya::Ebpf;
 use peer_common::layout::program;
@@ -21,13 +23,26 @@ use peer_core::desired::{Route, Rule};
 
 use self::attach::{Attachments, Place};
 use self::gc::Scan;
-use self::load::PinDirs;
+use self::pins::PinDirs;
 use self::plan::Plan;
 use self::policy::Policy;
 use self::tables::Tables;
+use crate::capabilities::Capabilities;
 use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
 
 pub(crate) use self::plan::destinations;
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// By TCX where the kernel has it (6.6), else as clsact filters.
+    #[default]
+    Auto,
+    /// By TCX.
+    Tcx,
+    /// As clsact filters.
+    Clsact,
+}
 
 /// What an operator chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +51,10 @@ pub struct Options {
     pub bpffs: PathBuf,
     /// Flows that fit. Maps that are pinned already keep their size.
     pub flows: u32,
+    /// How programs are attached.
+    pub attach: Attach,
+    /// As clsact filters: go ahead where Cilium's filter may come before ours.
+    pub allow_unsafe_order: bool,
 }
 
 /// The loaded programs and their maps.
@@ -44,7 +63,7 @@ pub struct EbpfDataplane {
     tables: Tables,
     attachments: Attachments,
     dirs: PinDirs,
-    /// Nothing was pinned before.
+    /// Nothing of this version was pinned before.
     fresh: bool,
     plan: Plan,
     routes: Vec<Route>,
@@ -63,10 +82,13 @@ impl EbpfDataplane {
     /// # Errors
     /// When the directory is no bpffs, capabilities are missing, or the kernel refuses the object.
     pub fn open(options: &Options, wt0: &str) -> Result<Self, Error> {
+        if let Some(missing) = Capabilities::current().missing() {
+            return Err(Error::Capabilities { missing });
+        }
         let dirs = PinDirs::create(&options.bpffs, wt0)?;
         let fresh = dirs.is_fresh();
-        Self::load(&dirs, options.flows, fresh).inspect_err(|_| {
-            if fresh && let Err(error) = dirs.remove() {
+        Self::load(&dirs, wt0, options, fresh).inspect_err(|_| {
+            if fresh && let Err(error) = dirs.remove_version() {
                 tracing::warn!(%error, "pins could not be removed");
             }
         })
@@ -77,13 +99,16 @@ impl EbpfDataplane {
     /// # Errors
     /// When something could not be removed.
     pub fn abandon(self) -> Result<(), Error> {
-        if self.fresh { self.dirs.remove() } else { Ok(()) }
+        if self.fresh { self.dirs.remove_version() } else { Ok(()) }
     }
 
-    fn load(dirs: &PinDirs, flows: u32, fresh: bool) -> Result<Self, Error> {
-        let mut ebpf = load::load(dirs, flows)?;
-        let tables = Tables::take(&mut ebpf, &dirs.maps)?;
-        let attachments = Attachments::new(&dirs.links);
+    fn load(dirs: &PinDirs, wt0: &str, options: &Options, fresh: bool) -> Result<Self, Error> {
+        let mut ebpf = load::load(dirs, options.flows)?;
+        let mut tables = Tables::take(&mut ebpf, &dirs.maps)?;
+        if let Some(hash_key) = dirs.inherited_hash_key().filter(|_| fresh) {
+            tables.set_config(|config| config.hash_key = hash_key)?;
+        }
+        let attachments = Attachments::new(dirs, wt0, options)?;
         Ok(Self {
             ebpf,
             fresh,
@@ -94,7 +119,7 @@ impl EbpfDataplane {
             routes: Vec::new(),
             compiled: None,
             scan: Scan::default(),
-            hardened: load::is_hardened(),
+            hardened: !Capabilities::current().perfmon,
             log: None,
         })
     }
@@ -183,12 +208,9 @@ impl EbpfDataplane {
 
 impl Dataplane for EbpfDataplane {
     fn mode(&self) -> Mode {
-        let why = if self.hardened {
-            "the kernel takes our programs; without CAP_PERFMON they carry Spectre fences"
-        } else {
-            "the kernel takes our programs"
-        };
-        Mode { name: "ebpf", why: why.to_owned(), hardened: self.hardened }
+        let fences = if self.hardened { "; without CAP_PERFMON they carry Spectre fences" } else { "" };
+        let why = format!("the kernel takes our programs, attached by {}{fences}", self.attachments.method());
+        Mode { name: "ebpf", why, hardened: self.hardened }
     }
 
     fn apply(&mut self, intent: &Intent, node: &kernel::Snapshot) -> Result<(), Error> {
@@ -224,7 +246,7 @@ impl Dataplane for EbpfDataplane {
     }
 
     fn reconcile(&mut self) -> Result<(), Error> {
-        self.attachments.mend(&mut self.ebpf)
+        self.attachments.mend(&mut self.ebpf, Instant::now())
     }
 
     fn stats(&self) -> Result<Stats, Error> {
@@ -236,6 +258,8 @@ impl Dataplane for EbpfDataplane {
             drops: DropReason::ALL.iter().map(drop).collect::<Result<_, _>>()?,
             routes: self.route_stats()?,
             attachments: self.attachments.list(),
+            repairs: self.attachments.repairs(),
+            findings: Vec::new(),
             flows: self.scan.flows,
             mappings: self.scan.mappings,
             flows_max: self.tables.flows_max,

@@ -1,0 +1,257 @@
+//! Programs at their places: TCX at the head, by pinned links; legacy filters where there is no TCX.
+
+mod clsact;
+mod order;
+mod tcx;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+
+use self::order::Repair;
+use super::load::classifier;
+use super::pins::{self, PinDirs};
+use super::{Attach, Options};
+use crate::chain::{Neighbour, Owners};
+use crate::sys::{self, TcxHook};
+use crate::{Attachment, Error, Repairs};
+
+/// How long programs of another version stay behind ours on the uplinks after a takeover. Replies to flows that only
+/// their tables know still find their way, until the next packet of each flow has made it known to ours.
+const RETIRE_AFTER: Duration = Duration::from_secs(60);
+
+/// A place for a program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) program: &'static str,
+    pub(super) device: String,
+    pub(super) ifindex: u32,
+    pub(super) egress: bool,
+}
+
+/// How programs are held in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Tcx,
+    Clsact,
+}
+
+/// What is attached.
+pub(super) struct Attachments {
+    dirs: PinDirs,
+    wt0: String,
+    method: Method,
+    allow_unsafe_order: bool,
+    /// What is held where. The pins keep it, no descriptor of ours does.
+    held: BTreeMap<Place, Held>,
+    repairs: Repairs,
+    /// When what other versions have left goes; `None`: they have left nothing, or nothing of ours is in force yet.
+    retire: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// The link, 0 for a filter.
+    link: u32,
+    repair: Repair,
+}
+
+/// Where a program stands.
+struct Standing {
+    /// What runs before it; `None`: it is not in place.
+    ahead: Option<Vec<Neighbour>>,
+    /// Programs in all.
+    chain: usize,
+}
+
+impl Attachments {
+    pub(super) fn new(dirs: &PinDirs, wt0: &str, options: &Options) -> Result<Self, Error> {
+        let method = match options.attach {
+            Attach::Tcx => Method::Tcx,
+            Attach::Clsact => Method::Clsact,
+            Attach::Auto if has_tcx()? => Method::Tcx,
+            Attach::Auto => Method::Clsact,
+        };
+        Ok(Self {
+            dirs: dirs.clone(),
+            wt0: wt0.to_owned(),
+            method,
+            allow_unsafe_order: options.allow_unsafe_order,
+            held: BTreeMap::new(),
+            repairs: Repairs::default(),
+            retire: None,
+        })
+    }
+
+    /// How programs are held in place, for people.
+    pub(super) fn method(&self) -> &'static str {
+        match self.method {
+            Method::Tcx => "TCX",
+            Method::Clsact => "clsact filters",
+        }
+    }
+
+    /// Attaches at all of `places` and nowhere else. What an earlier life has left is updated in place: no packet passes
+    /// without a program in between.
+    pub(super) fn set(&mut self, ebpf: &mut Ebpf, places: &[Place]) -> Result<(), Error> {
+        for place in places {
+            if !self.held.contains_key(place) {
+                let link = self.hold(ebpf, place)?;
+                self.held.insert(place.clone(), Held { link, ..Held::default() });
+            }
+        }
+        self.held.retain(|place, _| places.contains(place));
+        self.sweep(places)?;
+        if self.retire.is_none() && !self.dirs.others().is_empty() {
+            tracing::info!("another version's programs were taken over; what is left of it goes in {RETIRE_AFTER:?}");
+            self.retire = Some(Instant::now() + RETIRE_AFTER);
+        }
+        Ok(())
+    }
+
+    /// Attaches again what is not in its chain any more, and goes ahead of whatever is known to end the chain before us.
+    pub(super) fn mend(&mut self, ebpf: &mut Ebpf, now: Instant) -> Result<(), Error> {
+        let owners = self.owners();
+        for place in self.held.keys().cloned().collect::<Vec<_>>() {
+            self.mend_place(ebpf, &place, &owners, now)?;
+        }
+        if self.retire.is_some_and(|at| at <= now) {
+            self.dirs.remove_others()?;
+            self.retire = None;
+        }
+        Ok(())
+    }
+
+    /// Where our programs stand.
+    pub(super) fn list(&self) -> Vec<Attachment> {
+        let owners = self.owners();
+        let attachment = |(place, held): (&Place, &Held)| {
+            let Standing { ahead, chain } = self.standing(place, held.link, &owners).unwrap_or_else(|error| {
+                tracing::warn!(device = place.device, %error, "a chain cannot be read");
+                Standing { ahead: None, chain: 0 }
+            });
+            Attachment {
+                program: place.program,
+                device: place.device.clone(),
+                ifindex: place.ifindex,
+                link_id: held.link,
+                position: ahead.as_ref().map(Vec::len),
+                chain,
+                ahead: ahead.unwrap_or_default(),
+            }
+        };
+        self.held.iter().map(attachment).collect()
+    }
+
+    /// What had to be mended.
+    pub(super) fn repairs(&self) -> Repairs {
+        self.repairs
+    }
+
+    /// Detaches everything: pins of all versions go, and with them the links.
+    pub(super) fn remove(mut self) -> Result<(), Error> {
+        self.held.clear();
+        self.sweep(&[])
+    }
+
+    fn owners(&self) -> Owners {
+        Owners::read(&self.dirs.bpffs, &self.wt0)
+    }
+
+    fn mend_place(&mut self, ebpf: &mut Ebpf, place: &Place, owners: &Owners, now: Instant) -> Result<(), Error> {
+        let Some(held) = self.held.get_mut(place) else { return Ok(()) };
+        let link = held.link;
+        let (program, device) = (place.program, place.device.as_str());
+        let standing = self.standing(place, link, owners)?;
+        let Some(ahead) = standing.ahead else {
+            tracing::warn!(program, device, "program was not in its chain: attaching again");
+            self.repairs.attached += 1;
+            return self.hold_again(ebpf, place);
+        };
+        let Some(first) = ahead.iter().find(|neighbour| neighbour.owner.ends_chain()) else { return Ok(()) };
+        let Some(held) = self.held.get_mut(place) else { return Ok(()) };
+        if !held.repair.may_try(now) {
+            self.repairs.given_up += 1;
+            tracing::warn!(program, device, ahead = %first, "still behind a program that ends the chain: not fought now");
+            return Ok(());
+        }
+        tracing::warn!(program, device, ahead = %first, "behind a program that ends the chain: going ahead of it");
+        self.repairs.reordered += 1;
+        match self.method {
+            Method::Tcx => tcx::let_go(place, &self.dirs)?,
+            Method::Clsact => clsact::let_go(place, &self.wt0)?,
+        }
+        self.hold_again(ebpf, place)
+    }
+
+    fn hold_again(&mut self, ebpf: &mut Ebpf, place: &Place) -> Result<(), Error> {
+        let link = self.hold(ebpf, place)?;
+        if let Some(held) = self.held.get_mut(place) {
+            held.link = link;
+        }
+        Ok(())
+    }
+
+    fn standing(&self, place: &Place, link: u32, owners: &Owners) -> Result<Standing, Error> {
+        match self.method {
+            Method::Tcx => tcx::standing(place, link, owners),
+            Method::Clsact => clsact::standing(place, &self.wt0, owners),
+        }
+        .map_err(|source| Error::io(format!("look at the programs on {}", place.device), source))
+    }
+
+    /// Sees to it that the program is attached at its place and pinned; returns the link's id, 0 for a filter.
+    fn hold(&self, ebpf: &mut Ebpf, place: &Place) -> Result<u32, Error> {
+        let what = || format!("attach {} to {}", place.program, place.device);
+        let program = classifier(ebpf, place.program).map_err(|source| Error::Program { what: what(), source })?;
+        let program = program.fd().map_err(|source| Error::Program { what: what(), source })?;
+        match self.method {
+            Method::Tcx => tcx::hold(program, place, &self.dirs),
+            Method::Clsact => {
+                let order = clsact::Order { owners: &self.owners(), allow_unsafe: self.allow_unsafe_order };
+                clsact::hold(program, place, &self.dirs, &self.wt0, &order)?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Removes what is ours and belongs to none of `places`: links of this version, and filters of every version.
+    fn sweep(&self, places: &[Place]) -> Result<(), Error> {
+        let links: &[Place] = if self.method == Method::Tcx { places } else { &[] };
+        for path in crate::chain::entries(&self.dirs.links) {
+            if !links.iter().any(|place| self.dirs.links.join(place.pin()) == path) {
+                pins::remove_pin(&path)?;
+            }
+        }
+        let filters: &[Place] = if self.method == Method::Clsact { places } else { &[] };
+        clsact::sweep(&self.dirs, &self.wt0, filters)
+    }
+}
+
+impl Place {
+    fn pin(&self) -> PathBuf {
+        format!("{}-{}", self.program, pins::pin_name(&self.device)).into()
+    }
+
+    fn hook(&self) -> TcxHook {
+        if self.egress { TcxHook::Egress } else { TcxHook::Ingress }
+    }
+}
+
+/// Asked of the kernel, which refuses the question as such when it has no TCX (before 6.6).
+fn has_tcx() -> Result<bool, Error> {
+    const LOOPBACK: u32 = 1;
+    match sys::chain(LOOPBACK, TcxHook::Ingress) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(source) => Err(failed("ask for TCX")(source)),
+    }
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let what = what.into();
+    move |source| Error::io(what, source)
+}

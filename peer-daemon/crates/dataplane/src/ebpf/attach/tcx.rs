@@ -1,0 +1,102 @@
+//! TCX: a pinned link for each place, at the head of its chain.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+
+use aya::programs::ProgramFd;
+use peer_common::layout::program::UPLINK_INGRESS;
+
+use super::super::pins::{PinDirs, remove_pin};
+use super::{Place, Standing, failed};
+use crate::Error;
+use crate::chain::{Owners, entries};
+use crate::sys::{self, Link, TcxHook};
+
+/// How often a chain may change under our hands before we attach whatever its state.
+const TRIES: usize = 3;
+
+/// Attaches, or puts the program into the link that an earlier life has left; returns the link's id.
+pub(super) fn hold(program: &ProgramFd, place: &Place, dirs: &PinDirs) -> Result<u32, Error> {
+    let program = program.as_fd();
+    let path = dirs.links.join(place.pin());
+    if let Some(id) = update_pinned(program, place, &path)? {
+        return Ok(id);
+    }
+    fs::create_dir_all(&dirs.links).map_err(failed(format!("make {}", dirs.links.display())))?;
+    if place.program != UPLINK_INGRESS
+        && let Some(id) = take_over(program, place, dirs, &path)?
+    {
+        return Ok(id);
+    }
+    // On an uplink the other version's link stays for a while, right behind ours: see `RETIRE_AFTER`.
+    let what = || format!("attach {} to {}", place.program, place.device);
+    let link = create(program, place.ifindex, place.hook()).map_err(failed(what()))?;
+    sys::pin(link.as_fd(), &path).map_err(failed(format!("pin {}", path.display())))?;
+    Ok(link.info().map_err(failed(what()))?.id)
+}
+
+/// Detaches at once, so that the program can be attached again elsewhere in the chain. To be used only where nothing
+/// reaches it anyway.
+pub(super) fn let_go(place: &Place, dirs: &PinDirs) -> Result<(), Error> {
+    let path = dirs.links.join(place.pin());
+    if let Some(link) = sys::link_at(&path).map_err(failed(format!("read {}", path.display())))? {
+        link.detach().map_err(failed(format!("detach {}", path.display())))?;
+    }
+    remove_pin(&path)
+}
+
+pub(super) fn standing(place: &Place, link: u32, owners: &Owners) -> io::Result<Standing> {
+    let (mut ahead, _) = owners.chain(place.ifindex, place.hook())?;
+    let chain = ahead.len();
+    let position = ahead.iter().position(|neighbour| neighbour.link == link);
+    ahead.truncate(position.unwrap_or(0));
+    Ok(Standing { ahead: position.map(|_| ahead), chain })
+}
+
+/// Puts our program into the link that is pinned for the place. `None`: there is no such link, or its device is gone.
+fn update_pinned(program: BorrowedFd<'_>, place: &Place, path: &Path) -> Result<Option<u32>, Error> {
+    let read = || format!("read {}", path.display());
+    let Some(link) = sys::link_at(path).map_err(failed(read()))? else { return Ok(None) };
+    let info = link.info().map_err(failed(read()))?;
+    if info.ifindex == place.ifindex && info.hook == place.hook() as u32 {
+        match link.update(program) {
+            Ok(()) => return Ok(Some(info.id)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+            Err(error) => return Err(failed(format!("update {}", path.display()))(error)),
+        }
+    }
+    // The device was deleted, or another one has its name now: the link holds nothing any more.
+    tracing::info!(program = place.program, device = place.device, "the pinned link has lost its device");
+    remove_pin(path)?;
+    Ok(None)
+}
+
+/// Takes over the link that another version holds at this place: our program goes into it, and it gets our name.
+fn take_over(program: BorrowedFd<'_>, place: &Place, dirs: &PinDirs, path: &Path) -> Result<Option<u32>, Error> {
+    for old in dirs.others().iter().flat_map(|version| entries(&version.join("links"))) {
+        let Ok(Some(link)) = sys::link_at(&old) else { continue };
+        let Ok(info) = link.info() else { continue };
+        if (info.ifindex, info.hook) != (place.ifindex, place.hook() as u32) {
+            continue;
+        }
+        link.update(program).map_err(failed(format!("update {}", old.display())))?;
+        sys::pin(link.as_fd(), path).map_err(failed(format!("pin {}", path.display())))?;
+        remove_pin(&old)?;
+        return Ok(Some(info.id));
+    }
+    Ok(None)
+}
+
+/// At the head: whoever comes behind us decides about what is not ours; Cilium anchors itself at the tail.
+fn create(program: BorrowedFd<'_>, ifindex: u32, hook: TcxHook) -> io::Result<Link> {
+    for _ in 0..TRIES {
+        let revision = sys::chain(ifindex, hook)?.revision;
+        match Link::create(program, ifindex, hook, revision) {
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {}
+            result => return result,
+        }
+    }
+    Link::create(program, ifindex, hook, 0)
+}
