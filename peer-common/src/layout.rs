@@ -40,6 +40,10 @@ pub mod map {
     pub const DROPS: &str = "DROPS";
     /// Per-CPU array of `PacketCount` by `route_id * 2 + Direction`.
     pub const ROUTE_COUNTERS: &str = "ROUTE_COUNTERS";
+    /// Array of one `BenchPlan`; loaded with every object, used by benches only, not pinned.
+    pub const BENCH: &str = "BENCH";
+    /// Array of `u32`: the NAT port of each flow of a bench, network byte order.
+    pub const BENCH_PORTS: &str = "BENCH_PORTS";
     /// All that are pinned.
     pub const PINNED: &[&str] = &[
         FLOWS,
@@ -78,6 +82,16 @@ pub mod program {
     pub const UPLINK_INGRESS: &str = "peer_uplink_in";
     /// wt0 ingress behind a link header, for tests and benches.
     pub const TEST_WT0_INGRESS: &str = "peer_test_wt0_in";
+    /// A program that does nothing: what a run costs by itself.
+    pub const BENCH_NOTHING: &str = "peer_bench_none";
+    /// Chooses a flow and writes its packet, nothing else: what is subtracted from the others.
+    pub const BENCH_PREPARE: &str = "peer_bench_prep";
+    /// wt0 ingress on the packet of a chosen flow.
+    pub const BENCH_OUT: &str = "peer_bench_out";
+    /// Uplink ingress on the reply of a chosen flow.
+    pub const BENCH_IN: &str = "peer_bench_in";
+    /// As [`BENCH_PREPARE`], of a reply.
+    pub const BENCH_PREPARE_IN: &str = "peer_bench_prin";
     /// wt0 egress behind a link header, for tests and benches.
     pub const TEST_WT0_EGRESS: &str = "peer_test_wt0_out";
 }

@@ -6,6 +6,7 @@
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
 pub mod addr;
+pub mod bench;
 pub mod config;
 pub mod counters;
 pub mod drop_reason;
@@ -19,6 +20,7 @@ pub mod route;
 mod sys;
 
 pub use addr::Addr;
+pub use bench::BenchPlan;
 pub use config::Config;
 pub use counters::{Counter, Direction, PacketCount};
 pub use drop_reason::DropReason;

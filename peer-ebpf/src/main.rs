@@ -2,10 +2,12 @@
 #![no_std]
 #![no_main]
 
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
 use peer_common::DropReason;
 
+mod bench;
 mod family;
 mod fib;
 mod flow;
@@ -53,6 +55,36 @@ pub fn peer_test_wt0_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn peer_test_wt0_out(ctx: TcContext) -> i32 {
     own::egress::<{ parse::ETH_LEN }>(&ctx)
+}
+
+/// Nothing: what a run costs by itself. This and all that follow are loaded by benches only.
+#[classifier]
+pub fn peer_bench_none(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// The packet of a flow, chosen and written.
+#[classifier]
+pub fn peer_bench_prep(ctx: TcContext) -> i32 {
+    bench::prepared(&ctx, bench::Way::Out)
+}
+
+/// The reply of a flow, chosen and written.
+#[classifier]
+pub fn peer_bench_prin(ctx: TcContext) -> i32 {
+    bench::prepared(&ctx, bench::Way::In)
+}
+
+/// [`peer_wt0_in`] on the packet of a chosen flow.
+#[classifier]
+pub fn peer_bench_out(ctx: TcContext) -> i32 {
+    bench::out(&ctx)
+}
+
+/// [`peer_uplink_in`] on the reply of a chosen flow.
+#[classifier]
+pub fn peer_bench_in(ctx: TcContext) -> i32 {
+    bench::back(&ctx)
 }
 
 /// Exhaustion is what an operator must act on: it is told to the daemon's log, at most once a second and CPU.

@@ -12,8 +12,8 @@ use peer_common::layout::DEFAULT_FLOWS;
 use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
 use peer_common::route::{MAX_LISTENERS, MAX_LOCALS, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS};
 use peer_common::{
-    Addr, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping,
-    PacketCount, Peer, Route, Uplink,
+    Addr, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr,
+    Mapping, PacketCount, Peer, Route, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -80,6 +80,12 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::COUNT, 0);
 pub static DROPS: PerCpuArray<PacketCount> = PerCpuArray::pinned(DropReason::COUNT, 0);
 #[map]
 pub static ROUTE_COUNTERS: PerCpuArray<PacketCount> = PerCpuArray::pinned(2 * MAX_ROUTES, 0);
+/// What benches run.
+#[map]
+pub static BENCH: Array<BenchPlan> = Array::with_max_entries(1, 0);
+/// One entry in production: benches set the size.
+#[map]
+pub static BENCH_PORTS: Array<u32> = Array::with_max_entries(1, 0);
 /// This CPU's working memory, see [`Scratch`].
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
