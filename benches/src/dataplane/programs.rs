@@ -12,8 +12,8 @@ use super::report::Report;
 
 /// Flows of the small table, and of the hot set.
 const SMALL: u32 = 1_000;
-/// Hosts that the flows of a table go to.
-const HOSTS: u32 = 20;
+/// Hosts that the flows of a table go to: enough for every host to have NAT ports left.
+const HOSTS: u32 = 500;
 
 /// A node whose table holds so many flows.
 struct Table {
