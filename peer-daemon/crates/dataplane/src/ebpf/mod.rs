@@ -27,7 +27,8 @@ use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
 
-pub(crate) use self::plan::destinations;
+pub(crate) use self::pins::pin_name;
+pub(crate) use self::plan::{default_destinations, default_uplinks, destinations, uplinks};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -265,6 +266,17 @@ impl Dataplane for EbpfDataplane {
         self.attachments.remove()?;
         self.dirs.remove()
     }
+}
+
+/// Name of the pin, and thus of the program, that belongs at a place.
+pub(crate) fn pins_at(device: &str, egress: bool, is_wt0: bool) -> Option<String> {
+    let program = match (is_wt0, egress) {
+        (true, false) => program::WT0_INGRESS,
+        (true, true) => program::WT0_EGRESS,
+        (false, false) => program::UPLINK_INGRESS,
+        (false, true) => return None,
+    };
+    Some(format!("{program}-{}", pin_name(device)))
 }
 
 /// The largest prime up to `limit`: then every probe step of port allocation visits the whole range.
