@@ -3,10 +3,10 @@
 mod common;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use common::{SECOND, answered, flow, lab, page};
+use common::{Pair, SECOND, answered, flow, lab, page, pair};
 use peer_tests::lab::{
     Binaries, Capture, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting, GATEWAY, GATEWAY6, HTTP_PORT,
     IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace, Offload, Plan, Udp, forge,
@@ -29,29 +29,6 @@ fn small_mtu(mtu: u16) -> Lab {
 
 fn set_mtu(namespace: &Namespace, device: &str, mtu: u32) {
     namespace.exec("ip", &["link", "set", device, "mtu", &mtu.to_string()]).expect("ip");
-}
-
-/// A flow between a member and a service of one's own: both sockets, and each one's view of the other.
-struct Pair {
-    member: Udp,
-    service: Udp,
-    /// The member, as the service sees it.
-    seen: SocketAddr,
-}
-
-fn pair(lab: &Lab, at: IpAddr, port: u16) -> Pair {
-    let any: IpAddr = if at.is_ipv4() { "0.0.0.0" } else { "::" }.parse().expect("an address");
-    let member = Udp::bind(&lab.client().namespace, any, 0).expect("socket");
-    let service = Udp::bind(&lab.gateway.namespace, at, port).expect("socket");
-    member.connect((at, port).into()).expect("connect");
-    let mut seen = None;
-    wait_for(SECOND * 6, || {
-        member.send(b"open").expect("send");
-        seen = service.receive(SECOND).expect("receive");
-        seen.is_some()
-    });
-    while service.receive(SECOND / 100).expect("receive").is_some() {}
-    Pair { member, service, seen: seen.expect("it arrives").1 }
 }
 
 #[test]
@@ -319,7 +296,7 @@ fn t17_traceroute_by_udp_icmp_and_tcp() {
     let lab = lab(&Plan::default());
     let member = lab.client();
     assert!(answered(&flow(member, GATEWAY), b"warm"));
-    behind(&lab);
+    let _inner = behind(&lab);
     for (source, service, node) in
         [(member.overlay(), GATEWAY, NODE_OVERLAY), (member.overlay6(), GATEWAY6, NODE_OVERLAY6)]
     {
@@ -367,7 +344,7 @@ fn t17_traceroute_by_udp_icmp_and_tcp() {
 }
 
 /// A host behind the service, which forwards to it.
-fn behind(lab: &Lab) {
+fn behind(lab: &Lab) -> Namespace {
     let inner = Namespace::new("inner").expect("namespace");
     let near: IpAddr = "203.0.113.1".parse().expect("an address");
     wire(
@@ -380,6 +357,7 @@ fn behind(lab: &Lab) {
     inner.exec("ip", &["route", "add", "203.0.113.1/32", "dev", "eth0"]).expect("ip");
     inner.exec("ip", &["route", "add", "default", "via", "203.0.113.1"]).expect("ip");
     sysctl(gateway, "net/ipv4/ip_forward", "1").expect("sysctl");
+    inner
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peer_tests::lab::{Client, ECHO_PORT, EchoSocket, HTTP_PORT, Lab, Plan, get, wait_for};
+use peer_tests::lab::{Client, ECHO_PORT, EchoSocket, HTTP_PORT, Lab, Namespace, Plan, Udp, get, wait_for};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longer than it takes a client to try a handshake again.
@@ -67,4 +67,32 @@ pub(crate) fn not_ready(lab: &Lab, limit: Duration) -> String {
     });
     assert!(found, "still ready: {reason}");
     reason
+}
+
+/// A flow between a member and a service of one's own: both sockets, and each one's view of the other.
+pub(crate) struct Pair {
+    pub(crate) member: Udp,
+    pub(crate) service: Udp,
+    /// The member, as the service sees it.
+    pub(crate) seen: SocketAddr,
+}
+
+pub(crate) fn pair(lab: &Lab, at: IpAddr, port: u16) -> Pair {
+    pair_with(lab, &lab.gateway.namespace, at, port)
+}
+
+/// As [`pair`], with a service that is elsewhere.
+pub(crate) fn pair_with(lab: &Lab, host: &Namespace, at: IpAddr, port: u16) -> Pair {
+    let any: IpAddr = if at.is_ipv4() { "0.0.0.0" } else { "::" }.parse().expect("an address");
+    let member = Udp::bind(&lab.client().namespace, any, 0).expect("socket");
+    let service = Udp::bind(host, at, port).expect("socket");
+    member.connect((at, port).into()).expect("connect");
+    let mut seen = None;
+    wait_for(SECOND * 6, || {
+        member.send(b"open").expect("send");
+        seen = service.receive(SECOND).expect("receive");
+        seen.is_some()
+    });
+    while service.receive(SECOND / 100).expect("receive").is_some() {}
+    Pair { member, service, seen: seen.expect("it arrives").1 }
 }
