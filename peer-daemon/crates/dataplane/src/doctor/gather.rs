@@ -27,9 +27,9 @@ const HELPERS: [(i32, Feature); 6] = [
 ];
 const LOOPBACK: u32 = 1;
 
-pub(super) fn gather(subject: &Subject, node: &Snapshot) -> Facts {
+pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
     let capabilities = Capabilities::current();
-    let (mut uplinks, unserved) = match &subject.intent {
+    let (mut uplinks, unserved) = match subject.intent {
         Some(intent) => ebpf::uplinks(intent, node),
         None => (ebpf::default_uplinks(node, &subject.wt0), Vec::new()),
     };
@@ -68,19 +68,19 @@ pub(super) fn gather(subject: &Subject, node: &Snapshot) -> Facts {
         absent,
         unserved,
         busy_port: subject.listen_port.and_then(|port| procfs::udp_owner(port).map(|owner| (port, owner))),
-        wants_v6: subject.intent.as_ref().is_some_and(intent_v6),
+        wants_v6: subject.intent.is_some_and(intent_v6),
     }
 }
 
 /// What a look at devices needs.
 struct Look<'a> {
-    subject: &'a Subject,
+    subject: &'a Subject<'a>,
     owners: Owners,
     pins: BTreeSet<String>,
 }
 
 impl<'a> Look<'a> {
-    fn new(subject: &'a Subject) -> Self {
+    fn new(subject: &'a Subject<'a>) -> Self {
         let device = subject.bpffs.join("peer").join(ebpf::pin_name(&subject.wt0));
         let held = |version: std::path::PathBuf| ["links", "filters"].map(|kind| version.join(kind));
         let pins = entries(&device).into_iter().flat_map(held).flat_map(|dir| entries(&dir));

@@ -21,7 +21,7 @@ use crate::{Intent, ebpf};
 
 /// What is examined.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct Subject<'a> {
     /// Mount point of the bpffs.
     pub bpffs: PathBuf,
     /// The mesh device, by name: it may not be there yet.
@@ -31,18 +31,18 @@ pub struct Subject {
     /// Uplinks beyond those that the intent leads to.
     pub uplinks: Vec<String>,
     /// Routes to be served, where they are known.
-    pub intent: Option<Intent>,
+    pub intent: Option<&'a Intent>,
     /// The listening port, if it should be free.
     pub listen_port: Option<u16>,
     /// Ask what the kernel and the TUN driver can do. What runs already has shown it.
     pub probe: bool,
 }
 
-impl Subject {
+impl Subject<'_> {
     /// Addresses whose ways the snapshot for [`examine`] must tell.
     #[must_use]
     pub fn destinations(&self) -> Vec<std::net::IpAddr> {
-        match &self.intent {
+        match self.intent {
             Some(intent) => ebpf::destinations(intent),
             None => ebpf::default_destinations(),
         }
@@ -52,7 +52,7 @@ impl Subject {
 /// Looks at everything and returns what was found, the worst first. In the namespaces of the calling thread; blocks for
 /// some milliseconds.
 #[must_use]
-pub fn examine(subject: &Subject, node: &Snapshot) -> Vec<Finding> {
+pub fn examine(subject: &Subject<'_>, node: &Snapshot) -> Vec<Finding> {
     judge(&gather::gather(subject, node))
 }
 

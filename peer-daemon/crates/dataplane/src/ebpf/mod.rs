@@ -25,6 +25,7 @@ use self::pins::PinDirs;
 use self::plan::Plan;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
+use crate::doctor::{self, Finding, Subject};
 use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
 
 pub(crate) use self::pins::pin_name;
@@ -229,6 +230,19 @@ impl Dataplane for EbpfDataplane {
 
     fn reconcile(&mut self) -> Result<(), Error> {
         self.attachments.mend(&mut self.ebpf, Instant::now())
+    }
+
+    fn examine(&self, intent: &Intent, node: &kernel::Snapshot) -> Vec<Finding> {
+        let subject = Subject {
+            bpffs: self.dirs.bpffs.clone(),
+            wt0: intent.wt0.name.clone(),
+            nat_ports: intent.nat_ports.clone(),
+            uplinks: Vec::new(),
+            intent: Some(intent),
+            listen_port: None,
+            probe: false,
+        };
+        doctor::examine(&subject, node)
     }
 
     fn stats(&self) -> Result<Stats, Error> {
