@@ -1,12 +1,13 @@
 //! What the programs read once per packet.
 
-use crate::Addr;
+use crate::{Addr, layout};
 
 /// The only entry of the config map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Key of the port hash; random, kept in the pinned map, so that a mapping can be made again after a loss of state.
+    /// The head of this structure in every version: one that makes maps of its own takes the key over.
     pub hash_key: [u64; 2],
     /// Interface index of wt0.
     pub wt0: u32,
@@ -28,6 +29,9 @@ pub struct Config {
     pub overlay4: Addr,
     /// As `overlay4`, IPv6.
     pub overlay6: Addr,
+    /// Nothing, but for builds that tests make: see [`layout::TEST_WORDS`].
+    pub test: [u64; layout::TEST_WORDS],
 }
 
-const _: () = assert!(size_of::<Config>() == 80);
+const _: () = assert!(size_of::<Config>() == 80 + 8 * layout::TEST_WORDS);
+const _: () = assert!(core::mem::offset_of!(Config, hash_key) == 0);

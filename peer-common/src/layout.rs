@@ -1,7 +1,17 @@
 //! Names, sizes and version of the maps.
 
 /// Version of every layout in this crate. It is part of the pin path: another version makes new maps.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = match option_env!("PEER_TEST_ABI") {
+    None => CURRENT_ABI,
+    Some(text) => parse(text),
+};
+
+/// The version of a build that nothing was said to. `PEER_TEST_ABI`, when daemon and programs are compiled, makes another
+/// one: for tests of upgrade and rollback only, which need two builds with different layouts.
+const CURRENT_ABI: u32 = 1;
+
+/// Words that a build of another version for tests has more in `Config`, so that its maps are not the same.
+pub const TEST_WORDS: usize = if ABI == CURRENT_ABI { 0 } else { 1 };
 
 /// Flows by default; the reverse map has the same size.
 pub const DEFAULT_FLOWS: u32 = 131_072;
@@ -94,4 +104,17 @@ pub mod program {
     pub const BENCH_PREPARE_IN: &str = "peer_bench_prin";
     /// wt0 egress behind a link header, for tests and benches.
     pub const TEST_WT0_EGRESS: &str = "peer_test_wt0_out";
+}
+
+const fn parse(text: &str) -> u32 {
+    let digits = text.as_bytes();
+    assert!(!digits.is_empty() && digits.len() < 6, "PEER_TEST_ABI is a number below 100000");
+    let mut value = 0;
+    let mut index = 0;
+    while index < digits.len() {
+        assert!(digits[index].is_ascii_digit(), "PEER_TEST_ABI is a number");
+        value = value * 10 + (digits[index] - b'0') as u32;
+        index += 1;
+    }
+    value
 }

@@ -24,6 +24,9 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Show what a running peer is doing.
     Status(StatusArgs),
+    /// Name what stands in the way on this node, with its owner and the remedy. Exit code 0: nothing is wrong; 1: something
+    /// is; 2: something could not be looked at; 78: the configuration cannot be used.
+    Doctor(DoctorArgs),
     /// Print a new private key.
     Genkey,
     /// Read a private key from standard input and print its public key.
@@ -95,6 +98,30 @@ pub(crate) struct StatusArgs {
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The configuration of the peer: then its routes and its port are looked at, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The mesh device. Default: that of the configuration, else that of the running peer, else wt0.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) interface: Option<String>,
+    /// Look at this uplink as well. May be given several times.
+    #[arg(long = "uplink", value_name = "DEVICE")]
+    pub(crate) uplinks: Vec<String>,
+    /// Mount point of the BPF file system.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", env = "NB_BPFFS")]
+    pub(crate) bpffs: PathBuf,
+    /// Ports that source NAT may take.
+    #[arg(long, value_name = "FIRST-LAST", default_value = "20480-29999", value_parser = port_range, env = "NB_NAT_PORTS")]
+    pub(crate) nat_ports: RangeInclusive<u16>,
     #[command(flatten)]
     pub(crate) socket: SocketArgs,
 }

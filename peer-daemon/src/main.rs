@@ -3,6 +3,7 @@
 
 mod admin;
 mod cli;
+mod doctor;
 mod keys;
 mod logging;
 mod state;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Genkey => keys::genkey(),
         Command::Pubkey => keys::pubkey(),
     };

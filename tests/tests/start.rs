@@ -15,6 +15,10 @@ const BPF: u64 = 1 << 39;
 fn runs_with_net_admin_and_bpf_alone() {
     let mut lab = lab(&Plan { capabilities: Capabilities::Minimal, ..Plan::default() });
     page(lab.client(), GATEWAY);
+    let pid = lab.node.daemon().expect("daemon").pid();
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mounts")).expect("mounts");
+    let sysctls = mounts.lines().find(|line| line.contains(" /proc/sys proc ")).expect("a mount of its own");
+    assert!(sysctls.contains(" ro,"), "sysctls are out of its reach: {sysctls}");
     for set in ["CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"] {
         let held = capabilities(&mut lab, set);
         assert_eq!(held & !(NET_ADMIN | BPF), 0, "{set}: {held:#x}");
@@ -38,7 +42,7 @@ fn has_no_fences_with_perfmon_and_gives_it_up() {
 #[test]
 fn a_bad_configuration_is_refused_before_anything_is_opened() {
     let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
-    lab.node.config.routes.push(RouteEntry { destination: "198.51.100.300/24".to_owned() });
+    lab.node.config.routes.push(RouteEntry::masqueraded("198.51.100.300/24"));
     let line = lab.node.config.to_string().lines().position(|line| line.contains(".300")).expect("there") + 1;
     let devices = lab.node.namespace.devices().expect("devices");
     let finished = lab.node.run_to_end().expect("it ends");

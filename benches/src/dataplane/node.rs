@@ -213,7 +213,7 @@ impl Entries {
         ensure!(verdict == REDIRECT, "the last flow was not forwarded: verdict {verdict}");
         let mappings: HashMap<_, FlowKey, Mapping> = self.ebpf.map(map::MAPPINGS).context("mappings")?.try_into()?;
         let mut ports = vec![0; flows as usize];
-        for entry in mappings.iter() {
+        for entry in &mappings {
             let (key, mapping) = entry?;
             let host = key.src.words[3].to_ne_bytes();
             let host = u32::from(host[2]) << 8 | u32::from(host[3]);

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
     let object = ebpf_artifact::object(&workspace);
+    println!("cargo::rerun-if-env-changed={}", ebpf_artifact::TEST_ABI);
     println!("cargo::rerun-if-changed={}", object.display());
     println!("cargo::rerun-if-changed={}", ebpf_artifact::stamp(&workspace).display());
     for source in ebpf_artifact::sources(&workspace).unwrap_or_default() {

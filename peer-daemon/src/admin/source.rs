@@ -105,6 +105,7 @@ fn dataplane(mode: &Mode, stats: Stats) -> Dataplane {
         device: attachment.device,
         position: attachment.position,
         chain: attachment.chain,
+        ahead: attachment.ahead.iter().map(ToString::to_string).collect(),
     };
     Dataplane {
         mode: mode.name.to_owned(),
@@ -115,6 +116,7 @@ fn dataplane(mode: &Mode, stats: Stats) -> Dataplane {
         map_bytes: stats.map_bytes,
         packets: stats.counters.iter().map(|(counter, value)| (counter.name().to_owned(), *value)).collect(),
         drops: drops.map(|(reason, drops)| (reason.name().to_owned(), count(*drops))).collect(),
+        findings: stats.findings.iter().map(Into::into).collect(),
         programs: stats.attachments.into_iter().map(attachment).collect(),
     }
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 pub(crate) use self::report::{Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route};
-use crate::cli::StatusArgs;
+use crate::cli::{SocketArgs, StatusArgs};
 
 /// Prints the report of the running peer.
 ///
@@ -18,9 +18,17 @@ use crate::cli::StatusArgs;
 /// When no peer answers.
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let body = runtime.block_on(client::get(&args.socket.candidates(), "/status"))?;
-    let report: Report = serde_json::from_slice(&body).context("the peer's answer is of another version")?;
+    let report = runtime.block_on(ask(&args.socket))?;
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
     std::io::stdout().write_all(text.as_bytes()).context("write standard output")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The report of the running peer.
+///
+/// # Errors
+/// When no peer answers.
+pub(crate) async fn ask(socket: &SocketArgs) -> anyhow::Result<Report> {
+    let body = client::get(&socket.candidates(), "/status").await?;
+    serde_json::from_slice(&body).context("the peer's answer is of another version")
 }

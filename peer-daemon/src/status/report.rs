@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::Finding;
+
 /// Everything.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
@@ -57,6 +59,9 @@ pub(crate) struct Dataplane {
     pub(crate) packets: BTreeMap<String, u64>,
     /// By reason; reasons that never occurred are left out.
     pub(crate) drops: BTreeMap<String, Count>,
+    /// What stands in the way, as `doctor` tells it.
+    #[serde(default)]
+    pub(crate) findings: Vec<Finding>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -79,6 +84,9 @@ pub(crate) struct Attachment {
     pub(crate) position: Option<usize>,
     /// Programs in the chain.
     pub(crate) chain: usize,
+    /// Whose programs run before it.
+    #[serde(default)]
+    pub(crate) ahead: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]

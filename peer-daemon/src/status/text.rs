@@ -44,10 +44,14 @@ impl Report {
                 Some(place) => format!("place {} of {}", place + 1, program.chain),
                 None => "NOT ATTACHED".to_owned(),
             };
-            writeln!(f, "  {} on {}: {place}", program.program, program.device)?;
+            let behind = if program.ahead.is_empty() { "" } else { ", behind " };
+            writeln!(f, "  {} on {}: {place}{behind}{}", program.program, program.device, program.ahead.join(", "))?;
         }
         for (reason, count) in &dataplane.drops {
             writeln!(f, "  dropped, {reason}: {count}")?;
+        }
+        for finding in &dataplane.findings {
+            writeln!(f, "  {}", finding.to_string().trim_end().replace('\n', "\n  "))?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 mod capabilities;
 mod endpoints;
 mod life;
-mod translate;
+pub(crate) mod translate;
 
 use std::process::ExitCode;
 

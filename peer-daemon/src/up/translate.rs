@@ -9,14 +9,14 @@ use peer_io::wt0::Wt0Config;
 
 /// What the command line says, and what the daemon itself occupies.
 #[derive(Debug)]
-pub(super) struct Limits {
-    pub(super) nat_ports: RangeInclusive<u16>,
-    pub(super) listeners: Vec<Listener>,
-    pub(super) peer_quota: Option<u32>,
+pub(crate) struct Limits {
+    pub(crate) nat_ports: RangeInclusive<u16>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) peer_quota: Option<u32>,
 }
 
 /// What the dataplane is told.
-pub(super) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, limits: &Limits) -> Intent {
+pub(crate) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, limits: &Limits) -> Intent {
     let prefixes =
         |(id, peer): (u32, &peer_core::desired::Peer)| PeerPrefixes { id, prefixes: peer.allowed_ips.clone() };
     Intent {

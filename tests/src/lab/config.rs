@@ -11,6 +11,8 @@ pub struct NodeConfig {
     pub private_key: String,
     /// UDP port.
     pub listen_port: u16,
+    /// Of wt0, bytes.
+    pub mtu: u16,
     /// Peers.
     pub peers: Vec<PeerEntry>,
     /// Routes.
@@ -34,11 +36,15 @@ pub struct PeerEntry {
     pub persistent_keepalive: Option<u16>,
 }
 
-/// `[[route]]`, masqueraded.
+/// `[[route]]`.
 #[derive(Clone, Debug)]
 pub struct RouteEntry {
     /// Destination prefix.
     pub destination: String,
+    /// Whether the LAN sees the node's address.
+    pub masquerade: bool,
+    /// `auto`, or a device.
+    pub uplink: String,
 }
 
 /// `[[rule]]`.
@@ -61,9 +67,17 @@ impl NodeConfig {
     #[must_use]
     pub fn serving_lan(private_key: String, listen_port: u16) -> Self {
         let networks = [LAN, LAN6, BEHIND_NETWORK, BEHIND_NETWORK6];
-        let routes = networks.map(|destination| RouteEntry { destination: destination.to_owned() }).to_vec();
+        let routes = networks.map(RouteEntry::masqueraded).to_vec();
         let rules = vec![RuleEntry::new("accept", "any", &networks, &[])];
-        Self { private_key, listen_port, peers: Vec::new(), routes, rules }
+        Self { private_key, listen_port, mtu: 1420, peers: Vec::new(), routes, rules }
+    }
+}
+
+impl RouteEntry {
+    /// A route by whatever uplink leads there, behind the node's address.
+    #[must_use]
+    pub fn masqueraded(destination: &str) -> Self {
+        Self { destination: destination.to_owned(), masquerade: true, uplink: "auto".to_owned() }
     }
 }
 
@@ -83,7 +97,7 @@ impl RuleEntry {
 
 impl Display for NodeConfig {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(out, "[interface]\nname = \"wt0\"\nmtu = 1420\nprivate_key = \"{}\"", self.private_key)?;
+        writeln!(out, "[interface]\nname = \"wt0\"\nmtu = {}\nprivate_key = \"{}\"", self.mtu, self.private_key)?;
         writeln!(out, "listen_port = {}", self.listen_port)?;
         writeln!(out, "addresses = [\"{NODE_OVERLAY}/24\", \"{NODE_OVERLAY6}/64\"]")?;
         for peer in &self.peers {
@@ -92,8 +106,8 @@ impl Display for NodeConfig {
         for route in &self.routes {
             writeln!(
                 out,
-                "\n[[route]]\ndestination = \"{}\"\nmasquerade = true\nuplink = \"auto\"",
-                route.destination
+                "\n[[route]]\ndestination = \"{}\"\nmasquerade = {}\nuplink = \"{}\"",
+                route.destination, route.masquerade, route.uplink
             )?;
         }
         for rule in &self.rules {

@@ -1,11 +1,15 @@
 //! Many flows at once.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use super::forge::Datagram;
+use super::http::pattern_word;
 use super::namespace::Namespace;
+use crate::sys::packet_socket::PacketSocket;
 
 /// Flows that may be unanswered at one time: few enough for every socket buffer on the way.
 const WINDOW: usize = 64;
@@ -60,4 +64,35 @@ fn exchange(socket: &UdpSocket, service: IpAddr, ports: &[u16]) -> Result<usize>
         }
     }
     Ok(ports.len() - waiting.len())
+}
+
+/// Sends `count` datagrams of IPv4 out of a member's tunnel, each of a flow of its own: another source port, another
+/// destination inside the `/24` of `network`, another destination port. Nobody answers.
+///
+/// # Errors
+/// The device refuses.
+pub fn random_flows(from: &Namespace, source: Ipv4Addr, network: Ipv4Addr, count: usize) -> Result<()> {
+    const CHUNK: usize = 512;
+    let socket = from.enter(|| PacketSocket::open("wg0"))?;
+    let [a, b, c, _] = network.octets();
+    let mut chunk = Vec::with_capacity(CHUNK);
+    for number in 0..count as u64 {
+        let word = pattern_word(number);
+        let destination = Ipv4Addr::new(a, b, c, word as u8);
+        let ports = [1024 | (word >> 16) as u16, 1024 | (word >> 32) as u16];
+        chunk.push(Datagram::udp((source.into(), ports[0]), (destination.into(), ports[1]), b"flood").bytes()?);
+        if chunk.len() == CHUNK || number + 1 == count as u64 {
+            let mut left = &chunk[..];
+            while !left.is_empty() {
+                match socket.send_many(left) {
+                    Ok(sent) => left = &left[sent..],
+                    // The tunnel's queue is full: as fast as it goes, no faster.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => thread::yield_now(),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            chunk.clear();
+        }
+    }
+    Ok(())
 }

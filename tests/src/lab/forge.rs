@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use super::namespace::Namespace;
 use crate::sys::packet_socket::PacketSocket;
 
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 const FRAGMENT: u8 = 44;
 
@@ -23,6 +26,8 @@ pub struct Datagram {
     fragment: Option<(u16, bool)>,
     destination_options: bool,
     hops: u8,
+    identification: u16,
+    dont_fragment: bool,
 }
 
 impl Datagram {
@@ -53,6 +58,8 @@ impl Datagram {
             fragment: None,
             destination_options: false,
             hops: 64,
+            identification: 0x1234,
+            dont_fragment: false,
         }
     }
 
@@ -74,6 +81,61 @@ impl Datagram {
     #[must_use]
     pub fn as_fragment(mut self, offset: u16, more: bool) -> Self {
         self.fragment = Some((offset, more));
+        self
+    }
+
+    /// Cut into fragments of up to `size` bytes of payload, a multiple of eight, in order.
+    #[must_use]
+    pub fn fragments(&self, size: usize, identification: u16) -> Vec<Self> {
+        let count = self.payload.len().div_ceil(size);
+        let part = |(index, part): (usize, &[u8])| Self {
+            payload: part.to_vec(),
+            fragment: Some(((index * size / 8) as u16, index + 1 < count)),
+            identification,
+            ..self.clone()
+        };
+        self.payload.chunks(size).enumerate().map(part).collect()
+    }
+
+    /// A TCP segment without payload.
+    #[must_use]
+    pub fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16), sequence: u32, flags: u8) -> Self {
+        let mut payload = Vec::with_capacity(20);
+        payload.extend(source.1.to_be_bytes());
+        payload.extend(destination.1.to_be_bytes());
+        payload.extend(sequence.to_be_bytes());
+        payload.extend([0, 0, 0, 0, 5 << 4, flags, 0x20, 0, 0, 0, 0, 0]);
+        let sum = checksum(&[&pseudo_header(source.0, destination.0, TCP, 20), &payload]);
+        payload[16..18].copy_from_slice(&sum.to_be_bytes());
+        Self::of(TCP, source.0, destination.0, payload)
+    }
+
+    /// An echo request.
+    #[must_use]
+    pub fn echo(source: IpAddr, destination: IpAddr, identifier: u16, content: &[u8]) -> Self {
+        let v6 = source.is_ipv6();
+        let mut payload = vec![if v6 { 128 } else { 8 }, 0, 0, 0];
+        payload.extend(identifier.to_be_bytes());
+        payload.extend([0, 1]);
+        payload.extend(content);
+        let protocol = if v6 { ICMPV6 } else { ICMP };
+        let pseudo = if v6 { pseudo_header(source, destination, ICMPV6, payload.len() as u16) } else { Vec::new() };
+        let sum = checksum(&[&pseudo, &payload]);
+        payload[2..4].copy_from_slice(&sum.to_be_bytes());
+        Self::of(protocol, source, destination, payload)
+    }
+
+    /// That must not be fragmented.
+    #[must_use]
+    pub fn with_dont_fragment(mut self) -> Self {
+        self.dont_fragment = true;
+        self
+    }
+
+    /// A UDP datagram that carries no checksum.
+    #[must_use]
+    pub fn without_checksum(mut self) -> Self {
+        self.payload[6..8].fill(0);
         self
     }
 
@@ -101,8 +163,8 @@ impl Datagram {
         let (offset, more) = self.fragment.unwrap_or_default();
         let mut packet = vec![0x40 | (header / 4) as u8, 0];
         packet.extend(((header + self.payload.len()) as u16).to_be_bytes());
-        packet.extend(0x1234_u16.to_be_bytes());
-        packet.extend((offset | u16::from(more) << 13).to_be_bytes());
+        packet.extend(self.identification.to_be_bytes());
+        packet.extend((offset | u16::from(more) << 13 | u16::from(self.dont_fragment) << 14).to_be_bytes());
         packet.extend([self.hops, self.protocol, 0, 0]);
         packet.extend(source);
         packet.extend(destination);
@@ -122,8 +184,9 @@ impl Datagram {
             next = DESTINATION_OPTIONS;
         }
         if let Some((offset, more)) = self.fragment {
+            let id = self.identification.to_be_bytes();
             let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
-            body.splice(0..0, [next, 0, high, low, 0, 0, 0x12, 0x34]);
+            body.splice(0..0, [next, 0, high, low, 0, 0, id[0], id[1]]);
             next = FRAGMENT;
         }
         let mut packet = vec![0x60, 0, 0, 0];
@@ -148,6 +211,37 @@ pub fn forge(from: &Namespace, device: &str, packets: &[Datagram]) -> Result<()>
     Ok(())
 }
 
+/// Sends packets that are bytes already, many in one call.
+///
+/// # Errors
+/// As [`forge`].
+pub fn forge_bytes(from: &Namespace, device: &str, packets: &[Vec<u8>]) -> Result<()> {
+    let socket = from.enter(|| PacketSocket::open(device)).with_context(|| format!("{}: {device}", from.name()))?;
+    let mut left = packets;
+    while !left.is_empty() {
+        let sent = socket.send_many(left).with_context(|| format!("{}: send out of {device}", from.name()))?;
+        left = &left[sent..];
+    }
+    Ok(())
+}
+
+/// Says to all of a wire that an IPv4 address is at this device now: a gratuitous ARP request (RFC 5227 §3).
+///
+/// # Errors
+/// No such device, or no hardware address.
+pub fn announce(from: &Namespace, device: &str, address: std::net::Ipv4Addr) -> Result<()> {
+    let text = from.exec("cat", &[&format!("/sys/class/net/{device}/address")])?;
+    let hardware: Vec<u8> =
+        text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    packet.extend(&hardware);
+    packet.extend(address.octets());
+    packet.extend([0; 6]);
+    packet.extend(address.octets());
+    let socket = from.enter(|| PacketSocket::open(device))?;
+    Ok(socket.send_as(libc::ETH_P_ARP, &[0xff; 6], &packet)?)
+}
+
 /// The internet checksum (RFC 1071) of the parts one after the other; all but the last have an even length.
 pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u32;
@@ -162,7 +256,8 @@ pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
-fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: u16) -> Vec<u8> {
+/// What checksums of layer 4 take in beside the packet.
+pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: u16) -> Vec<u8> {
     let mut header = Vec::new();
     for address in [source, destination] {
         match address {

@@ -3,7 +3,7 @@
 use std::io::{BufReader, Read, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,16 @@ pub fn get(from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, String)
 
 /// A download on a thread of its own.
 pub struct Download {
-    received: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     thread: JoinHandle<Result<Duration>>,
+}
+
+#[derive(Default)]
+struct Progress {
+    received: AtomicU64,
+    /// Nanoseconds, since somebody asked last.
+    stall: AtomicU64,
+    stop: AtomicBool,
 }
 
 impl Download {
@@ -49,16 +57,31 @@ impl Download {
     pub fn start(from: &Namespace, service: IpAddr, bytes: u64) -> Result<Self> {
         let (status, body) = request(from, SocketAddr::new(service, super::HTTP_PORT), &format!("/paced/{bytes}"))?;
         ensure!(status == 200, "status {status}");
-        let received = Arc::new(AtomicU64::new(0));
-        let progress = Arc::clone(&received);
-        let thread = thread::spawn(move || check_pattern(body, bytes, &progress));
-        Ok(Self { received, thread })
+        let progress = Arc::new(Progress::default());
+        let written = Arc::clone(&progress);
+        let thread = thread::spawn(move || check_pattern(body, bytes, &written));
+        Ok(Self { progress, thread })
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+        self.progress.received.load(Ordering::Relaxed)
+    }
+
+    /// The longest time in which nothing came, since the last call.
+    #[must_use]
+    pub fn take_stall(&self) -> Duration {
+        Duration::from_nanos(self.progress.stall.swap(0, Ordering::Relaxed))
+    }
+
+    /// Ends it before all has come; returns the longest time in which nothing came.
+    ///
+    /// # Errors
+    /// A byte is wrong, or the connection broke.
+    pub fn stop(self) -> Result<Duration> {
+        self.progress.stop.store(true, Ordering::Relaxed);
+        self.finish()
     }
 
     /// Waits for the end; returns the longest time in which nothing came.
@@ -96,13 +119,14 @@ pub(crate) fn read_line(from: &mut impl Read) -> Result<String> {
     }
 }
 
-fn check_pattern(mut body: impl Read, bytes: u64, progress: &AtomicU64) -> Result<Duration> {
+fn check_pattern(mut body: impl Read, bytes: u64, progress: &Progress) -> Result<Duration> {
     let mut longest = Duration::ZERO;
     let mut chunk = vec![0; 64 * 1024];
     let (mut at, mut last) = (0_u64, Instant::now());
     loop {
         let length = body.read(&mut chunk).with_context(|| format!("after {at} of {bytes} bytes"))?;
         longest = longest.max(last.elapsed());
+        progress.stall.fetch_max(last.elapsed().as_nanos() as u64, Ordering::Relaxed);
         last = Instant::now();
         if length == 0 {
             break;
@@ -112,7 +136,10 @@ fn check_pattern(mut body: impl Read, bytes: u64, progress: &AtomicU64) -> Resul
             ensure!(byte == expected, "byte {offset} is {byte}, not {expected}");
         }
         at += length as u64;
-        progress.store(at, Ordering::Relaxed);
+        progress.received.store(at, Ordering::Relaxed);
+        if progress.stop.load(Ordering::Relaxed) {
+            return Ok(longest);
+        }
     }
     ensure!(at == bytes, "{at} bytes of {bytes}");
     Ok(longest)

@@ -7,15 +7,20 @@ use anyhow::Result;
 use super::namespace::Namespace;
 
 /// One end of a wire.
-pub(crate) struct End<'a> {
-    pub(crate) namespace: &'a Namespace,
-    pub(crate) device: &'a str,
+pub struct End<'a> {
+    /// Where it is.
+    pub namespace: &'a Namespace,
+    /// Name of the device.
+    pub device: &'a str,
     /// Addresses with the length of their prefix.
-    pub(crate) addresses: &'a [(IpAddr, u8)],
+    pub addresses: &'a [(IpAddr, u8)],
 }
 
 /// Lays a wire: two devices, up, with their addresses usable at once.
-pub(crate) fn wire(one: &End<'_>, other: &End<'_>) -> Result<()> {
+///
+/// # Errors
+/// `ip` fails.
+pub fn wire(one: &End<'_>, other: &End<'_>) -> Result<()> {
     let far = other.namespace.path();
     one.namespace.exec(
         "ip",
@@ -31,7 +36,10 @@ pub(crate) fn wire(one: &End<'_>, other: &End<'_>) -> Result<()> {
 }
 
 /// Gives a device an address, without the wait for duplicates that IPv6 makes.
-pub(crate) fn add_address(namespace: &Namespace, device: &str, address: IpAddr, length: u8) -> Result<()> {
+///
+/// # Errors
+/// `ip` fails.
+pub fn add_address(namespace: &Namespace, device: &str, address: IpAddr, length: u8) -> Result<()> {
     let prefix = format!("{address}/{length}");
     let mut arguments = vec!["address", "add", &prefix, "dev", device];
     if address.is_ipv6() {
@@ -42,7 +50,10 @@ pub(crate) fn add_address(namespace: &Namespace, device: &str, address: IpAddr, 
 }
 
 /// Sets a sysctl of the namespace.
-pub(crate) fn sysctl(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
+///
+/// # Errors
+/// There is no such sysctl.
+pub fn sysctl(namespace: &Namespace, key: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/{key}");
     namespace.write(path.as_ref(), value)
 }

@@ -82,6 +82,18 @@ impl Namespace {
         command
     }
 
+    /// As [`Self::command`]; besides, `/proc/sys` is read-only for it, as in a container that is not privileged.
+    #[must_use]
+    pub fn contained_command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        let inner = Arc::clone(&self.inner);
+        process::confine(&mut command, move || {
+            sys::enter(inner.net.as_fd(), inner.mounts.as_fd())?;
+            sys::read_only(c"/proc/sys")
+        });
+        command
+    }
+
     /// Runs a program to its end and returns its standard output.
     ///
     /// # Errors

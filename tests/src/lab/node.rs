@@ -57,7 +57,8 @@ pub struct Node {
     pub capabilities: Capabilities,
     /// More arguments of the next start.
     pub arguments: Vec<String>,
-    binary: PathBuf,
+    /// The program of the next start.
+    pub binary: PathBuf,
     /// What the kernel itself puts into every bpffs.
     kernel_pins: Vec<PathBuf>,
     daemon: Option<Process>,
@@ -259,7 +260,7 @@ impl Node {
             Capabilities::Minimal => "-all,+net_admin,+bpf",
             Capabilities::Deployed => "-all,+net_admin,+bpf,+perfmon",
         };
-        let mut command = self.namespace.command("setpriv");
+        let mut command = self.namespace.contained_command("setpriv");
         command.args(["--bounding-set", set, "--inh-caps", set, "--ambient-caps", set, "--no-new-privs", "--"]);
         command.arg(&self.binary).args(["up", "--config", CONFIG, "--health-addr", &HEALTH.to_string()]);
         command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);

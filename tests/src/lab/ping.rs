@@ -41,6 +41,14 @@ impl Pings {
 /// # Errors
 /// No raw socket, or no route.
 pub fn ping(from: &Namespace, to: IpAddr, count: u32, limit: Duration) -> Result<Pings> {
+    ping_with(from, to, count, limit, 48)
+}
+
+/// As [`ping`], with so many bytes of content each.
+///
+/// # Errors
+/// As [`ping`].
+pub fn ping_with(from: &Namespace, to: IpAddr, count: u32, limit: Duration, content: usize) -> Result<Pings> {
     static IDENTIFIER: AtomicU16 = AtomicU16::new(1);
     let identifier = IDENTIFIER.fetch_add(1, Ordering::Relaxed);
     let (domain, protocol) =
@@ -51,7 +59,7 @@ pub fn ping(from: &Namespace, to: IpAddr, count: u32, limit: Duration) -> Result
     for sequence in 0..count {
         let sequence = u16::try_from(sequence)?;
         let start = Instant::now();
-        socket.send(&request(to.is_ipv6(), identifier, sequence))?;
+        socket.send(&request(to.is_ipv6(), identifier, sequence, content))?;
         pings.sent += 1;
         if answered(&socket, to.is_ipv6(), identifier, sequence, start + limit)? {
             pings.round_trips.push(start.elapsed());
@@ -60,11 +68,11 @@ pub fn ping(from: &Namespace, to: IpAddr, count: u32, limit: Duration) -> Result
     Ok(pings)
 }
 
-fn request(v6: bool, identifier: u16, sequence: u16) -> Vec<u8> {
+fn request(v6: bool, identifier: u16, sequence: u16, content: usize) -> Vec<u8> {
     let mut message = vec![if v6 { 128 } else { 8 }, 0, 0, 0];
     message.extend(identifier.to_be_bytes());
     message.extend(sequence.to_be_bytes());
-    message.extend([0xa5; 48]);
+    message.resize(8 + content, 0xa5);
     // The kernel fills the checksum of ICMPv6.
     let sum = checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -72,7 +80,7 @@ fn request(v6: bool, identifier: u16, sequence: u16) -> Vec<u8> {
 }
 
 fn answered(socket: &Socket, v6: bool, identifier: u16, sequence: u16, deadline: Instant) -> Result<bool> {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 1 << 16];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

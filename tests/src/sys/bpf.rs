@@ -1,76 +1,147 @@
-//! Raw bpf(2): a program that somebody else attached, in a few instructions.
+//! Raw bpf(2): programs of somebody else, loaded and attached.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use super::programs::{Behaviour, COUNTERS, Instruction, instructions};
 
 const BPF_MAP_CREATE: i64 = 0;
 const BPF_MAP_LOOKUP_ELEM: i64 = 1;
 const BPF_PROG_LOAD: i64 = 5;
+const BPF_OBJ_PIN: i64 = 6;
+const BPF_PROG_GET_NEXT_ID: i64 = 11;
+const BPF_MAP_GET_NEXT_ID: i64 = 12;
 const BPF_PROG_QUERY: i64 = 16;
 const BPF_LINK_CREATE: i64 = 28;
+const BPF_LINK_UPDATE: i64 = 29;
+const BPF_LINK_GET_NEXT_ID: i64 = 31;
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
-/// Attach type of TCX ingress.
+/// Attach types of TCX, and flags that say where in the chain.
 const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
+const BPF_F_BEFORE: u32 = 1 << 3;
+const BPF_F_AFTER: u32 = 1 << 4;
 
-/// Entries of the map: IPv4 protocols, then IPv6 next headers.
-const COUNTERS: u32 = 512;
-const IPV6_OFFSET: i32 = 256;
+/// Which chain, and which end of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// First of those that see what arrives.
+    IngressHead,
+    /// Last of those that see what arrives: where Cilium anchors itself.
+    IngressTail,
+    /// Last of those that see what leaves.
+    EgressTail,
+}
 
-/// A program at the tail of TCX ingress that counts packets by protocol and lets all of them pass with `TC_ACT_OK`.
-/// Detached when dropped.
-pub(crate) struct CountingProgram {
+/// A program of somebody else's, attached by a link. Detached when dropped.
+pub(crate) struct ForeignLink {
     map: OwnedFd,
-    _program: OwnedFd,
-    _link: OwnedFd,
+    program: OwnedFd,
+    link: OwnedFd,
 }
 
-impl CountingProgram {
+impl ForeignLink {
     /// Loads and attaches it, in the namespace of the calling thread.
-    pub(crate) fn attach(device: &str) -> io::Result<Self> {
-        let index = interface_index(device)?;
-        let map = create_map()?;
-        let program = load(&instructions(map.as_raw_fd()))?;
-        let mut attr =
-            LinkAttr { program: fd(&program), target: index, attach_type: BPF_TCX_INGRESS, ..LinkAttr::default() };
-        let link = bpf_fd(BPF_LINK_CREATE, &mut attr)?;
-        Ok(Self { map, _program: program, _link: link })
-    }
-
-    /// IPv4 packets of this protocol that reached it.
-    pub(crate) fn ipv4(&self, protocol: u8) -> io::Result<u64> {
-        self.read(u32::from(protocol))
-    }
-
-    /// IPv6 packets with this next header that reached it.
-    pub(crate) fn ipv6(&self, next_header: u8) -> io::Result<u64> {
-        self.read(u32::from(next_header) + IPV6_OFFSET as u32)
-    }
-
-    fn read(&self, key: u32) -> io::Result<u64> {
-        let mut value = 0_u64;
-        let mut attr = ElementAttr {
-            map: fd(&self.map),
-            pad: 0,
-            key: (&raw const key) as u64,
-            value: (&raw mut value) as u64,
-            flags: 0,
+    pub(crate) fn attach(device: &str, name: &str, hook: Hook, behaviour: Behaviour) -> io::Result<Self> {
+        let target = interface_index(device)?;
+        let loaded = Loaded::load(name, behaviour)?;
+        let (attach_type, flags) = match hook {
+            Hook::IngressHead => (BPF_TCX_INGRESS, BPF_F_BEFORE),
+            Hook::IngressTail => (BPF_TCX_INGRESS, BPF_F_AFTER),
+            Hook::EgressTail => (BPF_TCX_EGRESS, BPF_F_AFTER),
         };
-        bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
-        Ok(value)
+        let mut attr = LinkAttr { program: fd(&loaded.program), target, attach_type, flags, ..LinkAttr::default() };
+        let link = bpf_fd(BPF_LINK_CREATE, &mut attr)?;
+        Ok(Self { map: loaded.map, program: loaded.program, link })
+    }
+
+    /// Puts a new program into the link, as an agent does on a restart; counters begin anew.
+    pub(crate) fn update(&mut self, name: &str, behaviour: Behaviour) -> io::Result<()> {
+        let loaded = Loaded::load(name, behaviour)?;
+        let mut attr = UpdateAttr { link: fd(&self.link), program: fd(&loaded.program), flags: 0, old: 0 };
+        bpf(BPF_LINK_UPDATE, &mut attr)?;
+        (self.map, self.program) = (loaded.map, loaded.program);
+        Ok(())
+    }
+
+    /// What its counter stands at.
+    pub(crate) fn read(&self, key: u32) -> io::Result<u64> {
+        read_counter(&self.map, key)
     }
 }
 
-/// How many programs are in the TCX ingress chain of a device.
-pub(crate) fn tcx_ingress_count(device: &str) -> io::Result<u32> {
-    let mut attr = QueryAttr { target: interface_index(device)?, attach_type: BPF_TCX_INGRESS, ..QueryAttr::default() };
-    bpf(BPF_PROG_QUERY, &mut attr)?;
-    Ok(attr.count)
+/// A program that is loaded and nowhere attached.
+pub(crate) struct Loaded {
+    map: OwnedFd,
+    program: OwnedFd,
 }
 
-fn interface_index(device: &str) -> io::Result<u32> {
+impl Loaded {
+    pub(crate) fn load(name: &str, behaviour: Behaviour) -> io::Result<Self> {
+        let map = create_map()?;
+        let program = load(name, &instructions(behaviour, map.as_raw_fd()))?;
+        Ok(Self { map, program })
+    }
+
+    /// Gives it a name in a bpffs, by which `tc` finds it.
+    pub(crate) fn pin(&self, path: &Path) -> io::Result<()> {
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        let mut attr = PinAttr { path: path.as_ptr() as u64, object: fd(&self.program), flags: 0 };
+        bpf(BPF_OBJ_PIN, &mut attr)?;
+        Ok(())
+    }
+
+    /// What its counter stands at.
+    pub(crate) fn read(&self, key: u32) -> io::Result<u64> {
+        read_counter(&self.map, key)
+    }
+}
+
+fn read_counter(map: &OwnedFd, key: u32) -> io::Result<u64> {
+    let mut value = 0_u64;
+    let mut attr =
+        ElementAttr { map: fd(map), pad: 0, key: (&raw const key) as u64, value: (&raw mut value) as u64, flags: 0 };
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    Ok(value)
+}
+
+/// Ids of the programs in the TCX ingress chain of a device, first to last.
+pub(crate) fn tcx_ingress(device: &str) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0_u32; 64];
+    let mut attr = QueryAttr {
+        target: interface_index(device)?,
+        attach_type: BPF_TCX_INGRESS,
+        program_ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        ..QueryAttr::default()
+    };
+    bpf(BPF_PROG_QUERY, &mut attr)?;
+    ids.truncate(attr.count as usize);
+    Ok(ids)
+}
+
+/// Objects of all of the machine: programs, maps, links.
+pub(crate) fn objects() -> io::Result<[usize; 3]> {
+    let count = |command| {
+        let (mut id, mut count) = (0, 0);
+        loop {
+            let mut attr = NextIdAttr { start: id, next: 0, flags: 0 };
+            match bpf(command, &mut attr) {
+                Ok(_) => (id, count) = (attr.next, count + 1),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(count),
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    Ok([count(BPF_PROG_GET_NEXT_ID)?, count(BPF_MAP_GET_NEXT_ID)?, count(BPF_LINK_GET_NEXT_ID)?])
+}
+
+pub(crate) fn interface_index(device: &str) -> io::Result<u32> {
     let name = CString::new(device).map_err(io::Error::other)?;
     // SAFETY: a C string that lives through the call.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
@@ -84,7 +155,10 @@ fn create_map() -> io::Result<OwnedFd> {
     bpf_fd(BPF_MAP_CREATE, &mut attr)
 }
 
-fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+fn load(name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let mut program_name = [0; 16];
+    let length = name.len().min(program_name.len() - 1);
+    program_name[..length].copy_from_slice(&name.as_bytes()[..length]);
     let licence = c"GPL";
     let mut log = vec![0_u8; 64 * 1024];
     let mut attr = ProgramAttr {
@@ -95,54 +169,14 @@ fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
         log_level: 1,
         log_size: log.len() as u32,
         log: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        flags: 0,
+        name: program_name,
     };
     bpf_fd(BPF_PROG_LOAD, &mut attr).map_err(|error| {
         let text = String::from_utf8_lossy(&log);
         io::Error::new(error.kind(), format!("{error}: {}", text.trim_end_matches('\0')))
     })
-}
-
-/// One instruction, as the kernel reads it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Instruction {
-    code: u8,
-    /// Source register in the high nibble, destination in the low one.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-const fn op(code: u8, registers: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction { code, registers, offset, immediate }
-}
-
-/// `counter[protocol] += 1; return TC_ACT_OK`. What is shorter than a header, or neither IPv4 nor IPv6, passes uncounted.
-fn instructions(map: i32) -> Vec<Instruction> {
-    vec![
-        op(0xbf, 0x16, 0, 0),           //  0: r6 = r1, the packet, as loads from packets want it
-        op(0x28, 0x00, 0, 12),          //  1: r0 = EtherType
-        op(0x15, 0x00, 2, 0x0800),      //  2: IPv4 → 5
-        op(0x15, 0x00, 4, 0x86dd),      //  3: IPv6 → 8
-        op(0x05, 0x00, 15, 0),          //  4: → 20
-        op(0x30, 0x00, 0, 14 + 9),      //  5: r0 = protocol
-        op(0xbf, 0x07, 0, 0),           //  6: r7 = r0
-        op(0x05, 0x00, 3, 0),           //  7: → 11
-        op(0x30, 0x00, 0, 14 + 6),      //  8: r0 = next header
-        op(0xbf, 0x07, 0, 0),           //  9: r7 = r0
-        op(0x07, 0x07, 0, IPV6_OFFSET), // 10: r7 += 256
-        op(0x63, 0x7a, -4, 0),          // 11: key = r7
-        op(0xbf, 0xa2, 0, 0),           // 12: r2 = frame
-        op(0x07, 0x02, 0, -4),          // 13: r2 = &key
-        op(0x18, 0x11, 0, map),         // 14: r1 = map, two slots
-        op(0x00, 0x00, 0, 0),           // 15
-        op(0x85, 0x00, 0, 1),           // 16: r0 = bpf_map_lookup_elem
-        op(0x15, 0x00, 2, 0),           // 17: none → 20
-        op(0xb7, 0x01, 0, 1),           // 18: r1 = 1
-        op(0xdb, 0x10, 0, 0),           // 19: atomic *r0 += r1
-        op(0xb7, 0x00, 0, 0),           // 20: r0 = TC_ACT_OK
-        op(0x95, 0x00, 0, 0),           // 21: exit
-    ]
 }
 
 #[repr(C)]
@@ -171,6 +205,9 @@ struct ProgramAttr {
     log_level: u32,
     log_size: u32,
     log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
 }
 
 #[repr(C)]
@@ -199,6 +236,28 @@ struct QueryAttr {
     link_ids: u64,
     link_attach_flags: u64,
     revision: u64,
+}
+
+#[repr(C)]
+struct UpdateAttr {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old: u32,
+}
+
+#[repr(C)]
+struct PinAttr {
+    path: u64,
+    object: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct NextIdAttr {
+    start: u32,
+    next: u32,
+    flags: u32,
 }
 
 fn fd(descriptor: &OwnedFd) -> u32 {

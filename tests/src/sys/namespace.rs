@@ -32,6 +32,20 @@ pub(crate) fn enter(net: BorrowedFd<'_>, mounts: BorrowedFd<'_>) -> io::Result<(
     Ok(())
 }
 
+/// Makes a part of the tree read-only for the calling thread, which gets a mount namespace of its own. Only
+/// async-signal-safe calls: it runs between fork and exec.
+pub(crate) fn read_only(at: &CStr) -> io::Result<()> {
+    let none = ptr::null();
+    // SAFETY: takes flags only.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    // SAFETY: C strings that live through the call; the other arguments may be null for a bind mount.
+    check(unsafe { libc::mount(at.as_ptr(), at.as_ptr(), none, libc::MS_BIND, ptr::null()) })?;
+    let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+    // SAFETY: as above.
+    check(unsafe { libc::mount(none, at.as_ptr(), none, flags, ptr::null()) })?;
+    Ok(())
+}
+
 /// Mounts a file system without a device in the mount namespace of the calling thread.
 pub(crate) fn mount(kind: &CStr, at: &Path) -> io::Result<()> {
     let at = CString::new(at.as_os_str().as_bytes()).map_err(io::Error::other)?;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peer_tests::lab::{Client, ECHO_PORT, EchoSocket, HTTP_PORT, Lab, Plan, get, wait_for};
+use peer_tests::lab::{Client, ECHO_PORT, EchoSocket, HTTP_PORT, Lab, Namespace, Plan, Udp, get, wait_for};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longer than it takes a client to try a handshake again.
@@ -49,4 +49,50 @@ pub(crate) fn becomes<T: Copy + PartialEq + std::fmt::Debug>(expected: T, mut as
         last == expected
     });
     assert_eq!(last, expected);
+}
+
+/// Whether the service answers; what gets lost on a busy machine is asked again.
+pub(crate) fn answered(socket: &EchoSocket, content: &[u8]) -> bool {
+    (0..3).any(|_| socket.ask(content, SECOND * 2).expect("send"))
+}
+
+/// Waits until the node says that packets cannot flow, and says why.
+#[track_caller]
+pub(crate) fn not_ready(lab: &Lab, limit: Duration) -> String {
+    let mut reason = String::new();
+    let found = wait_for(limit, || {
+        let (status, body) = lab.node.probe("/readyz").expect("probe");
+        reason = body;
+        status != 200
+    });
+    assert!(found, "still ready: {reason}");
+    reason
+}
+
+/// A flow between a member and a service of one's own: both sockets, and each one's view of the other.
+pub(crate) struct Pair {
+    pub(crate) member: Udp,
+    pub(crate) service: Udp,
+    /// The member, as the service sees it.
+    pub(crate) seen: SocketAddr,
+}
+
+pub(crate) fn pair(lab: &Lab, at: IpAddr, port: u16) -> Pair {
+    pair_with(lab, &lab.gateway.namespace, at, port)
+}
+
+/// As [`pair`], with a service that is elsewhere.
+pub(crate) fn pair_with(lab: &Lab, host: &Namespace, at: IpAddr, port: u16) -> Pair {
+    let any: IpAddr = if at.is_ipv4() { "0.0.0.0" } else { "::" }.parse().expect("an address");
+    let member = Udp::bind(&lab.client().namespace, any, 0).expect("socket");
+    let service = Udp::bind(host, at, port).expect("socket");
+    member.connect((at, port).into()).expect("connect");
+    let mut seen = None;
+    wait_for(SECOND * 6, || {
+        member.send(b"open").expect("send");
+        seen = service.receive(SECOND).expect("receive");
+        seen.is_some()
+    });
+    while service.receive(SECOND / 100).expect("receive").is_some() {}
+    Pair { member, service, seen: seen.expect("it arrives").1 }
 }

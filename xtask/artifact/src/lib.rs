@@ -4,6 +4,7 @@
 //! `peer-dataplane` embeds the object only when the fingerprint still holds. No dependency, because both build with it.
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,16 +12,21 @@ use std::path::{Path, PathBuf};
 /// What a user does about a missing or stale object.
 pub const FIX: &str = "run `cargo xtask build-ebpf` first";
 
-/// The object, `target/ebpf/peer-ebpf.o` of the workspace whatever `CARGO_TARGET_DIR` says.
+/// When set, daemon and programs are compiled with another version of their layouts: for tests of upgrade and rollback,
+/// which need two builds. See `peer_common::layout::ABI`.
+pub const TEST_ABI: &str = "PEER_TEST_ABI";
+
+/// The object, `target/ebpf/peer-ebpf.o` of the workspace whatever `CARGO_TARGET_DIR` says; with [`TEST_ABI`] one beside
+/// it.
 #[must_use]
 pub fn object(workspace: &Path) -> PathBuf {
-    workspace.join("target/ebpf/peer-ebpf.o")
+    file(workspace, "o")
 }
 
 /// The fingerprint of the sources that the object was built from.
 #[must_use]
 pub fn stamp(workspace: &Path) -> PathBuf {
-    workspace.join("target/ebpf/peer-ebpf.stamp")
+    file(workspace, "stamp")
 }
 
 /// All files the object is made of, sorted.
@@ -61,6 +67,11 @@ pub fn fingerprint(workspace: &Path) -> io::Result<String> {
 pub fn is_fresh(workspace: &Path) -> bool {
     let stamped = fs::read_to_string(stamp(workspace)).unwrap_or_default();
     object(workspace).exists() && fingerprint(workspace).is_ok_and(|now| now == stamped.trim())
+}
+
+fn file(workspace: &Path, extension: &str) -> PathBuf {
+    let abi = env::var(TEST_ABI).map(|abi| format!("-abi{abi}")).unwrap_or_default();
+    workspace.join(format!("target/ebpf/peer-ebpf{abi}.{extension}"))
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
-use crate::kernel::{self, Netlink};
+use crate::doctor::Finding;
+use crate::kernel::{self, Netlink, Snapshot};
 use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf};
 
 /// How long changes of the node are gathered before they are looked at: they come in bursts, and a moving address shall
@@ -59,7 +60,7 @@ impl Driver {
         keep: bool,
     ) -> Result<Self, Error> {
         let prepared = prepare(dataplane.as_mut(), &intent).await;
-        let (changes, netlink) = match prepared {
+        let (changes, netlink, node) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 dataplane.shutdown(keep)?;
@@ -68,7 +69,7 @@ impl Driver {
         };
         let mode = dataplane.mode();
         let (requests, inbox) = mpsc::channel(16);
-        let driven = Driven { dataplane, intent: Arc::new(intent), netlink, latch };
+        let driven = Driven { dataplane, intent: Arc::new(intent), netlink, node, latch, findings: Vec::new() };
         driven.report(driven.check());
         Ok(Self { requests, task: tokio::spawn(driven.run(changes, inbox)), mode })
     }
@@ -117,13 +118,13 @@ impl StatsReader {
     }
 }
 
-async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(Changes, Netlink), Error> {
+async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(Changes, Netlink, Snapshot), Error> {
     // Subscribed before the first look: no change falls in between.
     let changes = kernel::changes().map_err(|source| Error::io("subscribe to netlink", source))?;
     let netlink = Netlink::connect().map_err(|source| Error::io("connect to netlink", source))?;
     let node = netlink.snapshot(&ebpf::destinations(intent)).await?;
     dataplane.apply(intent, &node)?;
-    Ok((Box::new(changes), netlink))
+    Ok((Box::new(changes), netlink, node))
 }
 
 async fn ask<T>(
@@ -144,7 +145,11 @@ struct Driven {
     dataplane: Box<dyn Dataplane>,
     intent: Arc<Intent>,
     netlink: Netlink,
+    /// The node at the last look.
+    node: Snapshot,
     latch: Latch,
+    /// What stood in the way at the last look.
+    findings: Vec<Finding>,
 }
 
 impl Driven {
@@ -155,8 +160,9 @@ impl Driven {
                 Some(()) = changes.next() => {
                     sleep(GATHER).await;
                     while let Some(Some(())) = futures_util::FutureExt::now_or_never(changes.next()) {}
-                    let applied = self.follow_node().await;
-                    self.report(applied.and_then(|()| self.check()));
+                    let followed = self.follow_node().await;
+                    let mended = followed.and_then(|()| block_in_place(|| self.dataplane.reconcile()));
+                    self.report(mended.and_then(|()| self.check()));
                 }
                 _ = collect.tick() => {
                     if let Err(error) = block_in_place(|| self.dataplane.collect_garbage()) {
@@ -164,8 +170,9 @@ impl Driven {
                     }
                 }
                 _ = reconcile.tick() => {
-                    let mended = self.dataplane.reconcile();
+                    let mended = block_in_place(|| self.dataplane.reconcile());
                     self.report(mended.and_then(|()| self.check()));
+                    self.examine();
                 }
                 request = inbox.recv() => match request {
                     Some(Request::Intent(intent, done)) => {
@@ -173,7 +180,8 @@ impl Driven {
                         self.report(self.check());
                     }
                     Some(Request::Stats(done)) => {
-                        let _ = done.send(self.dataplane.stats());
+                        let stats = self.dataplane.stats();
+                        let _ = done.send(stats.map(|stats| Stats { findings: self.findings.clone(), ..stats }));
                     }
                     Some(Request::Shutdown { keep, done }) => {
                         self.latch.not_ready("stopping");
@@ -189,13 +197,19 @@ impl Driven {
 
     async fn follow_node(&mut self) -> Result<(), Error> {
         let node = self.netlink.snapshot(&ebpf::destinations(&self.intent)).await?;
-        self.dataplane.apply(&self.intent, &node)
+        if !node.links.contains_key(&self.intent.wt0.index) {
+            return Err(Error::Wt0Gone { name: self.intent.wt0.name.clone() });
+        }
+        self.dataplane.apply(&self.intent, &node)?;
+        self.node = node;
+        Ok(())
     }
 
     async fn follow_intent(&mut self, intent: Arc<Intent>) -> Result<(), Error> {
         let node = self.netlink.snapshot(&ebpf::destinations(&intent)).await?;
         self.dataplane.apply(&intent, &node)?;
         self.intent = intent;
+        self.node = node;
         Ok(())
     }
 
@@ -203,6 +217,19 @@ impl Driven {
     fn check(&self) -> Result<(), Error> {
         let unreached = self.dataplane.stats()?.attachments.iter().find_map(crate::Attachment::unreached);
         unreached.map_or(Ok(()), |why| Err(Error::Unreached { why }))
+    }
+
+    /// Looks for what stands in the way, and logs what was not there at the last look.
+    fn examine(&mut self) {
+        let findings = block_in_place(|| self.dataplane.examine(&self.intent, &self.node));
+        for finding in findings.iter().filter(|finding| !self.findings.contains(finding)) {
+            if finding.severity.is_conflict() {
+                tracing::warn!(remedy = finding.remedy, "{finding}");
+            } else {
+                tracing::info!(remedy = finding.remedy, "{finding}");
+            }
+        }
+        self.findings = findings;
     }
 
     fn report(&self, result: Result<(), Error>) {

@@ -37,6 +37,12 @@ pub enum Error {
         /// What stands in the way, and the remedy.
         why: String,
     },
+    /// Somebody has deleted the mesh device.
+    #[error("the device {name} was deleted: the daemon ends, and the next start makes it anew; flows are kept")]
+    Wt0Gone {
+        /// Its name.
+        name: String,
+    },
     /// Packets do not reach a program of ours.
     #[error("{why}")]
     Unreached {

@@ -48,6 +48,9 @@ pub trait Dataplane: Send + 'static {
     /// When something is missing and cannot be put back.
     fn reconcile(&mut self) -> Result<(), Error>;
 
+    /// What stands in the way on this node. Reads only.
+    fn examine(&self, intent: &Intent, node: &kernel::Snapshot) -> Vec<doctor::Finding>;
+
     /// Figures.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::doctor::Check;
 use crate::{Mode, Stats};
 
 impl Collector for Stats {
@@ -20,6 +21,7 @@ impl Collector for Stats {
         counter(&mut encoder, "peer_dropped_bytes", "Bytes of layer 3 dropped by the programs.", drops().map(bytes))?;
         self.encode_routes(&mut encoder)?;
         self.encode_attachments(&mut encoder)?;
+        self.encode_findings(&mut encoder)?;
         gauge(&mut encoder, "peer_flows", "Flows at the last scan.", self.flows)?;
         gauge(&mut encoder, "peer_mappings", "Mappings at the last scan.", self.mappings)?;
         gauge(&mut encoder, "peer_flows_max", "Flows that fit.", self.flows_max)?;
@@ -102,6 +104,21 @@ impl Stats {
             let labels = [("program", attachment.program), ("device", attachment.device.as_str())];
             let position = attachment.position.and_then(|place| i64::try_from(place).ok()).unwrap_or(-1);
             ConstGauge::new(position).encode(family.encode_family(&labels)?)?;
+        }
+        let repairs = self.repairs;
+        let kinds = [("attached", repairs.attached), ("reordered", repairs.reordered), ("given_up", repairs.given_up)];
+        let help = "Programs put back into their chain, moved ahead of one that ends it, or left behind one.";
+        counter(encoder, "peer_order_repairs", help, kinds.map(|(kind, count)| ([("kind", kind)], count)).into_iter())
+    }
+
+    /// Every check has its sample, so that a conflict that ends is seen to end.
+    fn encode_findings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Conflicts found at the last look, as `doctor` tells them; notes are not counted.";
+        let mut family = encoder.encode_descriptor("peer_doctor_findings", help, None, MetricType::Gauge)?;
+        for check in Check::ALL {
+            let conflicts = self.findings.iter().filter(|found| found.check == check && found.severity.is_conflict());
+            let count = ConstGauge::new(conflicts.count() as u64);
+            count.encode(family.encode_family(&[("check", check.name())])?)?;
         }
         Ok(())
     }

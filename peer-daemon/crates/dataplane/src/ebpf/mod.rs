@@ -28,9 +28,11 @@ use self::plan::Plan;
 use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
+use crate::doctor::{self, Finding, Subject};
 use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
 
-pub(crate) use self::plan::destinations;
+pub(crate) use self::pins::pin_name;
+pub(crate) use self::plan::{default_destinations, default_uplinks, destinations, uplinks};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,6 +251,19 @@ impl Dataplane for EbpfDataplane {
         self.attachments.mend(&mut self.ebpf, Instant::now())
     }
 
+    fn examine(&self, intent: &Intent, node: &kernel::Snapshot) -> Vec<Finding> {
+        let subject = Subject {
+            bpffs: self.dirs.bpffs.clone(),
+            wt0: intent.wt0.name.clone(),
+            nat_ports: intent.nat_ports.clone(),
+            uplinks: Vec::new(),
+            intent: Some(intent),
+            listen_port: None,
+            probe: false,
+        };
+        doctor::examine(&subject, node)
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
         let config = self.tables.config()?;
         let counter = |&counter: &Counter| self.tables.counter(counter).map(|value| (counter, value));
@@ -284,6 +299,17 @@ impl Dataplane for EbpfDataplane {
         self.attachments.remove()?;
         self.dirs.remove()
     }
+}
+
+/// Name of the pin, and thus of the program, that belongs at a place.
+pub(crate) fn pins_at(device: &str, egress: bool, is_wt0: bool) -> Option<String> {
+    let program = match (is_wt0, egress) {
+        (true, false) => program::WT0_INGRESS,
+        (true, true) => program::WT0_EGRESS,
+        (false, false) => program::UPLINK_INGRESS,
+        (false, true) => return None,
+    };
+    Some(format!("{program}-{}", pin_name(device)))
 }
 
 /// The largest prime up to `limit`: then every probe step of port allocation visits the whole range.

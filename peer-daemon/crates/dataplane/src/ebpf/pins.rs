@@ -84,7 +84,7 @@ impl PinDirs {
 }
 
 /// Characters that a device's name cannot have stand for those that bpffs does not take.
-pub(super) fn pin_name(device: &str) -> String {
+pub(crate) fn pin_name(device: &str) -> String {
     device.replace('.', ":")
 }
 

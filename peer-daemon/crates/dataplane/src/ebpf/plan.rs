@@ -49,6 +49,30 @@ pub(crate) fn destinations(intent: &Intent) -> Vec<IpAddr> {
     wanted.into_iter().collect()
 }
 
+/// As [`destinations`], where nothing is known of any intent.
+pub(crate) fn default_destinations() -> Vec<IpAddr> {
+    [true, false].map(beyond).into()
+}
+
+/// Uplinks of an intent, and its routes that have none, with the reason.
+pub(crate) fn uplinks(intent: &Intent, node: &Snapshot) -> (BTreeSet<u32>, Vec<(String, String)>) {
+    let mut plan = Plan::default();
+    for (id, route) in (0..).zip(&intent.routes) {
+        plan.add_route(id, route, intent, node);
+    }
+    let reason = |(route, service): (&desired::Route, &Service)| {
+        service.unserved.clone().map(|why| (route.destination.to_string(), why))
+    };
+    let unserved = intent.routes.iter().zip(&plan.service).filter_map(reason);
+    (plan.uplinks.keys().copied().collect(), unserved.collect())
+}
+
+/// Where the default routes lead, if that is where packets can be sent.
+pub(crate) fn default_uplinks(node: &Snapshot, wt0: &str) -> BTreeSet<u32> {
+    let ways = default_destinations().into_iter().filter_map(|addr| node.ways.get(&addr).copied());
+    ways.filter(|index| node.links.get(index).is_some_and(|link| link.ethernet && link.name != wt0)).collect()
+}
+
 /// Plans the tables; `policy` is what the rules of `intent` were compiled to. `known` are the routes in force: one that stays keeps its id, and with it its counters and flows.
 pub(super) fn plan(
     intent: &Intent,

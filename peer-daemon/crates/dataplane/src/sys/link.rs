@@ -1,7 +1,6 @@
 //! TCX links and the chains they make. CAP_BPF and CAP_NET_ADMIN are enough, but for the names of foreign programs.
 
 use std::io;
-use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -178,8 +177,7 @@ fn object_at(path: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// `I` is the head of a kernel structure, in its layout; the kernel fills as much as it has room for.
 fn info_of<I: Info>(object: BorrowedFd<'_>, info: &mut I) -> io::Result<()> {
-    let mut attr =
-        InfoAttr { fd: fd(object), info_len: mem::size_of::<I>() as u32, info: std::ptr::from_mut(info) as u64 };
+    let mut attr = InfoAttr { fd: fd(object), info_len: size_of::<I>() as u32, info: std::ptr::from_mut(info) as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 

@@ -5,17 +5,17 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use caps::CapSet;
 use ipnet::{IpNet, Ipv6Net};
 use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
-use peer_common::route::Route;
+use peer_common::route::{Route, listener_key};
 use peer_common::{
-    Addr, CellKey, CellValue, Config, Counter, Direction, DropReason, Flow, FlowKey, LocalAddr, LocalKind, Mapping,
-    PacketCount, Peer, RuleAction, Uplink,
+    Addr, CellKey, CellValue, Config, Counter, Direction, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr,
+    LocalKind, Mapping, PacketCount, Peer, RuleAction, Uplink,
 };
 use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
 use peer_core::policy::compile::{Limits, Outcome, compile};
@@ -179,13 +179,18 @@ impl Bench {
         // Each use takes a handle of its own, by the pin.
         let map = self.ebpf.map(name).expect("the map exists");
         let data: &MapData = match map {
-            Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => data,
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::LpmTrie(data)
+            | Map::PerCpuArray(data) => data,
             other => panic!("unexpected map {other:?}"),
         };
         let again = MapData::from_id(data.info().expect("info").id()).expect("a second handle");
         let again = match map {
             Map::Array(_) => Map::Array(again),
             Map::HashMap(_) => Map::HashMap(again),
+            Map::LruHashMap(_) => Map::LruHashMap(again),
             Map::LpmTrie(_) => Map::LpmTrie(again),
             _ => Map::PerCpuArray(again),
         };
@@ -194,8 +199,13 @@ impl Bench {
 
     /// Serves `addr/len` by eth0.
     pub(crate) fn route(&mut self, addr: IpAddr, len: u32, id: u32, flags: u32) {
+        self.route_by(addr, len, id, flags, ETH0);
+    }
+
+    /// Serves `addr/len` by a device.
+    pub(crate) fn route_by(&mut self, addr: IpAddr, len: u32, id: u32, flags: u32, uplink: u32) {
         let (addr, len) = prefix(addr, len);
-        let route = Route { id, flags, uplink: ETH0, fallback_uplink: 0, prefix_len: len };
+        let route = Route { id, flags, uplink, fallback_uplink: 0, prefix_len: len };
         let mut routes: LpmTrie<_, Addr, Route> = self.map(map::ROUTES);
         routes.insert(&Key::new(len, addr), route, 0).expect("insert");
     }
@@ -264,10 +274,20 @@ impl Bench {
     }
 
     fn run(&mut self, name: &str, packet: &[u8]) -> (i32, Vec<u8>) {
+        self.run_segmented(name, packet, 0)
+    }
+
+    /// Runs a program on a super-packet of segments of `gso_size`; 0: on a plain packet.
+    pub(crate) fn run_segmented(&mut self, name: &str, packet: &[u8], gso_size: u32) -> (i32, Vec<u8>) {
+        /// Offset of `gso_size` in `struct __sk_buff`.
+        const GSO_SIZE: usize = 176;
+        let mut context = [0; 192];
+        context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&gso_size.to_ne_bytes());
         let mut out = vec![0; packet.len() + 256];
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
         options.data_out = Some(&mut out);
+        options.ctx_in = Some(&context);
         let result = classifier(&mut self.ebpf, name).test_run(options).expect("the test run");
         let len = result.data_size_out as usize;
         out.truncate(len);
@@ -293,6 +313,81 @@ impl Bench {
         (result.return_value as i32, u32::from_ne_bytes(mark))
     }
 
+    /// A prefix of a peer's.
+    pub(crate) fn peer(&mut self, addr: IpAddr, len: u32, id: u32) {
+        let (addr, len) = prefix(addr, len);
+        let mut peers: LpmTrie<_, Addr, Peer> = self.map(map::PEERS);
+        peers.insert(&Key::new(len, addr), Peer { id, prefix_len: len }, 0).expect("insert");
+    }
+
+    /// A port that the daemon itself listens on.
+    pub(crate) fn listener(&mut self, protocol: u8, port: u16) {
+        let mut listeners: HashMap<_, u32, u32> = self.map(map::LISTENERS);
+        listeners.insert(listener_key(protocol.into(), port), 1, 0).expect("insert");
+    }
+
+    /// Gives both uplinks another MTU.
+    pub(crate) fn uplink_mtu(&mut self, mtu: u32) {
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
+        for index in [ETH0, LO] {
+            let uplink = Uplink { mtu, ..uplinks.get(&index, 0).expect("read") };
+            uplinks.insert(index, uplink, 0).expect("insert");
+        }
+    }
+
+    /// Forgets flows, mappings, fragments and what peers have of them, and allows errors again.
+    pub(crate) fn clear(&mut self) {
+        for (key, _) in self.flows() {
+            self.forget_flow(&key);
+        }
+        for (key, _) in self.mappings() {
+            self.forget_mapping(&key);
+        }
+        let mut fragments: HashMap<_, FragmentKey, Fragment> = self.map(map::FRAGMENTS);
+        for key in fragments.keys().collect::<Result<Vec<_>, _>>().expect("read") {
+            fragments.remove(&key).expect("remove");
+        }
+        let mut counts: Array<_, u32> = self.map(map::PEER_FLOWS);
+        for peer in 0..8 {
+            counts.set(peer, 0, 0).expect("write");
+        }
+        self.allow_errors();
+    }
+
+    /// Fills the budget of our own ICMP errors.
+    pub(crate) fn allow_errors(&mut self) {
+        let mut budgets: PerCpuArray<_, [u64; 2]> = self.map("ERROR_BUDGET");
+        let full = vec![[0; 2]; aya::util::nr_cpus().expect("processors")];
+        budgets.set(0, PerCpuValues::try_from(full).expect("one each"), 0).expect("write");
+    }
+
+    /// Makes every flow look unused for two seconds: its next packet looks after its mapping.
+    pub(crate) fn age_flows(&mut self) {
+        let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
+        for (key, flow) in self.flows() {
+            flows.insert(key, Flow { last_seen: flow.last_seen - 2_000_000_000, ..flow }, 0).expect("write");
+        }
+    }
+
+    /// Makes every remembered fragment `seconds` older.
+    pub(crate) fn age_fragments(&mut self, seconds: u64) {
+        let mut fragments: HashMap<_, FragmentKey, Fragment> = self.map(map::FRAGMENTS);
+        for (key, first) in fragments.iter().collect::<Result<Vec<_>, _>>().expect("read") {
+            let seen = first.seen - seconds * 1_000_000_000;
+            fragments.insert(key, Fragment { seen, ..first }, 0).expect("write");
+        }
+    }
+
+    pub(crate) fn put_mapping(&mut self, key: FlowKey, mapping: Mapping) {
+        let mut mappings: HashMap<_, FlowKey, Mapping> = self.map(map::MAPPINGS);
+        mappings.insert(key, mapping, 0).expect("write");
+    }
+
+    pub(crate) fn peer_flows(&mut self, id: u32) -> u32 {
+        let counts: Array<_, u32> = self.map(map::PEER_FLOWS);
+        counts.get(&id, 0).expect("read")
+    }
+
     pub(crate) fn forget_flow(&mut self, key: &FlowKey) {
         let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
         flows.remove(key).expect("remove");
@@ -311,13 +406,26 @@ impl Bench {
     }
 
     pub(crate) fn drops(&mut self, reason: DropReason) -> u64 {
+        self.drop_counts()[reason as usize].packets
+    }
+
+    /// Of all reasons, in their order.
+    pub(crate) fn drop_counts(&mut self) -> Vec<PacketCount> {
         let drops: PerCpuArray<_, PacketCount> = self.map(map::DROPS);
-        drops.get(&(reason as u32), 0).expect("read").iter().map(|count| count.packets).sum()
+        drops.iter().map(|values| sum(&values.expect("read"))).collect()
+    }
+
+    /// All counters, in their order.
+    pub(crate) fn counters(&mut self) -> Vec<u64> {
+        let counters: PerCpuArray<_, u64> = self.map(map::COUNTERS);
+        counters.iter().map(|values| values.expect("read").iter().sum()).collect()
     }
 
     /// All drops, by name: for messages.
     pub(crate) fn all_drops(&mut self) -> Vec<(&'static str, u64)> {
-        DropReason::ALL.iter().map(|&reason| (reason.name(), self.drops(reason))).filter(|drop| drop.1 > 0).collect()
+        let counts = self.drop_counts();
+        let named = DropReason::ALL.iter().zip(counts).map(|(reason, count)| (reason.name(), count.packets));
+        named.filter(|drop| drop.1 > 0).collect()
     }
 
     pub(crate) fn counter(&mut self, counter: Counter) -> u64 {
@@ -327,11 +435,7 @@ impl Bench {
 
     pub(crate) fn route_count(&mut self, id: u32, direction: Direction) -> PacketCount {
         let counts: PerCpuArray<_, PacketCount> = self.map(map::ROUTE_COUNTERS);
-        let per_cpu = counts.get(&(id * 2 + direction as u32), 0).expect("read");
-        per_cpu.iter().fold(PacketCount::default(), |sum, count| PacketCount {
-            packets: sum.packets + count.packets,
-            bytes: sum.bytes + count.bytes,
-        })
+        sum(&counts.get(&(id * 2 + direction as u32), 0).expect("read"))
     }
 
     pub(crate) fn flows(&mut self) -> Vec<(FlowKey, Flow)> {
@@ -343,6 +447,13 @@ impl Bench {
         let mappings: HashMap<_, FlowKey, Mapping> = self.map(map::MAPPINGS);
         mappings.iter().map(|entry| entry.expect("read")).collect()
     }
+}
+
+fn sum(per_cpu: &PerCpuValues<PacketCount>) -> PacketCount {
+    per_cpu.iter().fold(PacketCount::default(), |sum, count| PacketCount {
+        packets: sum.packets + count.packets,
+        bytes: sum.bytes + count.bytes,
+    })
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {

@@ -6,11 +6,14 @@ mod bench;
 mod capabilities;
 mod lab;
 mod packet;
+mod reference;
 mod sys;
+mod wire;
 
 mod drops;
 mod node;
 mod policy;
+mod property;
 mod translate;
 
 pub(crate) use bench::{Bench, REDIRECT, SHOT, UNSPEC};

@@ -1,0 +1,129 @@
+//! What is known about the node: what the checks go by.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use crate::Capabilities;
+use crate::chain::Neighbour;
+use crate::sys::Features;
+use crate::tc::Filter;
+
+/// What could be learned. `Err` says why it could not.
+pub(super) type Learned<T> = Result<T, String>;
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) capabilities: Capabilities,
+    pub(super) nat_ports: RangeInclusive<u16>,
+    /// Features of the kernel with the version that brought them; `None`: not asked.
+    pub(super) kernel: Option<Vec<(Feature, Learned<bool>)>>,
+    pub(super) bpffs: Bpffs,
+    /// What the TUN driver can do, as `IFF_…`; `None`: not asked.
+    pub(super) tun: Option<Learned<i32>>,
+    pub(super) sysctls: Sysctls,
+    pub(super) devices: Vec<Device>,
+    /// Devices that were named and are not there.
+    pub(super) absent: Vec<String>,
+    /// Routes that no uplink serves, and why.
+    pub(super) unserved: Vec<(String, String)>,
+    /// A port that the peer wants and somebody has, and who; `None`: free, or not asked.
+    pub(super) busy_port: Option<(u16, Option<String>)>,
+    /// Some route or address of the mesh is IPv6.
+    pub(super) wants_v6: bool,
+}
+
+/// Something that the programs need of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Feature {
+    pub(super) name: &'static str,
+    pub(super) since: &'static str,
+    /// What happens without it; `None`: nothing works.
+    pub(super) instead: Option<&'static str>,
+}
+
+/// The BPF file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bpffs {
+    pub(super) path: PathBuf,
+    pub(super) is_bpffs: Learned<bool>,
+    pub(super) writable: Learned<bool>,
+    /// Whether the mount is shared with another mount namespace; `None`: unknown.
+    pub(super) propagated: Option<bool>,
+}
+
+/// Settings of the network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sysctls {
+    pub(super) writable: bool,
+    pub(super) local_ports: Option<RangeInclusive<u16>>,
+    pub(super) reserved_ports: Vec<RangeInclusive<u16>>,
+    pub(super) src_valid_mark: Option<bool>,
+    pub(super) rp_filter: Option<u8>,
+}
+
+/// What a device is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Mesh,
+    Uplink,
+}
+
+/// A device.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) mtu: u32,
+    pub(super) features: Learned<Features>,
+    pub(super) rp_filter: Option<u8>,
+    pub(super) src_valid_mark: Option<bool>,
+    pub(super) forwarding6: Option<bool>,
+    /// Cilium keeps a directory of links for it.
+    pub(super) has_cilium_directory: bool,
+    pub(super) hooks: Vec<Hook>,
+}
+
+/// One direction of a device.
+#[derive(Clone, Debug)]
+pub(super) struct Hook {
+    pub(super) egress: bool,
+    pub(super) chain: Learned<Vec<Neighbour>>,
+    pub(super) filters: Learned<Vec<Filter>>,
+    /// Place of our filter among them.
+    pub(super) own_filter: Option<usize>,
+    /// A program of ours is pinned for this place.
+    pub(super) pinned: bool,
+}
+
+#[cfg(test)]
+impl Default for Facts {
+    /// A node on which nothing is wrong.
+    fn default() -> Self {
+        Self {
+            capabilities: Capabilities { net_admin: true, bpf: true, perfmon: true, sys_admin: false },
+            nat_ports: crate::DEFAULT_NAT_PORTS,
+            kernel: None,
+            bpffs: Bpffs { path: "/sys/fs/bpf".into(), is_bpffs: Ok(true), writable: Ok(true), propagated: Some(true) },
+            tun: None,
+            sysctls: Sysctls {
+                writable: true,
+                local_ports: Some(32768..=60999),
+                src_valid_mark: Some(false),
+                rp_filter: Some(0),
+                ..Sysctls::default()
+            },
+            devices: Vec::new(),
+            absent: Vec::new(),
+            unserved: Vec::new(),
+            busy_port: None,
+            wants_v6: false,
+        }
+    }
+}
+
+impl Hook {
+    pub(super) fn direction(&self) -> &'static str {
+        if self.egress { "egress" } else { "ingress" }
+    }
+}

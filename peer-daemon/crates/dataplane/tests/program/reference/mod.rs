@@ -1,0 +1,298 @@
+//! A NAT in user space that does what the programs promise, written for clarity: the oracle of the property test. It shares
+//! with them the key of the port hash, the order of checks, and nothing of their code.
+
+mod forward;
+pub(crate) mod parse;
+mod rewrite;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use peer_common::hash::siphash13;
+use peer_common::{Addr, Counter, DropReason, FlowKind};
+use peer_core::desired::{Rule, Scope};
+use peer_core::policy::{self, Query, Verdict};
+
+use self::parse::{Parsed, Part, Tuple};
+use crate::wire::{ICMP, ICMPV6, TCP, UDP};
+
+/// What cannot change while packets flow.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) peers: Vec<(IpNet, u32)>,
+    pub(crate) routes: Vec<RefRoute>,
+    /// Own addresses; `true`: of the overlay.
+    pub(crate) locals: BTreeMap<IpAddr, bool>,
+    pub(crate) listeners: BTreeSet<(u8, u16)>,
+    pub(crate) overlay: [IpAddr; 2],
+    pub(crate) uplink: [IpAddr; 2],
+    pub(crate) hash_key: [u64; 2],
+    pub(crate) ports: (u16, u16),
+    pub(crate) quota: u32,
+    pub(crate) wt0_mtu: usize,
+    pub(crate) uplink_mtu: usize,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct RefRoute {
+    pub(crate) destination: IpNet,
+    pub(crate) id: u32,
+    pub(crate) masquerade: bool,
+    /// Whether its device is one of ours.
+    pub(crate) served: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RefFlow {
+    pub(crate) nat: (IpAddr, u16),
+    pub(crate) kind: FlowKind,
+    pub(crate) by_uplink: bool,
+    pub(crate) route: Option<u32>,
+    pub(crate) peer: u32,
+    pub(crate) tcp_seen: u8,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    generation: u32,
+    aged: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RefMapping {
+    pub(crate) peer: (IpAddr, u16),
+    pub(crate) kind: FlowKind,
+    pub(crate) route: Option<u32>,
+    pub(crate) tcp_seen: u8,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    generation: u32,
+}
+
+/// The NAT and what it has counted.
+pub(crate) struct Reference {
+    pub(crate) network: Network,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) generation: u32,
+    pub(crate) flows: BTreeMap<Tuple, RefFlow>,
+    pub(crate) mappings: BTreeMap<Tuple, RefMapping>,
+    pub(crate) counters: BTreeMap<&'static str, u64>,
+    /// Packets and bytes.
+    pub(crate) drops: BTreeMap<&'static str, (u64, u64)>,
+    fragments: BTreeMap<(IpAddr, IpAddr, u8, u32), (u16, u16)>,
+    peer_flows: BTreeMap<u32, u32>,
+}
+
+/// What passes, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// To the stack, untouched, or as it was changed.
+    Next(Vec<u8>),
+    Redirect(Vec<u8>),
+    Drop,
+}
+
+/// An accepted question.
+struct Accepted {
+    peer: u32,
+    kind: FlowKind,
+    route: Option<RefRoute>,
+}
+
+impl Reference {
+    pub(crate) fn new(network: Network) -> Self {
+        Self {
+            network,
+            rules: Vec::new(),
+            generation: 0,
+            flows: BTreeMap::new(),
+            mappings: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            drops: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            peer_flows: BTreeMap::new(),
+        }
+    }
+
+    /// Two seconds pass for the mesh side of every flow.
+    pub(crate) fn age(&mut self) {
+        self.flows.values_mut().for_each(|flow| flow.aged = true);
+    }
+
+    fn count(&mut self, counter: Counter, packets: u64) {
+        *self.counters.entry(counter.name()).or_default() += packets;
+    }
+
+    fn count_drop(&mut self, reason: DropReason, bytes: usize) {
+        let slot = self.drops.entry(reason.name()).or_default();
+        *slot = (slot.0 + 1, slot.1 + bytes as u64);
+    }
+
+    fn peer_of(&self, addr: IpAddr) -> Option<u32> {
+        let covering = self.network.peers.iter().filter(|(net, _)| net.contains(&addr));
+        covering.max_by_key(|(net, _)| net.prefix_len()).map(|&(_, id)| id)
+    }
+
+    fn route_to(&self, addr: IpAddr) -> Option<RefRoute> {
+        let covering = self.network.routes.iter().filter(|route| route.destination.contains(&addr));
+        covering.max_by_key(|route| route.destination.prefix_len()).copied()
+    }
+
+    /// Judges a tuple that enters from the mesh. `problem`: why it may not be all there.
+    fn judge(&self, tuple: Tuple, problem: Option<DropReason>) -> Result<Accepted, DropReason> {
+        let peer = self.peer_of(tuple.src.0).ok_or(DropReason::ForeignSource)?;
+        let to = tuple.dst.0;
+        let route = self.route_to(to);
+        let named = route.is_some_and(|route| route.destination.prefix_len() == route.destination.max_prefix_len());
+        if let Some(reason) = denied(to).filter(|_| !named) {
+            return Err(reason);
+        }
+        let (scope, kind, route) = match (self.network.locals.get(&to), route) {
+            (Some(&overlay), covering) => {
+                let listener = matches!(tuple.protocol, TCP | UDP)
+                    && self.network.listeners.contains(&(tuple.protocol, tuple.dst.1));
+                if listener && !named {
+                    return Err(DropReason::DeniedDestination);
+                }
+                (if !overlay && covering.is_some() { Scope::Both } else { Scope::Node }, FlowKind::ToNode, None)
+            }
+            (None, Some(route)) => {
+                if let Some(reason) = problem {
+                    return Err(reason);
+                }
+                let kind = if route.masquerade { FlowKind::Masqueraded } else { FlowKind::Routed };
+                (Scope::Route, kind, Some(route))
+            }
+            (None, None) => return Err(problem.unwrap_or(DropReason::NoRoute)),
+        };
+        let query = Query {
+            source: tuple.src.0,
+            destination: to,
+            protocol: tuple.protocol,
+            destination_port: problem.is_none().then_some(tuple.dst.1),
+            scope,
+        };
+        match policy::evaluate(&self.rules, &query) {
+            Verdict::Accept { .. } => Ok(Accepted { peer, kind, route }),
+            Verdict::Drop { .. } => Err(DropReason::PolicyRule),
+            Verdict::Default => Err(problem.unwrap_or(DropReason::PolicyDefault)),
+        }
+    }
+
+    fn complete(&self, parsed: &mut Parsed) {
+        if parsed.part != Part::Later {
+            return;
+        }
+        if let Some(&(src, dst)) = self.fragments.get(&fragment_key(parsed)) {
+            (parsed.tuple.src.1, parsed.tuple.dst.1) = (src, dst);
+            parsed.problem = None;
+        }
+    }
+
+    fn remember(&mut self, parsed: &Parsed) {
+        if parsed.part == Part::First {
+            self.count(Counter::FragmentsTracked, 1);
+            self.fragments.insert(fragment_key(parsed), (parsed.tuple.src.1, parsed.tuple.dst.1));
+        }
+    }
+
+    fn opened(&mut self, flow: RefFlow) {
+        self.count(Counter::FlowsOpened, 1);
+        *self.peer_flows.entry(flow.peer).or_default() += 1;
+    }
+
+    fn begin(&self, tuple: Tuple, kind: FlowKind) -> RefFlow {
+        RefFlow {
+            nat: tuple.src,
+            kind,
+            by_uplink: false,
+            route: None,
+            peer: 0,
+            tcp_seen: 0,
+            packets: 0,
+            bytes: 0,
+            generation: self.generation,
+            aged: false,
+        }
+    }
+
+    fn map(&mut self, reply: Tuple, tuple: Tuple, flow: &RefFlow) {
+        let mapping = RefMapping {
+            peer: tuple.src,
+            kind: flow.kind,
+            route: flow.route,
+            tcp_seen: 0,
+            packets: 0,
+            bytes: 0,
+            generation: flow.generation,
+        };
+        self.mappings.insert(reply, mapping);
+    }
+
+    /// Forgets a flow and the mapping that is its own.
+    fn forget(&mut self, tuple: Tuple) {
+        let Some(flow) = self.flows.remove(&tuple) else { return };
+        let peer = self.peer_flows.entry(flow.peer).or_default();
+        *peer = peer.saturating_sub(1);
+        let reply = reply_of(tuple, flow.nat);
+        if self.mappings.get(&reply).is_some_and(|mapping| mapping.peer == tuple.src) {
+            self.mappings.remove(&reply);
+        }
+    }
+
+    /// Chooses a port by the documented hash and probes. Takes the mapping.
+    fn allocate(&mut self, tuple: Tuple, flow: &mut RefFlow) -> Result<(), DropReason> {
+        let (min, range) = (u32::from(self.network.ports.0), u32::from(self.network.ports.1));
+        let hash = port_hash(self.network.hash_key, tuple);
+        let wanted = u32::from(tuple.src.1);
+        let keep = !matches!(tuple.protocol, ICMP | ICMPV6) && (min..min + range).contains(&wanted);
+        let start = if keep { wanted - min } else { hash as u32 % range };
+        let step = 1 + (hash >> 32) as u32 % (range - 1);
+        for probe in 0..32_u64 {
+            let offset = (u64::from(start) + probe * u64::from(step)) % u64::from(range);
+            let port = (min + offset as u32) as u16;
+            let reply = reply_of(tuple, (flow.nat.0, port));
+            match self.mappings.get_mut(&reply) {
+                None => self.map(reply, tuple, flow),
+                Some(owner) if owner.peer == tuple.src => owner.generation = flow.generation,
+                Some(_) => {
+                    self.count(Counter::PortProbes, 1);
+                    continue;
+                }
+            }
+            flow.nat.1 = port;
+            return Ok(());
+        }
+        Err(DropReason::PortsExhausted)
+    }
+}
+
+/// The tuple of a reply to `tuple` sent as `nat`.
+pub(crate) fn reply_of(tuple: Tuple, nat: (IpAddr, u16)) -> Tuple {
+    Tuple { src: tuple.dst, dst: nat, protocol: tuple.protocol }
+}
+
+fn fragment_key(parsed: &Parsed) -> (IpAddr, IpAddr, u8, u32) {
+    (parsed.tuple.src.0, parsed.tuple.dst.0, parsed.tuple.protocol, parsed.id)
+}
+
+fn port_hash(key: [u64; 2], tuple: Tuple) -> u64 {
+    let (src, dst) = (Addr::from(tuple.src.0).words, Addr::from(tuple.dst.0).words);
+    let pair = |words: [u32; 4], at: usize| u64::from(words[at]) << 32 | u64::from(words[at + 1]);
+    let ports = u64::from(tuple.src.1.to_be()) << 32 | u64::from(tuple.dst.1.to_be()) << 16;
+    siphash13(key, [pair(src, 0), pair(src, 2), pair(dst, 0), pair(dst, 2), ports | u64::from(tuple.protocol)])
+}
+
+/// RFC 6890 and RFC 4291: what only a host route may name.
+fn denied(addr: IpAddr) -> Option<DropReason> {
+    match addr {
+        IpAddr::V4(v4) if v4.octets()[0] >= 224 => Some(DropReason::Multicast),
+        IpAddr::V4(v4) if v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0 => {
+            Some(DropReason::DeniedDestination)
+        }
+        IpAddr::V6(v6) if v6.is_multicast() => Some(DropReason::Multicast),
+        IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() => {
+            Some(DropReason::DeniedDestination)
+        }
+        _ => None,
+    }
+}
