@@ -1,8 +1,9 @@
-//! The project's own commands: `cargo xtask setup | build-ebpf | demo | test | ci`.
+//! The project's own commands: `cargo xtask setup | build-ebpf | demo | test | bench | ci`.
 //!
 //! A laptop and CI run the same commands. What they say goes to stderr; stdout is left to results.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build_ebpf;
 mod ci;
 mod daemon;
@@ -36,6 +37,8 @@ enum Command {
     Demo(demo::Options),
     /// Run everything that must pass: unit, property and program tests, and the scenarios
     Test,
+    /// Measure what things cost
+    Bench(bench::Options),
     /// Format, lints, docs and licences, then `test` and `demo`
     Ci,
 }
@@ -58,6 +61,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::BuildEbpf(options) => build_ebpf::command(*options).map(|()| true),
         Command::Demo(options) => demo::command(*options),
         Command::Test => test::command().map(|()| true),
+        Command::Bench(options) => bench::command(*options).map(|()| true),
         Command::Ci => ci::command().map(|()| true),
     }
 }

@@ -1,0 +1,38 @@
+//! `cargo xtask bench`: what things cost, as ratios.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::steps::Steps;
+use crate::{build_ebpf, process, setup};
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum What {
+    /// The eBPF programs alone, and single packets through the node against nft and iptables
+    Dataplane {
+        /// End with one JSON object on stdout
+        #[arg(long)]
+        json: bool,
+        /// Small tables and few rounds: shows that it works, not what it costs
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+pub(crate) fn command(options: Options) -> Result<()> {
+    process::need_root("bench")?;
+    let steps = Steps::of("bench");
+    steps.run("setup", setup::ensure)?;
+    steps.run("build-ebpf", || build_ebpf::build(false))?;
+    let What::Dataplane { json, quick } = options.what;
+    let mut cargo = process::cargo();
+    cargo.args(["run", "--quiet", "--locked", "--release", "--package", "peer-benches", "--", "dataplane"]);
+    cargo.args(json.then_some("--json")).args(quick.then_some("--quick"));
+    steps.run("dataplane", || process::run(&mut cargo))
+}
