@@ -32,7 +32,7 @@ pub use addresses::{
     client_overlay, client_overlay6,
 };
 pub use baseline::Baseline;
-pub use binaries::{Binaries, find_daemon, find_wireguard_go};
+pub use binaries::{Binaries, find_daemon, find_daemon_of_other_layout, find_wireguard_go};
 pub use capture::{Capture, Captured};
 pub use client::{Client, Outer};
 pub use command::{Finished, run};

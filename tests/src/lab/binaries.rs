@@ -2,8 +2,9 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// Programs that a lab starts.
 #[derive(Clone, Debug)]
@@ -38,6 +39,31 @@ pub fn find_daemon() -> Result<PathBuf> {
         Some((_, path)) => Ok(path),
         None => bail!("no peer-daemon: run `cargo build --release -p peer-daemon`, or name one in PEER_DAEMON_BIN"),
     }
+}
+
+/// A daemon that differs in the version and the layout of its maps alone: `$PEER_DAEMON_OTHER_BIN`, or built now with
+/// `PEER_TEST_ABI`, programs and all, into a target folder of its own.
+///
+/// # Errors
+/// cargo fails.
+pub fn find_daemon_of_other_layout() -> Result<PathBuf> {
+    const ABI: &str = "2";
+    if let Some(path) = named_by("PEER_DAEMON_OTHER_BIN")? {
+        return Ok(path);
+    }
+    let target = target_directory().join("other-layout");
+    let cargo = |arguments: &[&str]| -> Result<()> {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).env("PEER_TEST_ABI", ABI);
+        let output = command.output().context("start cargo")?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "cargo {}: {errors}", arguments.join(" "));
+        Ok(())
+    };
+    cargo(&["run", "--quiet", "--package", "xtask", "--", "build-ebpf"])?;
+    let folder = target.to_string_lossy();
+    cargo(&["build", "--quiet", "--locked", "--package", "peer-daemon", "--target-dir", &folder])?;
+    Ok(target.join("debug/peer-daemon"))
 }
 
 /// `$PEER_WIREGUARD_GO`, or what `cargo xtask setup` unpacked, or the one on `PATH`.

@@ -1,6 +1,7 @@
 //! Many flows at once.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct Flood {
 ///
 /// # Errors
 /// A socket cannot be opened or used.
-pub fn flood(from: &Namespace, service: IpAddr, ports: std::ops::Range<u16>, sockets: usize) -> Result<Flood> {
+pub fn flood(from: &Namespace, service: IpAddr, ports: Range<u16>, sockets: usize) -> Result<Flood> {
     let any: IpAddr = if service.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let open = || (0..sockets).map(|_| UdpSocket::bind((any, 0))).collect::<std::io::Result<Vec<_>>>();
     let sockets = from.enter(open)?;
@@ -66,22 +67,22 @@ fn exchange(socket: &UdpSocket, service: IpAddr, ports: &[u16]) -> Result<usize>
     Ok(ports.len() - waiting.len())
 }
 
-/// Sends `count` datagrams of IPv4 out of a member's tunnel, each of a flow of its own: another source port, another
-/// destination inside the `/24` of `network`, another destination port. Nobody answers.
+/// Sends datagrams of IPv4 out of a member's tunnel, each of a flow of its own: another source port, another destination
+/// inside the `/24` of `network`, another destination port. Nobody answers. The same numbers make the same flows.
 ///
 /// # Errors
 /// The device refuses.
-pub fn random_flows(from: &Namespace, source: Ipv4Addr, network: Ipv4Addr, count: usize) -> Result<()> {
+pub fn random_flows(from: &Namespace, source: Ipv4Addr, network: Ipv4Addr, numbers: Range<u64>) -> Result<()> {
     const CHUNK: usize = 512;
     let socket = from.enter(|| PacketSocket::open("wg0"))?;
     let [a, b, c, _] = network.octets();
     let mut chunk = Vec::with_capacity(CHUNK);
-    for number in 0..count as u64 {
+    for number in numbers.clone() {
         let word = pattern_word(number);
         let destination = Ipv4Addr::new(a, b, c, word as u8);
         let ports = [1024 | (word >> 16) as u16, 1024 | (word >> 32) as u16];
         chunk.push(Datagram::udp((source.into(), ports[0]), (destination.into(), ports[1]), b"flood").bytes()?);
-        if chunk.len() == CHUNK || number + 1 == count as u64 {
+        if chunk.len() == CHUNK || number + 1 == numbers.end {
             let mut left = &chunk[..];
             while !left.is_empty() {
                 match socket.send_many(left) {

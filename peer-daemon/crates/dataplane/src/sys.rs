@@ -5,6 +5,8 @@
 )]
 
 mod device;
+#[cfg(test)]
+pub(crate) mod lab;
 mod link;
 mod probe;
 

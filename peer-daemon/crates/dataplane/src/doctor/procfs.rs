@@ -18,7 +18,7 @@ pub(super) fn flag(name: &str) -> Option<bool> {
     number::<u8>(name).map(|value| value != 0)
 }
 
-/// `32768	60999`.
+/// First and last, with white space between.
 pub(super) fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once(char::is_whitespace)?;
     Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)

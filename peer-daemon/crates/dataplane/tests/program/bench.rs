@@ -326,6 +326,15 @@ impl Bench {
         listeners.insert(listener_key(protocol.into(), port), 1, 0).expect("insert");
     }
 
+    /// Gives both uplinks other addresses.
+    pub(crate) fn uplink_addrs(&mut self, addr4: IpAddr, addr6: IpAddr) {
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
+        let uplink = Uplink { addr4: addr4.into(), addr6: addr6.into(), mtu: 1500, pad: 0 };
+        for index in [ETH0, LO] {
+            uplinks.insert(index, uplink, 0).expect("insert");
+        }
+    }
+
     /// Gives both uplinks another MTU.
     pub(crate) fn uplink_mtu(&mut self, mtu: u32) {
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);

@@ -11,9 +11,18 @@ mod sys;
 mod wire;
 
 mod drops;
+mod fragments;
+mod healing;
+mod icmp;
+mod listeners;
+mod mss;
 mod node;
+mod own_errors;
 mod policy;
 mod property;
+mod quota;
+mod sockets;
+mod tcp_state;
 mod translate;
 
 pub(crate) use bench::{Bench, REDIRECT, SHOT, UNSPEC};

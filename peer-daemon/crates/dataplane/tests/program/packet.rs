@@ -77,14 +77,6 @@ pub(crate) fn with_option(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
     bytes
 }
 
-/// The first fragment of a UDP datagram.
-pub(crate) fn fragment(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
-    let mut bytes = udp(src, dst);
-    bytes[20] |= 0x20;
-    fix_ipv4_checksum(&mut bytes);
-    bytes
-}
-
 /// A fragment of a UDP datagram that is not the first.
 pub(crate) fn later_fragment(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
     let mut bytes = udp(src, dst);

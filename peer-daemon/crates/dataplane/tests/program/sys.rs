@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 use std::ptr;
 
@@ -28,6 +29,23 @@ pub(crate) fn unmount(at: &Path) -> io::Result<()> {
     let target = CString::new(at.as_os_str().as_encoded_bytes()).map_err(io::Error::other)?;
     // SAFETY: a C string that lives through the call.
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) })
+}
+
+/// Sets the loopback device of the namespace up.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    // SAFETY: takes integers only.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    check(socket.min(0))?;
+    // SAFETY: a descriptor that the kernel has just made.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: a structure of integers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request that the command takes, alive through the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
 }
 
 fn check(result: i32) -> io::Result<()> {

@@ -3,6 +3,8 @@
 mod clsact;
 mod order;
 mod tcx;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -115,14 +117,16 @@ impl Attachments {
     /// Attaches again what is not in its chain any more, and goes ahead of whatever is known to end the chain before us.
     pub(super) fn mend(&mut self, ebpf: &mut Ebpf, now: Instant) -> Result<(), Error> {
         let owners = self.owners();
+        let mut result = Ok(());
         for place in self.held.keys().cloned().collect::<Vec<_>>() {
-            self.mend_place(ebpf, &place, &owners, now)?;
+            // One that cannot be mended is no reason to leave the others.
+            result = result.and(self.mend_place(ebpf, &place, &owners, now));
         }
         if self.retire.is_some_and(|at| at <= now) {
-            self.dirs.remove_others()?;
+            self.drop_others()?;
             self.retire = None;
         }
-        Ok(())
+        result
     }
 
     /// Where our programs stand.
@@ -154,7 +158,17 @@ impl Attachments {
     /// Detaches everything: pins of all versions go, and with them the links.
     pub(super) fn remove(mut self) -> Result<(), Error> {
         self.held.clear();
-        self.sweep(&[])
+        self.sweep(&[])?;
+        self.drop_others()
+    }
+
+    /// Removes what other versions have left.
+    fn drop_others(&self) -> Result<(), Error> {
+        let kept: Vec<u32> = self.held.values().map(|held| held.link).collect();
+        for version in self.dirs.others() {
+            tcx::drop_links(&version.join("links"), &kept)?;
+        }
+        self.dirs.remove_others()
     }
 
     fn owners(&self) -> Owners {
@@ -221,11 +235,7 @@ impl Attachments {
     /// Removes what is ours and belongs to none of `places`: links of this version, and filters of every version.
     fn sweep(&self, places: &[Place]) -> Result<(), Error> {
         let links: &[Place] = if self.method == Method::Tcx { places } else { &[] };
-        for path in crate::chain::entries(&self.dirs.links) {
-            if !links.iter().any(|place| self.dirs.links.join(place.pin()) == path) {
-                pins::remove_pin(&path)?;
-            }
-        }
+        tcx::sweep(&self.dirs.links, links)?;
         let filters: &[Place] = if self.method == Method::Clsact { places } else { &[] };
         clsact::sweep(&self.dirs, &self.wt0, filters)
     }

@@ -21,20 +21,41 @@ const TRIES: usize = 3;
 pub(super) fn hold(program: &ProgramFd, place: &Place, dirs: &PinDirs) -> Result<u32, Error> {
     let program = program.as_fd();
     let path = dirs.links.join(place.pin());
-    if let Some(id) = update_pinned(program, place, &path)? {
-        return Ok(id);
-    }
     fs::create_dir_all(&dirs.links).map_err(failed(format!("make {}", dirs.links.display())))?;
-    if place.program != UPLINK_INGRESS
-        && let Some(id) = take_over(program, place, dirs, &path)?
-    {
-        return Ok(id);
+    // On an uplink the other version's link stays for a while, behind ours: see `RETIRE_AFTER`.
+    let beside = place.program == UPLINK_INGRESS && !dirs.others().is_empty();
+    if !beside {
+        if let Some(id) = update_pinned(program, place, &path)? {
+            return Ok(id);
+        }
+        if let Some(id) = take_over(program, place, dirs, &path)? {
+            return Ok(id);
+        }
     }
-    // On an uplink the other version's link stays for a while, right behind ours: see `RETIRE_AFTER`.
-    let what = || format!("attach {} to {}", place.program, place.device);
-    let link = create(program, place.ifindex, place.hook()).map_err(failed(what()))?;
-    sys::pin(link.as_fd(), &path).map_err(failed(format!("pin {}", path.display())))?;
-    Ok(link.info().map_err(failed(what()))?.id)
+    attach(program, place, &path)
+}
+
+/// Ends the links of a directory that belong to none of `places`.
+pub(super) fn sweep(dir: &Path, places: &[Place]) -> Result<(), Error> {
+    let needed = |path: &Path| places.iter().any(|place| dir.join(place.pin()) == path);
+    entries(dir).iter().filter(|path| !needed(path)).try_for_each(|path| end(path, &[]))
+}
+
+/// Ends the links of a directory, but for those in `kept`, which have another pin.
+pub(super) fn drop_links(dir: &Path, kept: &[u32]) -> Result<(), Error> {
+    entries(dir).iter().try_for_each(|path| end(path, kept))
+}
+
+/// Takes a program out of its chain and removes the pin. The loss of its pin alone ends a link, too, but at a time of the
+/// kernel's choice.
+fn end(path: &Path, kept: &[u32]) -> Result<(), Error> {
+    if let Ok(Some(link)) = sys::link_at(path)
+        && link.info().is_ok_and(|info| info.ifindex != 0 && !kept.contains(&info.id))
+    {
+        // Fails when its device goes at this moment: then it is out of every chain.
+        let _ = link.detach();
+    }
+    remove_pin(path)
 }
 
 /// Detaches at once, so that the program can be attached again elsewhere in the chain. To be used only where nothing
@@ -53,6 +74,21 @@ pub(super) fn standing(place: &Place, link: u32, owners: &Owners) -> io::Result<
     let position = ahead.iter().position(|neighbour| neighbour.link == link);
     ahead.truncate(position.unwrap_or(0));
     Ok(Standing { ahead: position.map(|_| ahead), chain })
+}
+
+/// Attaches at the head. A link of ours that is there goes only then: no packet passes without a program.
+fn attach(program: BorrowedFd<'_>, place: &Place, path: &Path) -> Result<u32, Error> {
+    let what = || format!("attach {} to {}", place.program, place.device);
+    let link = create(program, place.ifindex, place.hook()).map_err(failed(what()))?;
+    let old = sys::link_at(path).map_err(failed(format!("read {}", path.display())))?;
+    let new = path.with_file_name(format!("{}:new", place.pin().display()));
+    remove_pin(&new)?;
+    sys::pin(link.as_fd(), &new).map_err(failed(format!("pin {}", new.display())))?;
+    fs::rename(&new, path).map_err(failed(format!("rename {}", new.display())))?;
+    if let Some(old) = old {
+        let _ = old.detach();
+    }
+    Ok(link.info().map_err(failed(what()))?.id)
 }
 
 /// Puts our program into the link that is pinned for the place. `None`: there is no such link, or its device is gone.

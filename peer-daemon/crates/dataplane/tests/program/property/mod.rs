@@ -48,7 +48,7 @@ fn sequences() -> u64 {
 }
 
 /// Every counter and every drop reason that a packet can cause must have been met, or the test shows less than it says.
-fn assert_covered(met: &BTreeMap<&'static str, u64>) {
+fn assert_covered(met: &Counts) {
     let impossible = [
         Counter::PortSockets.name(), // a test of its own: the reference has no sockets
         Counter::FibLookups.name(),  // routes of this test name their device
@@ -121,11 +121,11 @@ struct Sequence<'a> {
     out: Vec<Outcome>,
     back: Vec<Outcome>,
     /// Counters and drop reasons met so far, by all sequences.
-    met: &'a mut BTreeMap<&'static str, u64>,
+    met: &'a mut Counts,
 }
 
 impl<'a> Sequence<'a> {
-    fn new(bench: &'a mut Bench, seed: u64, met: &'a mut BTreeMap<&'static str, u64>) -> Self {
+    fn new(bench: &'a mut Bench, seed: u64, met: &'a mut Counts) -> Self {
         let mut random = Random(seed);
         let network = network(&mut random);
         bench.clear();
@@ -217,9 +217,9 @@ impl<'a> Sequence<'a> {
         let before = (self.bench.counters(), self.bench.drop_counts());
         let (verdict, bytes) = self.bench.run_segmented(program, &frame, gso as u32);
         let expected = match program {
-            program::TEST_WT0_INGRESS => self.reference.from_mesh(&frame, gso),
-            program::UPLINK_INGRESS => self.reference.on_uplink(&frame, gso),
-            _ => self.reference.to_mesh(&frame, gso),
+            program::TEST_WT0_INGRESS => self.reference.arrive_from_mesh(&frame, gso),
+            program::UPLINK_INGRESS => self.reference.arrive_on_uplink(&frame, gso),
+            _ => self.reference.leave_to_mesh(&frame, gso),
         };
         let found = match verdict {
             UNSPEC => Outcome::Next(bytes),
@@ -240,10 +240,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// What the programs counted since `before`.
-    fn counted(
-        &mut self,
-        before: &(Vec<u64>, Vec<PacketCount>),
-    ) -> (BTreeMap<&'static str, u64>, BTreeMap<&'static str, (u64, u64)>) {
+    fn counted(&mut self, before: &(Vec<u64>, Vec<PacketCount>)) -> (Counts, Drops) {
         let counters = self.bench.counters().into_iter().zip(&before.0).map(|(after, before)| after - before);
         let counters = Counter::ALL.iter().map(|counter| counter.name()).zip(counters).filter(|(_, count)| *count > 0);
         let drops = self.bench.drop_counts();
@@ -311,6 +308,11 @@ impl<'a> Sequence<'a> {
         assert_eq!(mappings, told.collect(), "mappings (program, reference) of PEER_SEED={seed}");
     }
 }
+
+/// Packets by counter.
+type Counts = BTreeMap<&'static str, u64>;
+/// Packets and bytes by reason.
+type Drops = BTreeMap<&'static str, (u64, u64)>;
 
 type View = (Addr, u16, u8, u8);
 

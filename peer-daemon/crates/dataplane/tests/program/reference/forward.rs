@@ -12,7 +12,7 @@ type Refusal = (DropReason, usize);
 
 impl Reference {
     /// A frame from the mesh.
-    pub(crate) fn from_mesh(&mut self, frame: &[u8], gso: usize) -> Outcome {
+    pub(crate) fn arrive_from_mesh(&mut self, frame: &[u8], gso: usize) -> Outcome {
         let Some(mut parsed) = parse(&frame[ETH..]) else {
             self.count_drop(DropReason::Malformed, frame.len());
             return Outcome::Drop;
@@ -197,7 +197,7 @@ impl Reference {
     }
 
     /// A frame that arrives on the uplink.
-    pub(crate) fn on_uplink(&mut self, frame: &[u8], gso: usize) -> Outcome {
+    pub(crate) fn arrive_on_uplink(&mut self, frame: &[u8], gso: usize) -> Outcome {
         let Some((parsed, reply, quoted)) = self.ours(frame) else {
             self.count(Counter::UplinkNext, 1);
             return Outcome::Next(frame.to_vec());
@@ -301,7 +301,7 @@ impl Reference {
     }
 
     /// A frame of the node, or of the LAN, towards the mesh.
-    pub(crate) fn to_mesh(&mut self, frame: &[u8], gso: usize) -> Outcome {
+    pub(crate) fn leave_to_mesh(&mut self, frame: &[u8], gso: usize) -> Outcome {
         let sent = match parse(&frame[ETH..]) {
             None => Err(DropReason::Malformed),
             Some(mut parsed) => self.send(frame, &mut parsed, gso),
