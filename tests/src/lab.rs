@@ -24,6 +24,7 @@ mod process;
 mod relay;
 mod topology;
 mod traffic;
+mod tunnel;
 mod udp;
 mod wireguard;
 
@@ -54,5 +55,6 @@ pub use process::{Cpu, Process};
 pub use relay::Relay;
 pub use topology::{Lab, Plan};
 pub use traffic::{EchoSocket, wait_for};
+pub use tunnel::Tunnel;
 pub use udp::{Fragmenting, Udp};
 pub use wireguard::{KeyPair, preshared_key};
