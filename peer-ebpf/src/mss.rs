@@ -71,11 +71,9 @@ fn find(ctx: &TcContext, offset: u32, len: u32, options: *mut Options) -> u32 {
     if len < MSS_LEN as u32 || len > 40 {
         return 0;
     }
-    // The compiler knows the bounds and would leave the mask out; the verifier needs it.
-    let len = black_box(len) & MASK;
-    if len == 0 {
-        return 0;
-    }
+    // The compiler knows the bounds and would leave the mask out; the verifier needs it, and before Linux 6.8 learns nothing
+    // from a comparison with zero.
+    let len = (black_box(len - 1) & MASK) + 1;
     // SAFETY: the context is the kernel's, and the buffer is longer than any options; the callback has the signature that
     // the helper wants, and reads and writes by a pointer of its own, hence volatile.
     unsafe {

@@ -1,6 +1,7 @@
 //! The first process of a virtual machine of `cargo xtask vmtest`: makes the kernel usable, runs test binaries, says on
 //! the console how they ended, and ends the machine.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -24,14 +25,10 @@ pub const PASSED: &str = "verdict: passed";
 pub const FAILED: &str = "verdict: failed";
 
 /// File systems of the machine, and where they are mounted.
-const MOUNTS: [(&std::ffi::CStr, &str); 6] = [
-    (c"devtmpfs", "/dev"),
-    (c"proc", "/proc"),
-    (c"sysfs", "/sys"),
-    (c"bpf", "/sys/fs/bpf"),
-    (c"tmpfs", "/tmp"),
-    (c"tmpfs", "/run"),
-];
+const MOUNTS: [(&CStr, &str); 4] =
+    [(c"devtmpfs", "/dev"), (c"proc", "/proc"), (c"sysfs", "/sys"), (c"bpf", "/sys/fs/bpf")];
+/// Folders that programs expect.
+const FOLDERS: [&str; 2] = ["/run", "/tmp"];
 
 /// What a machine is to do.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -75,6 +72,9 @@ fn work() -> Result<bool> {
     for (kind, at) in MOUNTS {
         fs::create_dir_all(at).with_context(|| format!("make {at}"))?;
         namespace::mount(kind, Path::new(at)).with_context(|| format!("mount {at}"))?;
+    }
+    for folder in FOLDERS {
+        fs::create_dir_all(folder).with_context(|| format!("make {folder}"))?;
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     say(&format!("Linux {}", release.trim()));
