@@ -226,7 +226,8 @@ fn follow<const L2: usize>(
 ) -> Result<i32, DropReason> {
     let gso_size = flow::gso_size(ctx);
     fragment::remember(&work.packet, &mut work.fragment, now);
-    if flow.kind != FlowKind::ToNode as u8 && flow.kind != FlowKind::FromNode as u8 && flow::refresh_due(flow, now) {
+    if flow.kind != FlowKind::ToNode as u8 && flow.kind != FlowKind::FromNode as u8 && flow::may_lack_mapping(flow, now)
+    {
         if !nat::reassert(work, flow) {
             nat::forget(&work.packet.key, flow, &mut work.reply);
             return Err(DropReason::SourceChanged);
