@@ -144,6 +144,29 @@ fn t19_upgrade_and_rollback_between_two_layouts() {
     assert!(!lab.node.namespace.devices().expect("devices").contains(&"wt0".to_owned()));
 }
 
+#[test]
+fn t19_after_a_restart_the_node_shakes_hands_by_itself() {
+    let mut lab = lab(&Plan::default());
+    page(lab.client(), GATEWAY);
+    assert!(wait_for(SECOND * 10, || !lab.node.state_files().expect("state").is_empty()), "endpoints are kept");
+    // The member is silent from here on: whatever comes to pass, the node began it.
+    for clean in [false, true] {
+        lab.node.arguments = vec!["--keep-dataplane".to_owned()];
+        if clean {
+            lab.node.stop().expect("stop");
+        } else {
+            lab.node.kill().expect("kill");
+        }
+        lab.node.start().expect("start");
+        let ready = Instant::now();
+        let connected = || lab.node.status().expect("status")["peers"][0]["connected"] == true;
+        assert!(wait_for(SECOND * 5, connected), "no session, clean: {clean}");
+        let took = ready.elapsed();
+        tell(&format!("a session {:.2} s after the start, clean: {clean}", took.as_secs_f64()));
+        assert!(took < SECOND, "{took:?}");
+    }
+}
+
 const FLOOD: f64 = 1_000_000.0;
 /// Packets between two looks at how many have arrived.
 const BURST: u64 = 200_000;
