@@ -134,7 +134,8 @@ fn t19_upgrade_and_rollback_between_two_layouts() {
         assert_eq!(seen.1, udp.seen, "{name}: the same port again");
         let wt0 = ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query");
         let eth0 = ForeignProgram::chain(&lab.node.namespace, "eth0").expect("query");
-        assert_eq!((wt0.len(), eth0.len()), (1, 1), "{name}: one program at each place");
+        // The other version's stays behind ours for a while: answers to flows that only its tables know still find home.
+        assert!(wt0.len() == 1 && eth0.len() <= 2, "{name}: {wt0:?} {eth0:?}");
         pins.push(lab.node.pins().expect("pins"));
     }
     download.stop().expect("every byte was right, and the connection the same");
