@@ -44,6 +44,7 @@ const LIST: [Entry; 28] = [
         "a legacy filter at priority 1 beside us",
         &[
             "t04_a_legacy_filter_behind_us_sees_misses_and_none_of_ours",
+            "t04_as_legacy_filters_we_forward_live_on_and_go",
             "test_4_beside_cilium_at_priority_1_it_is_refused_unless_allowed",
         ],
         "",

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{SECOND, alone, answered, flow, lab, page, pair, tell};
 use peer_tests::lab::{
-    Download, ECHO_PORT, EchoSocket, ForeignProgram, GATEWAY, Lab, Plan, find_daemon_of_other_layout, ping,
-    random_flows, wait_for,
+    Capabilities, Download, ECHO_PORT, EchoSocket, ForeignProgram, GATEWAY, Lab, Plan, find_daemon_of_other_layout,
+    ping, random_flows, wait_for,
 };
 
 const CYCLES: u32 = 200;
@@ -175,7 +175,7 @@ const BURST: u64 = 200_000;
 #[test]
 fn t21_a_million_random_flows_of_one_peer_harm_no_other() {
     let _alone = alone();
-    let lab = lab(&Plan { clients: 2, ..Plan::default() });
+    let lab = lab(&Plan { clients: 2, capabilities: Capabilities::Deployed, ..Plan::default() });
     let [bad, good] = [&lab.clients[0], &lab.clients[1]];
     page(good, GATEWAY);
     page(bad, GATEWAY);

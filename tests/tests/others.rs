@@ -106,6 +106,40 @@ fn t04_a_legacy_filter_behind_us_sees_misses_and_none_of_ours() {
 }
 
 #[test]
+fn t04_as_legacy_filters_we_forward_live_on_and_go() {
+    let mut lab = prepared();
+    lab.node.arguments = ["--attach", "clsact", "--keep-dataplane"].map(str::to_owned).to_vec();
+    lab.up().expect("up");
+    let socket = flow(lab.client(), GATEWAY);
+    for round in ["at first", "after kill -9", "after a clean restart"] {
+        match round {
+            "after kill -9" => lab.node.kill().expect("kill"),
+            "after a clean restart" => assert!(lab.node.stop().expect("stop").success()),
+            _ => {}
+        }
+        if round != "at first" {
+            lab.node.start().expect("start");
+        }
+        assert!(answered(&socket, round.as_bytes()), "{round}");
+        for service in [GATEWAY, GATEWAY6] {
+            page(lab.client(), service);
+            assert!(ping(&lab.client().namespace, service, 1, SECOND).expect("ping").all_answered(), "{round}");
+        }
+    }
+    let senders = [&b"at first"[..], b"after a clean restart"].map(|content| lab.gateway.senders_of(content)[0]);
+    assert_eq!(senders[0], senders[1], "the mapping stays");
+    assert_eq!(lab.node.kernel_forwarded().expect("counters"), 0);
+    assert_eq!(ForeignProgram::chain_length(&lab.node.namespace, "eth0").expect("query"), 0, "no TCX program");
+    lab.node.kill().expect("kill");
+    lab.node.arguments.retain(|argument| argument != "--keep-dataplane");
+    lab.node.start().expect("start");
+    lab.node.stop().expect("stop");
+    assert_eq!(lab.node.pins().expect("pins"), Vec::<std::path::PathBuf>::new());
+    let filters = lab.node.namespace.exec("tc", &["filter", "show", "dev", "eth0", "ingress"]).expect("tc");
+    assert_eq!(filters.trim(), "");
+}
+
+#[test]
 fn t05_ports_below_the_trackers_range_are_left_alone_and_ports_above_are_lost() {
     for (ports, expected) in [(None, true), (Some("40000-40999"), false)] {
         let mut lab = prepared();

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use common::{Pair, SECOND, answered, flow, lab, page, pair};
 use peer_tests::lab::{
-    Binaries, Capture, Captured, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting, GATEWAY, GATEWAY6,
-    HTTP_PORT, IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace, Offload, Plan, Udp,
-    forge, ping_with, set_offload, sysctl, wait_for, wire,
+    Binaries, Capabilities, Capture, Captured, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting, GATEWAY,
+    GATEWAY6, HTTP_PORT, IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace, Offload,
+    Plan, Udp, forge, ping_with, set_offload, sysctl, wait_for, wire,
 };
 
 /// A port of the service's at which nobody listens.
@@ -33,7 +33,7 @@ fn set_mtu(namespace: &Namespace, device: &str, mtu: u32) {
 
 #[test]
 fn t13_bulk_with_every_combination_of_offloads() {
-    let lab = lab(&Plan::default());
+    let lab = lab(&Plan { capabilities: Capabilities::Deployed, ..Plan::default() });
     for service in [GATEWAY, GATEWAY6] {
         for off in [None, Some(Offload::TransmitChecksum), Some(Offload::Segmentation), Some(Offload::Receive)] {
             let ends = [&lab.node.namespace, &lab.gateway.namespace];
