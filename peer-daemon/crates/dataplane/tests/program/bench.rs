@@ -273,12 +273,23 @@ impl Bench {
         uplinks.insert(index, uplink, 0).expect("insert");
     }
 
-    /// Attaches a program to a device of this namespace, for as long as the bench lives.
-    pub(crate) fn attach(&mut self, name: &str, device: &str, to: TcAttachType) {
+    /// How many instructions the verifier looked at.
+    pub(crate) fn verified_instructions(&mut self, name: &str) -> u32 {
+        let info = self.loaded(name).info().expect("info");
+        info.verified_instruction_count().expect("kernels from 5.16 on tell it")
+    }
+
+    fn loaded(&mut self, name: &str) -> &mut SchedClassifier {
         let program = classifier(&mut self.ebpf, name);
         if program.fd().is_err() {
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
+        program
+    }
+
+    /// Attaches a program to a device of this namespace, for as long as the bench lives.
+    pub(crate) fn attach(&mut self, name: &str, device: &str, to: TcAttachType) {
+        let program = self.loaded(name);
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         program.attach_with_options(device, to, order).expect("the program attaches");
     }
