@@ -75,7 +75,7 @@ fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
     follow::<L2>(ctx, config, work, flow, now)
 }
 
-/// An ICMP error about a packet that the flow has brought to the peer. It refreshes nothing (RFC 5508 REQ-3).
+/// An ICMP error about a packet that the flow has brought to the peer. It refreshes nothing (RFC 5508 REQ-6).
 #[inline(always)]
 fn error<const L2: usize>(
     ctx: &TcContext,
