@@ -87,9 +87,20 @@ pub fn touch_out(flow: &mut Flow, packet: &Packet, segments: u64, now: u64) {
     see(&mut flow.tcp_seen, packet);
 }
 
+/// Whether the mapping under the flow must be looked after, at most once a second. The daemon removes what was idle for
+/// half a minute or more, flow first: a packet that comes right then finds the old mapping, opens the flow anew on it, and
+/// loses it. So only flows that are young, or were idle for long, can be without one.
+#[inline(always)]
+pub fn may_lack_mapping(flow: &Flow, now: u64) -> bool {
+    const YOUNG: u64 = 10_000_000_000;
+    const IDLE: u64 = 20_000_000_000;
+    let idle = now.wrapping_sub(flow.last_seen);
+    idle > RESOLUTION && (idle > IDLE || now.wrapping_sub(flow.created) < YOUNG)
+}
+
 /// Whether the flow's time of last use must be written.
 #[inline(always)]
-pub fn refresh_due(flow: &Flow, now: u64) -> bool {
+fn refresh_due(flow: &Flow, now: u64) -> bool {
     now.wrapping_sub(flow.last_seen) > RESOLUTION
 }
 

@@ -133,8 +133,13 @@ const HEADERS_V4: u32 = (V4_LEN + ICMP_LEN) as u32;
 /// have their headers right before the quote.
 #[repr(C, align(8))]
 pub struct ErrorBuffer {
-    bytes: [u8; 1280],
+    bytes: [u8; ERROR_BUFFER],
 }
+
+/// Room for the largest error, and for what masks alone let [`sum_icmp`] reach.
+const ERROR_BUFFER: usize = V6_LEN + 2 * PIECE as usize + 256;
+/// As much as every kernel sums at once.
+const PIECE: u32 = 512;
 
 /// Bytes that [`resize`] cuts out of the packet: more than stand before any header of layer 4.
 const CUT: u32 = 64;
@@ -308,22 +313,20 @@ fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: 
 /// Sums `len` bytes, a multiple of four up to 1240, in pieces that every kernel takes.
 #[inline(always)]
 unsafe fn sum_icmp(start: *mut u8, len: u32, mut sum: i64) -> i64 {
-    const PIECE: u32 = 512;
-    const LAST: u32 = 1240 - 2 * PIECE;
     let first = if len > PIECE { PIECE } else { len };
     let second = if len > 2 * PIECE { PIECE } else { len - first };
     let third = black_box(len - first - second) & 0xff;
     let (first, second) = (black_box(first) & 0x3ff, black_box(second) & 0x3ff);
-    if first > PIECE {
+    if first > PIECE || second > PIECE {
         return 0;
     }
-    // SAFETY: the caller's buffer holds 1240 bytes from `start` on.
+    // SAFETY: the caller's buffer holds two pieces and 256 bytes more from `start` on.
     unsafe {
         sum = bpf_csum_diff(ptr::null_mut(), 0, start.cast(), first, sum as u32);
-        if second > 0 && second <= PIECE {
+        if second > 0 {
             sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(PIECE as usize).cast(), second, sum as u32);
         }
-        if third > 0 && third <= LAST {
+        if third > 0 {
             sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(2 * PIECE as usize).cast(), third, sum as u32);
         }
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use peer_common::route::{NO_ROUTE, listener_key};
-use peer_common::{Addr, Config, DropReason, FlowKey, FlowKind, LocalKind, Peer, Route, RuleScope};
+use peer_common::{Addr, CellKey, Config, DropReason, FlowKey, FlowKind, LocalKind, Peer, Route, RuleScope};
 
 use crate::maps::{LISTENERS, LOCALS, PEERS, ROUTES};
 use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet};
@@ -14,6 +14,8 @@ use crate::policy::{self, Verdict};
 pub struct Query {
     /// The tuple, as it enters from the mesh.
     pub key: FlowKey,
+    /// What is looked up.
+    pub keys: Keys,
     /// Why the tuple is not all there, if so.
     pub unjudged: Option<DropReason>,
     /// Answer: the route that carries the packet, a copy; its id is [`NO_ROUTE`] for what is for the node itself.
@@ -27,6 +29,14 @@ pub struct Query {
     pub pad: [u8; 3],
 }
 
+/// Keys of lookups by longest prefix. Not on the stack: there, without CAP_PERFMON, kernels before 6.8 refuse to write one
+/// half of eight bytes after the other, and in which order that is done is the compiler's choice.
+#[repr(C)]
+pub struct Keys {
+    pub addr: Key<Addr>,
+    pub cell: Key<CellKey>,
+}
+
 /// Judges `query`. Returns 0 when it is accepted, or a drop reason plus 1: a function of its own, for the sake of the stack.
 #[inline(never)]
 pub fn judge(config: &Config, query: &mut Query) -> u32 {
@@ -38,8 +48,8 @@ pub fn judge(config: &Config, query: &mut Query) -> u32 {
 
 #[inline(always)]
 fn decide(config: &Config, query: &mut Query) -> Result<(), DropReason> {
-    query.peer_id = peer_of(&query.key.src).ok_or(DropReason::ForeignSource)?.id;
-    let route = route_to(&query.key.dst);
+    query.peer_id = peer_of(&mut query.keys, &query.key.src).ok_or(DropReason::ForeignSource)?.id;
+    let route = route_to(&mut query.keys, &query.key.dst);
     let named = route.is_some_and(|route| route.prefix_len == 128);
     if let Some(reason) = denied(&query.key.dst) {
         if !named {
@@ -47,7 +57,7 @@ fn decide(config: &Config, query: &mut Query) -> Result<(), DropReason> {
         }
     }
     // SAFETY: values are replaced whole by the daemon.
-    let local = unsafe { LOCALS.get(query.key.dst) };
+    let local = unsafe { LOCALS.get(&query.key.dst) };
     let scope = match (local, route) {
         (Some(local), route) => {
             if !named && own_listener(&query.key) {
@@ -80,17 +90,26 @@ fn decide(config: &Config, query: &mut Query) -> Result<(), DropReason> {
     }
 }
 
+impl Keys {
+    /// The key of one address.
+    #[inline(always)]
+    pub fn addr(&mut self, addr: &Addr) -> &Key<Addr> {
+        self.addr = Key::new(128, *addr);
+        &self.addr
+    }
+}
+
 /// The peer that owns the source address.
 #[inline(always)]
-pub fn peer_of(addr: &Addr) -> Option<&'static Peer> {
-    let peer = PEERS.get(Key::new(128, *addr))?;
+pub fn peer_of(keys: &mut Keys, addr: &Addr) -> Option<&'static Peer> {
+    let peer = PEERS.get(keys.addr(addr))?;
     same_family(addr, peer.prefix_len).then_some(peer)
 }
 
 /// The route that covers the address.
 #[inline(always)]
-pub fn route_to(addr: &Addr) -> Option<&'static Route> {
-    let route = ROUTES.get(Key::new(128, *addr))?;
+pub fn route_to(keys: &mut Keys, addr: &Addr) -> Option<&'static Route> {
+    let route = ROUTES.get(keys.addr(addr))?;
     same_family(addr, route.prefix_len).then_some(route)
 }
 

@@ -75,7 +75,7 @@ fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
     follow::<L2>(ctx, config, work, flow, now)
 }
 
-/// An ICMP error about a packet that the flow has brought to the peer. It refreshes nothing (RFC 5508 REQ-3).
+/// An ICMP error about a packet that the flow has brought to the peer. It refreshes nothing (RFC 5508 REQ-6).
 #[inline(always)]
 fn error<const L2: usize>(
     ctx: &TcContext,
@@ -84,8 +84,8 @@ fn error<const L2: usize>(
     flow: &Flow,
 ) -> Result<i32, DropReason> {
     let Scratch { packet, quoted, query, .. } = work;
-    let teller = judge::peer_of(&packet.key.src).ok_or(DropReason::ForeignSource)?;
-    let told = judge::peer_of(&quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;
+    let teller = judge::peer_of(&mut query.keys, &packet.key.src).ok_or(DropReason::ForeignSource)?;
+    let told = judge::peer_of(&mut query.keys, &quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;
     // A peer speaks of its own flows only, and to nobody but the one who sent the packet.
     if teller.id != told.id || packet.key.dst != quoted.key.src {
         return Err(DropReason::IcmpUnmatched);
@@ -124,7 +124,7 @@ fn judged(
     if let Some(flow) = known {
         stats::count(Counter::FlowsRejudged, 1);
         if flow.kind == FlowKind::FromNode as u8 {
-            judge::peer_of(&work.packet.key.src).ok_or(DropReason::ForeignSource)?;
+            judge::peer_of(&mut work.query.keys, &work.packet.key.src).ok_or(DropReason::ForeignSource)?;
             flow.policy_generation = config.policy_generation;
             return Ok(Some(flow));
         }
@@ -168,7 +168,7 @@ fn judged(
 /// Resolves the next hop again: routes have changed.
 #[inline(always)]
 fn renew_hop(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Flow) -> Result<(), DropReason> {
-    let route = judge::route_to(&work.packet.key.dst).ok_or(DropReason::NoRoute)?;
+    let route = judge::route_to(&mut work.query.keys, &work.packet.key.dst).ok_or(DropReason::NoRoute)?;
     failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
     if flow.kind == FlowKind::Masqueraded as u8 && work.hop.source != flow.nat_addr {
         nat::forget(&work.packet.key, flow, &mut work.reply);
@@ -226,7 +226,8 @@ fn follow<const L2: usize>(
 ) -> Result<i32, DropReason> {
     let gso_size = flow::gso_size(ctx);
     fragment::remember(&work.packet, &mut work.fragment, now);
-    if flow.kind != FlowKind::ToNode as u8 && flow.kind != FlowKind::FromNode as u8 && flow::refresh_due(flow, now) {
+    if flow.kind != FlowKind::ToNode as u8 && flow.kind != FlowKind::FromNode as u8 && flow::may_lack_mapping(flow, now)
+    {
         if !nat::reassert(work, flow) {
             nat::forget(&work.packet.key, flow, &mut work.reply);
             return Err(DropReason::SourceChanged);

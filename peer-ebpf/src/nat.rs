@@ -85,9 +85,9 @@ pub fn open_routed(work: &mut Scratch) -> u32 {
     }
 }
 
-/// Forgets a flow and its mapping, unless that is another's by now.
-#[inline(always)]
-pub fn forget(key: &FlowKey, flow: &Flow, reply: &mut FlowKey) {
+/// Forgets a flow and its mapping, unless that is another's by now. Returns 0, as functions of their own must return something.
+#[inline(never)]
+pub fn forget(key: &FlowKey, flow: &Flow, reply: &mut FlowKey) -> u32 {
     *reply = key.reply_key(flow.nat_addr, flow.nat_port);
     if FLOWS.remove(key).is_ok() {
         flow::closed(flow);
@@ -95,6 +95,7 @@ pub fn forget(key: &FlowKey, flow: &Flow, reply: &mut FlowKey) {
     if owner(key, reply) == Owner::Us {
         let _ = MAPPINGS.remove(&*reply);
     }
+    0
 }
 
 /// Whose the mapping of a reply is.

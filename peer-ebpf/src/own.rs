@@ -41,13 +41,17 @@ fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     fragment::complete(&mut work.packet, &mut work.fragment, now);
     // SAFETY: values are replaced whole by the daemon.
-    let own = unsafe { LOCALS.get(work.packet.key.src) }.is_some();
+    let own = unsafe { LOCALS.get(&work.packet.key.src) }.is_some();
     stats::count(Counter::FromNode, stats::segments(&work.packet, flow::gso_size(ctx)));
     if work.packet.unjudged.is_some() {
         // Fragments and errors of the node's own; what the LAN sends must name a flow.
         return if own { Ok(()) } else { Err(work.packet.unjudged.unwrap_or(DropReason::NoRoute)) };
     }
-    let route = if own { None } else { Some(judge::route_to(&work.packet.key.src).ok_or(DropReason::NoRoute)?) };
+    let route = if own {
+        None
+    } else {
+        Some(judge::route_to(&mut work.query.keys, &work.packet.key.src).ok_or(DropReason::NoRoute)?)
+    };
     fragment::remember(&work.packet, &mut work.fragment, now);
     // Flows stand under the tuple that enters from the mesh.
     work.packet.key = work.packet.key.reversed();

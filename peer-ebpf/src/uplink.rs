@@ -94,7 +94,7 @@ fn ours<const L2: usize>(
     Some((config, unsafe { &mut *mapping }, is_error))
 }
 
-/// An ICMP error about a packet that we forwarded. It refreshes nothing (RFC 5508 REQ-3).
+/// An ICMP error about a packet that we forwarded. It refreshes nothing (RFC 5508 REQ-6).
 #[inline(always)]
 fn error<const L2: usize>(
     ctx: &TcContext,

@@ -14,6 +14,7 @@ pub(crate) mod packet_socket;
 pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod socket;
+pub(crate) mod tun;
 
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

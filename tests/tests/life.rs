@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{SECOND, alone, answered, flow, lab, page, pair, tell};
 use peer_tests::lab::{
-    Download, ECHO_PORT, EchoSocket, ForeignProgram, GATEWAY, Lab, Plan, find_daemon_of_other_layout, ping,
-    random_flows, wait_for,
+    Capabilities, Download, ECHO_PORT, EchoSocket, ForeignProgram, GATEWAY, Lab, Plan, find_daemon_of_other_layout,
+    ping, random_flows, wait_for,
 };
 
 const CYCLES: u32 = 200;
@@ -134,7 +134,8 @@ fn t19_upgrade_and_rollback_between_two_layouts() {
         assert_eq!(seen.1, udp.seen, "{name}: the same port again");
         let wt0 = ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query");
         let eth0 = ForeignProgram::chain(&lab.node.namespace, "eth0").expect("query");
-        assert_eq!((wt0.len(), eth0.len()), (1, 1), "{name}: one program at each place");
+        // The other version's stays behind ours for a while: answers to flows that only its tables know still find home.
+        assert!(wt0.len() == 1 && eth0.len() <= 2, "{name}: {wt0:?} {eth0:?}");
         pins.push(lab.node.pins().expect("pins"));
     }
     download.stop().expect("every byte was right, and the connection the same");
@@ -144,6 +145,29 @@ fn t19_upgrade_and_rollback_between_two_layouts() {
     assert!(!lab.node.namespace.devices().expect("devices").contains(&"wt0".to_owned()));
 }
 
+#[test]
+fn t19_after_a_restart_the_node_shakes_hands_by_itself() {
+    let mut lab = lab(&Plan::default());
+    page(lab.client(), GATEWAY);
+    assert!(wait_for(SECOND * 10, || !lab.node.state_files().expect("state").is_empty()), "endpoints are kept");
+    // The member is silent from here on: whatever comes to pass, the node began it.
+    for clean in [false, true] {
+        lab.node.arguments = vec!["--keep-dataplane".to_owned()];
+        if clean {
+            lab.node.stop().expect("stop");
+        } else {
+            lab.node.kill().expect("kill");
+        }
+        lab.node.start().expect("start");
+        let ready = Instant::now();
+        let connected = || lab.node.status().expect("status")["peers"][0]["connected"] == true;
+        assert!(wait_for(SECOND * 5, connected), "no session, clean: {clean}");
+        let took = ready.elapsed();
+        tell(&format!("a session {:.2} s after the start, clean: {clean}", took.as_secs_f64()));
+        assert!(took < SECOND, "{took:?}");
+    }
+}
+
 const FLOOD: f64 = 1_000_000.0;
 /// Packets between two looks at how many have arrived.
 const BURST: u64 = 200_000;
@@ -151,7 +175,7 @@ const BURST: u64 = 200_000;
 #[test]
 fn t21_a_million_random_flows_of_one_peer_harm_no_other() {
     let _alone = alone();
-    let lab = lab(&Plan { clients: 2, ..Plan::default() });
+    let lab = lab(&Plan { clients: 2, capabilities: Capabilities::Deployed, ..Plan::default() });
     let [bad, good] = [&lab.clients[0], &lab.clients[1]];
     page(good, GATEWAY);
     page(bad, GATEWAY);

@@ -16,6 +16,14 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// What doctor finds by a check, and what to do about it; `None`: nothing.
+fn finding(lab: &Lab, check: &str) -> Option<(String, String)> {
+    let report = lab.node.doctor().expect("doctor");
+    let findings = report["findings"].as_array().expect("a list");
+    let found = findings.iter().find(|finding| finding["check"] == check)?;
+    Some((found.to_string(), found["remedy"].as_str().expect("a text").to_owned()))
+}
+
 fn prepared() -> Lab {
     Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab")
 }
@@ -95,6 +103,40 @@ fn t04_a_legacy_filter_behind_us_sees_misses_and_none_of_ours() {
     not_ours(&lab);
     assert_eq!(filter.ipv4(ICMP).expect("read"), 3, "it is gone");
     page(lab.client(), GATEWAY);
+}
+
+#[test]
+fn t04_as_legacy_filters_we_forward_live_on_and_go() {
+    let mut lab = prepared();
+    lab.node.arguments = ["--attach", "clsact", "--keep-dataplane"].map(str::to_owned).to_vec();
+    lab.up().expect("up");
+    let socket = flow(lab.client(), GATEWAY);
+    for round in ["at first", "after kill -9", "after a clean restart"] {
+        match round {
+            "after kill -9" => lab.node.kill().expect("kill"),
+            "after a clean restart" => assert!(lab.node.stop().expect("stop").success()),
+            _ => {}
+        }
+        if round != "at first" {
+            lab.node.start().expect("start");
+        }
+        assert!(answered(&socket, round.as_bytes()), "{round}");
+        for service in [GATEWAY, GATEWAY6] {
+            page(lab.client(), service);
+            assert!(ping(&lab.client().namespace, service, 1, SECOND).expect("ping").all_answered(), "{round}");
+        }
+    }
+    let senders = [&b"at first"[..], b"after a clean restart"].map(|content| lab.gateway.senders_of(content)[0]);
+    assert_eq!(senders[0], senders[1], "the mapping stays");
+    assert_eq!(lab.node.kernel_forwarded().expect("counters"), 0);
+    assert_eq!(ForeignProgram::chain_length(&lab.node.namespace, "eth0").expect("query"), 0, "no TCX program");
+    lab.node.kill().expect("kill");
+    lab.node.arguments.retain(|argument| argument != "--keep-dataplane");
+    lab.node.start().expect("start");
+    lab.node.stop().expect("stop");
+    assert_eq!(lab.node.pins().expect("pins"), Vec::<std::path::PathBuf>::new());
+    let filters = lab.node.namespace.exec("tc", &["filter", "show", "dev", "eth0", "ingress"]).expect("tc");
+    assert_eq!(filters.trim(), "");
 }
 
 #[test]
@@ -218,12 +260,14 @@ fn different(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -
 #[test]
 fn t11_forwards_ahead_of_a_cilium_program_on_wt0() {
     let mut lab = lab(&Plan::default());
-    let attach = |lab: &Lab| {
-        let node = &lab.node.namespace;
-        ForeignProgram::attach_as(node, "wt0", "cil_from_netdev", Hook::IngressTail, Behaviour::CountAndPass)
-            .expect("attach")
-    };
-    let _cilium = attach(&lab);
+    let node = lab.node.namespace.clone();
+    let name = "cil_from_netdev";
+    assert_eq!(finding(&lab, "cilium_device"), None);
+    let cilium = ForeignProgram::attach_as(&node, "wt0", name, Hook::IngressTail, Behaviour::CountAndPass);
+    let cilium = cilium.expect("attach");
+    cilium.pin_as_cilium(&node, "wt0", name).expect("pin");
+    let (what, remedy) = finding(&lab, "cilium_device").expect("doctor reports it");
+    assert!(what.contains(name) && remedy.contains("devices=eth0"), "{what}; {remedy}");
     let socket = flow(lab.client(), GATEWAY);
     assert!(answered(&socket, b"first"));
     page(lab.client(), GATEWAY);
@@ -283,10 +327,15 @@ fn t28_another_first_program_is_reported_and_not_fought() {
     assert!(other.ipv4(UDP).expect("read") >= 1, "it sees our answers first");
     let chain = ForeignProgram::chain(&node, "eth0").expect("query");
     assert_eq!(chain.len(), 2);
+    let (what, remedy) = finding(&lab, "order").expect("doctor reports it");
+    assert!(what.contains("eth0") && remedy.contains("not fought"), "{what}; {remedy}");
     // Longer than the daemon waits between two looks.
-    let reason = common::not_ready(&lab, SECOND * 15);
-    assert!(reason.contains("peer_uplink_in on eth0"), "{reason}");
+    let conflicts = lab.node.await_metric(SECOND * 15, 1.0, "peer_doctor_findings", &[("check", "order")]);
+    assert_eq!(conflicts.expect("metrics"), 1.0, "and so do metrics");
+    let position = lab.node.metric("peer_program_position", &[("device", "eth0")]).expect("metrics");
+    assert_eq!(position, 1.0);
     assert_eq!(ForeignProgram::chain(&node, "eth0").expect("query"), chain, "nothing was moved");
+    assert!(answered(&socket, b"and nothing was lost"));
     drop(other);
     let first = Client::overlay(lab.client());
     let shadow = ForeignProgram::attach_as(&node, "eth0", "shadow", Hook::IngressHead, Behaviour::CountAndPass);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use common::{Pair, SECOND, answered, flow, lab, page, pair};
 use peer_tests::lab::{
-    Binaries, Capture, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting, GATEWAY, GATEWAY6, HTTP_PORT,
-    IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace, Offload, Plan, Udp, forge,
-    ping_with, set_offload, sysctl, wait_for, wire,
+    Binaries, Capabilities, Capture, Captured, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting, GATEWAY,
+    GATEWAY6, HTTP_PORT, IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace, Offload,
+    Plan, Udp, forge, ping_with, set_offload, sysctl, wait_for, wire,
 };
 
 /// A port of the service's at which nobody listens.
@@ -33,7 +33,7 @@ fn set_mtu(namespace: &Namespace, device: &str, mtu: u32) {
 
 #[test]
 fn t13_bulk_with_every_combination_of_offloads() {
-    let lab = lab(&Plan::default());
+    let lab = lab(&Plan { capabilities: Capabilities::Deployed, ..Plan::default() });
     for service in [GATEWAY, GATEWAY6] {
         for off in [None, Some(Offload::TransmitChecksum), Some(Offload::Segmentation), Some(Offload::Receive)] {
             let ends = [&lab.node.namespace, &lab.gateway.namespace];
@@ -107,8 +107,7 @@ fn t14_small_segments_go_through() {
     let capture = Capture::start(&lab.client().namespace, "wg0").expect("capture");
     let download = Download::start(&lab.client().namespace, GATEWAY, 1_000_000).expect("download");
     download.finish().expect("whole");
-    let asked =
-        capture.take().expect("capture").iter().filter(|packet| packet.left).find_map(|packet| packet.segment_size());
+    let asked = capture.take().expect("capture").iter().filter(|packet| packet.left).find_map(Captured::segment_size);
     assert_eq!(asked, Some(216));
 }
 
@@ -123,11 +122,11 @@ fn t15_segment_sizes_are_clamped_both_ways() {
         page(lab.client(), service);
         let sizes = |capture: &Capture, left: bool| -> Vec<u16> {
             let packets = capture.take().expect("capture");
-            packets.iter().filter(|packet| packet.left == left).filter_map(|packet| packet.segment_size()).collect()
+            packets.iter().filter(|packet| packet.left == left).filter_map(Captured::segment_size).collect()
         };
         let far = sizes(&far, false);
         let near = near.take().expect("capture");
-        let of = |left| near.iter().filter(move |packet| packet.left == left).find_map(|packet| packet.segment_size());
+        let of = |left| near.iter().filter(move |packet| packet.left == left).find_map(Captured::segment_size);
         assert_eq!(of(true), Some(1500 - headers), "what the member asks for");
         assert_eq!(far.first(), Some(&(1280 - headers)), "what the service is told");
         assert_eq!(of(false), Some(1280 - headers), "what the member is told");
@@ -233,7 +232,7 @@ fn t15_what_may_be_fragmented_is() {
     service.send_to(&content, seen).expect("send");
     let received = member.receive(SECOND * 2).expect("receive");
     assert!(received.is_some_and(|(received, _)| received == content), "whole again at the member");
-    let fragments: Vec<_> = capture.take().expect("capture").iter().filter_map(|packet| packet.fragment()).collect();
+    let fragments: Vec<_> = capture.take().expect("capture").iter().filter_map(Captured::fragment).collect();
     assert_eq!(fragments, [(0, true), (1256, false)]);
     assert_eq!(lab.node.metric("peer_io_fragmented_packets_total", &[]).expect("metrics"), 1.0);
     // What comes in fragments of the LAN's size is cut once more.

@@ -318,7 +318,7 @@ fn t23_a_device_upon_another_is_an_uplink() {
     assert_eq!(seen.ip(), OTHER_NODE);
     service.send_to(b"back", seen).expect("send");
     assert_eq!(member.receive(SECOND * 2).expect("receive").expect("answer").0, b"back");
-    assert!(lab.node.pins().expect("pins").iter().any(|pin| pin.ends_with("peer_uplink_in-eth0-100")));
+    assert!(lab.node.pins().expect("pins").iter().any(|pin| pin.ends_with("peer_uplink_in-eth0:100")));
 }
 
 #[test]

@@ -16,7 +16,8 @@ pub(crate) fn command() -> Result<()> {
     steps.run("clippy", clippy)?;
     steps.run("docs", docs)?;
     let daemon = steps.run("build the daemon", daemon::build)?;
-    steps.run("cargo test", || test::run(&daemon, &wireguard_go))?;
+    let other = steps.run("build a daemon of another layout", daemon::build_other_layout)?;
+    steps.run("cargo test", || test::run(&daemon, &other, &wireguard_go))?;
     vmtest::all(&steps, daemon.clone(), &wireguard_go)?;
     steps.run("demo", || match demo::run(demo::Options::for_ci(), daemon, wireguard_go)? {
         true => Ok(()),

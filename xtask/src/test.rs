@@ -17,18 +17,20 @@ pub(crate) fn command() -> Result<()> {
     let wireguard_go = steps.run("setup", setup::ensure)?;
     steps.run("build-ebpf", || build_ebpf::build(false))?;
     let daemon = steps.run("build the daemon", daemon::build)?;
-    steps.run("cargo test", || run(&daemon, &wireguard_go))?;
+    let other = steps.run("build a daemon of another layout", daemon::build_other_layout)?;
+    steps.run("cargo test", || run(&daemon, &other, &wireguard_go))?;
     vmtest::all(&steps, daemon, &wireguard_go)?;
     steps.done();
     Ok(())
 }
 
 /// Unit, property and program tests and the scenarios; these find the daemon and wireguard-go by environment.
-pub(crate) fn run(daemon: &Path, wireguard_go: &WireguardGo) -> Result<()> {
+pub(crate) fn run(daemon: &Path, other: &Path, wireguard_go: &WireguardGo) -> Result<()> {
     process::run(
         process::cargo()
             .args(["test", "--locked", "--workspace"])
             .env("PEER_DAEMON_BIN", daemon)
+            .env("PEER_DAEMON_OTHER_BIN", other)
             .env("PEER_WIREGUARD_GO", &wireguard_go.binary)
             .env("PEER_WIREGUARD_GO_VERSION", &wireguard_go.version),
     )?;

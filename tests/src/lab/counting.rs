@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::namespace::Namespace;
+use super::node::BPFFS;
 pub use crate::sys::bpf::Hook;
 use crate::sys::bpf::{self, ForeignLink, Loaded};
 pub use crate::sys::programs::Behaviour;
@@ -52,6 +53,19 @@ impl ForeignProgram {
     /// bpf(2) refuses.
     pub fn update(&mut self, behaviour: Behaviour) -> Result<()> {
         Ok(self.link.update(NAME, behaviour)?)
+    }
+
+    /// Pins its link in the node's bpffs, as Cilium does with its own: `cilium/devices/DEVICE/links/NAME`.
+    ///
+    /// # Errors
+    /// bpf(2) refuses.
+    pub fn pin_as_cilium(&self, namespace: &Namespace, device: &str, name: &str) -> Result<()> {
+        let directory = Path::new(BPFFS).join("cilium/devices").join(device).join("links");
+        let pinned = namespace.enter(|| {
+            std::fs::create_dir_all(&directory)?;
+            self.link.pin(&directory.join(name))
+        });
+        pinned.with_context(|| format!("pin a link in {}", directory.display()))
     }
 
     /// IPv4 packets of this protocol that it saw.

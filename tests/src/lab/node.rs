@@ -21,7 +21,7 @@ use super::traffic::wait_for;
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 const CONFIG: &str = "/run/lab/peer.toml";
 const CONTROL: &str = "/run/lab/peer.sock";
-const BPFFS: &str = "/run/lab/bpffs";
+pub(crate) const BPFFS: &str = "/run/lab/bpffs";
 const STATE: &str = "/run/lab/state";
 /// A start or a clean end may take so long.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -227,6 +227,22 @@ impl Node {
         self.namespace.exec(&self.binary.to_string_lossy(), &arguments)
     }
 
+    /// What `peer-daemon doctor --json` says with the capabilities of the daemon, and how many of its findings are
+    /// conflicts.
+    ///
+    /// # Errors
+    /// It says no JSON, or its exit code contradicts it.
+    pub fn doctor(&self) -> Result<Value> {
+        let mut command = self.confined();
+        command.arg(&self.binary).args(["doctor", "--json", "--control-socket", CONTROL, "--bpffs", BPFFS]);
+        let Finished { status, stdout, stderr } = run(&mut command)?;
+        let report: Value =
+            serde_json::from_str(&stdout).with_context(|| format!("doctor --json: {stdout}{stderr}"))?;
+        let expected = if report["conflicts"] != 0 { 1 } else { i32::from(report["unknown"] != 0) * 2 };
+        ensure!(status.code() == Some(expected), "{status}, with the report {stdout}");
+        Ok(report)
+    }
+
     /// Pins of the daemon, directories left out.
     ///
     /// # Errors
@@ -256,15 +272,21 @@ impl Node {
 
     fn up_command(&self) -> Result<Command> {
         self.namespace.write(CONFIG.as_ref(), &self.config.to_string())?;
+        let mut command = self.confined();
+        command.arg(&self.binary).args(["up", "--config", CONFIG, "--health-addr", &HEALTH.to_string()]);
+        command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);
+        Ok(command)
+    }
+
+    /// What comes next runs with the daemon's capabilities.
+    fn confined(&self) -> Command {
         let set = match self.capabilities {
             Capabilities::Minimal => "-all,+net_admin,+bpf",
             Capabilities::Deployed => "-all,+net_admin,+bpf,+perfmon",
         };
         let mut command = self.namespace.contained_command("setpriv");
         command.args(["--bounding-set", set, "--inh-caps", set, "--ambient-caps", set, "--no-new-privs", "--"]);
-        command.arg(&self.binary).args(["up", "--config", CONFIG, "--health-addr", &HEALTH.to_string()]);
-        command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);
-        Ok(command)
+        command
     }
 }
 

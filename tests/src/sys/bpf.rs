@@ -69,6 +69,11 @@ impl ForeignLink {
         Ok(())
     }
 
+    /// Gives the link a name in a bpffs.
+    pub(crate) fn pin(&self, path: &Path) -> io::Result<()> {
+        pin(&self.link, path)
+    }
+
     /// What its counter stands at.
     pub(crate) fn read(&self, key: u32) -> io::Result<u64> {
         read_counter(&self.map, key)
@@ -90,16 +95,20 @@ impl Loaded {
 
     /// Gives it a name in a bpffs, by which `tc` finds it.
     pub(crate) fn pin(&self, path: &Path) -> io::Result<()> {
-        let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        let mut attr = PinAttr { path: path.as_ptr() as u64, object: fd(&self.program), flags: 0 };
-        bpf(BPF_OBJ_PIN, &mut attr)?;
-        Ok(())
+        pin(&self.program, path)
     }
 
     /// What its counter stands at.
     pub(crate) fn read(&self, key: u32) -> io::Result<u64> {
         read_counter(&self.map, key)
     }
+}
+
+fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut attr = PinAttr { path: path.as_ptr() as u64, object: fd(object), flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr)?;
+    Ok(())
 }
 
 fn read_counter(map: &OwnedFd, key: u32) -> io::Result<u64> {

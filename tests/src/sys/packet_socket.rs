@@ -85,7 +85,7 @@ impl PacketSocket {
             )
         };
         match usize::try_from(received) {
-            Ok(received) => Ok(Some((received, address.sll_pkttype == libc::PACKET_OUTGOING as u8))),
+            Ok(received) => Ok(Some((received, address.sll_pkttype == libc::PACKET_OUTGOING))),
             Err(_) => match io::Error::last_os_error() {
                 error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
                 error => Err(error),

@@ -56,19 +56,6 @@ pub(crate) fn answered(socket: &EchoSocket, content: &[u8]) -> bool {
     (0..3).any(|_| socket.ask(content, SECOND * 2).expect("send"))
 }
 
-/// Waits until the node says that packets cannot flow, and says why.
-#[track_caller]
-pub(crate) fn not_ready(lab: &Lab, limit: Duration) -> String {
-    let mut reason = String::new();
-    let found = wait_for(limit, || {
-        let (status, body) = lab.node.probe("/readyz").expect("probe");
-        reason = body;
-        status != 200
-    });
-    assert!(found, "still ready: {reason}");
-    reason
-}
-
 /// A flow between a member and a service of one's own: both sockets, and each one's view of the other.
 pub(crate) struct Pair {
     pub(crate) member: Udp,

@@ -18,6 +18,9 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     for device in facts.devices.iter().filter(|device| device.role == Role::Uplink) {
         check_uplink(device, facts, found);
     }
+    for device in facts.devices.iter().filter(|device| device.role == Role::Mesh) {
+        check_mesh(device, found);
+    }
     for name in &facts.absent {
         let finding = Finding::new(Check::Uplinks, Severity::Problem, "there is no such device").about(name);
         found.push(finding.remedy("correct the name, or wait for the device: it is taken as soon as it appears"));
@@ -112,6 +115,16 @@ fn check_settings(facts: &Facts, found: &mut Vec<Finding>) {
         let finding = Finding::new(Check::Forwarding6, Severity::Note, what).about(&device.name);
         let remedy = format!("only with several IPv6 uplinks: sysctl -w net.ipv6.conf.{}.forwarding=1", device.name);
         found.push(finding.remedy(remedy));
+    }
+}
+
+/// What the kernel leaves to us on the mesh device, which costs time.
+fn check_mesh(device: &Device, found: &mut Vec<Finding>) {
+    let features = device.features.as_ref();
+    if features.is_ok_and(|features| features.get("tx-udp-segmentation") == Some(&false)) {
+        let what =
+            "no UDP segmentation on it (USO, Linux 6.2, while the daemon runs): UDP goes through it packet by packet";
+        found.push(Finding::new(Check::Kernel, Severity::Note, what).about(&device.name));
     }
 }
 

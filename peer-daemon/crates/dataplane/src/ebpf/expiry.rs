@@ -10,7 +10,7 @@ const TCP_ESTABLISHED: Duration = Duration::from_secs(7440);
 const TCP_TRANSITORY: Duration = Duration::from_secs(240);
 /// RFC 4787 REQ-5: 2 minutes at least, 5 are recommended. REQ-6: refreshed by outbound and, here, by inbound packets.
 const UDP: Duration = Duration::from_secs(300);
-/// RFC 5508 REQ-1: at least 60 seconds.
+/// RFC 5508 REQ-2: at least 60 seconds.
 const ICMP_QUERY: Duration = Duration::from_secs(60);
 /// Under pressure: half-open, closing and one-packet flows give way to established ones.
 const UNDER_PRESSURE: Duration = Duration::from_secs(30);

@@ -99,10 +99,20 @@ impl FlowTables<'_> {
             return Ok(false);
         }
         sys::delete(self.flows, key)?;
-        if mapped {
-            sys::delete(self.mappings, &reply)?;
+        if let Some(mapping) = mapping {
+            self.forget_mapping(&reply, &mapping)?;
         }
         Ok(true)
+    }
+
+    /// Removes the mapping of a flow that is gone, unless an answer has passed since it was looked at: then the next packet
+    /// of the mesh finds it and goes on with the same port.
+    fn forget_mapping(&self, reply: &FlowKey, seen: &Mapping) -> io::Result<()> {
+        let current = sys::lookup::<_, Mapping>(self.mappings, reply)?;
+        if current.is_some_and(|current| current.last_seen == seen.last_seen) {
+            sys::delete(self.mappings, reply)?;
+        }
+        Ok(())
     }
 
     /// A mapping whose flow is gone (another CPU won a race, or a crash fell between two deletions).
@@ -145,3 +155,6 @@ fn for_each<K: aya::Pod, V: aya::Pod>(
 fn is_mapped(flow: &Flow) -> bool {
     [FlowKind::Masqueraded, FlowKind::Routed, FlowKind::FromLan].iter().any(|&kind| kind as u8 == flow.kind)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use caps::CapSet;
 use ipnet::{IpNet, Ipv6Net};
@@ -333,6 +334,34 @@ impl Bench {
         for index in [ETH0, LO] {
             uplinks.insert(index, uplink, 0).expect("insert");
         }
+    }
+
+    /// Adds an uplink with the addresses of the lab.
+    pub(crate) fn uplink(&mut self, index: u32, mtu: u32) {
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
+        let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu, pad: 0 };
+        uplinks.insert(index, uplink, 0).expect("insert");
+    }
+
+    /// How many instructions the verifier looked at.
+    pub(crate) fn verified_instructions(&mut self, name: &str) -> u32 {
+        let info = self.loaded(name).info().expect("info");
+        info.verified_instruction_count().expect("kernels from 5.16 on tell it")
+    }
+
+    fn loaded(&mut self, name: &str) -> &mut SchedClassifier {
+        let program = classifier(&mut self.ebpf, name);
+        if program.fd().is_err() {
+            program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        program
+    }
+
+    /// Attaches a program to a device of this namespace, for as long as the bench lives.
+    pub(crate) fn attach(&mut self, name: &str, device: &str, to: TcAttachType) {
+        let program = self.loaded(name);
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        program.attach_with_options(device, to, order).expect("the program attaches");
     }
 
     /// Gives both uplinks another MTU.

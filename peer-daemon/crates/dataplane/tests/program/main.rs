@@ -17,6 +17,7 @@ mod icmp;
 mod listeners;
 mod mss;
 mod node;
+mod offload;
 mod own_errors;
 mod policy;
 mod property;

@@ -176,12 +176,12 @@ fn nothing_is_said_about_errors_and_later_fragments() {
 fn errors_of_our_own_are_limited() {
     with_bench(|bench| {
         let probe = datagram((PEER, 4000), (SERVER, 33434), 60, 1);
-        let verdicts: Vec<i32> = (0..400).map(|_| bench.arrive_from_mesh(&probe).0).collect();
+        let verdicts: Vec<i32> = (0..3000).map(|_| bench.arrive_from_mesh(&probe).0).collect();
         let sent = verdicts.iter().filter(|&&verdict| verdict == REDIRECT).count();
         // Each processor that the test ran on has a burst; what comes later earns one error in 4 ms.
-        assert!((50..=250).contains(&sent), "{sent} of 400");
+        assert!((50..1500).contains(&sent), "{sent} of 3000");
         assert_eq!(bench.counter(Counter::IcmpErrorsSent), sent as u64);
-        assert_eq!(bench.drops(DropReason::TtlExceeded), 400, "a silent drop counts, too");
+        assert_eq!(bench.drops(DropReason::TtlExceeded), 3000, "a silent drop counts, too");
         bench.allow_errors();
         assert_eq!(bench.arrive_from_mesh(&probe).0, REDIRECT);
     });

@@ -1,6 +1,8 @@
 //! A thread of one's own: network and mount namespace.
 #![allow(unsafe_code, reason = "unshare and mount are foreign functions")]
 
+pub(crate) mod device;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};

@@ -112,3 +112,19 @@ fn the_servers_retransmitted_syn_does_not_hide_the_acknowledgement() {
         assert_eq!(connection.seen().1, TcpSeen::SYN | TcpSeen::ACK);
     });
 }
+
+#[test]
+fn a_simultaneous_open_is_an_established_connection() {
+    with_bench(|bench| {
+        for family in FAMILIES {
+            let mut connection = Connection::open(bench, family);
+            connection.back(SYN);
+            assert_eq!(connection.seen(), (TcpSeen::SYN, TcpSeen::SYN));
+            connection.out(SYN | ACK);
+            connection.back(SYN | ACK);
+            connection.out(ACK);
+            connection.back(ACK);
+            assert_eq!(connection.seen(), (TcpSeen::SYN | TcpSeen::ACK, TcpSeen::SYN | TcpSeen::ACK));
+        }
+    });
+}

@@ -231,3 +231,13 @@ fn a_default_route_of_one_family_does_not_carry_the_other() {
         assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 40000), (elsewhere, 80), true)).0, REDIRECT);
     });
 }
+
+#[test]
+fn what_another_protocol_carries_is_not_taken_for_ip() {
+    with_bench(|bench| {
+        let node = read(&bench.arrive_from_mesh(&tcp((PEER, 40000), (SERVER, 80), true)).1).src;
+        let mut reply = tcp((SERVER, 80), node, false);
+        reply[12..14].copy_from_slice(&[0x88, 0xb5]); // local experimental (IEEE 802)
+        assert_eq!(bench.arrive_on_uplink(&reply), (UNSPEC, reply.clone()));
+    });
+}

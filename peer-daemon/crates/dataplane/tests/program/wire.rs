@@ -128,6 +128,12 @@ pub(crate) fn seal(src: IpAddr, dst: IpAddr, protocol: u8, payload: &mut [u8]) {
     put16(payload, at, if found == 0 && protocol == UDP { 0xffff } else { found });
 }
 
+/// Leaves the checksum to a device: the sum of the pseudo header stands in its place.
+pub(crate) fn unfinish(src: IpAddr, dst: IpAddr, protocol: u8, payload: &mut [u8]) {
+    let at = checksum_at(protocol).expect("a protocol with a checksum");
+    put16(payload, at, sum(&[&pseudo_header(src, dst, protocol, payload.len())]));
+}
+
 /// A UDP datagram without the headers below.
 pub(crate) fn udp_payload(src: (IpAddr, u16), dst: (IpAddr, u16), data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -225,10 +231,8 @@ pub(crate) fn header(bytes: &[u8]) -> Header {
 /// Insists on every checksum of the frame: IP header, layer 4, and for an ICMP error those of what it quotes as far as
 /// it is quoted whole. Returns the header.
 pub(crate) fn assert_sound(frame: &[u8]) -> Header {
+    let outer = assert_sound_outside(frame);
     let bytes = &frame[ETH..];
-    let outer = header(bytes);
-    assert!(outer.len <= bytes.len(), "the packet is all there: {outer:?} in {}", bytes.len());
-    assert_part(&bytes[..outer.len], &outer, "");
     if !outer.is_fragment && is_error(outer.protocol, bytes[outer.l4]) {
         let quote = &bytes[outer.l4 + 8..outer.len];
         let inner = header(quote);
@@ -238,6 +242,15 @@ pub(crate) fn assert_sound(frame: &[u8]) -> Header {
             assert_eq!(sum(&[&quote[..20]]), 0xffff, "quoted IPv4 header checksum");
         }
     }
+    outer
+}
+
+/// As [`assert_sound`], whatever an ICMP error quotes.
+pub(crate) fn assert_sound_outside(frame: &[u8]) -> Header {
+    let bytes = &frame[ETH..];
+    let outer = header(bytes);
+    assert!(outer.len <= bytes.len(), "the packet is all there: {outer:?} in {}", bytes.len());
+    assert_part(&bytes[..outer.len], &outer, "");
     outer
 }
 

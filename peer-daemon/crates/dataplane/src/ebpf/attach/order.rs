@@ -40,7 +40,9 @@ pub(super) enum Refusal {
     Taken { name: String },
     /// A filter of another kind has the priority.
     Kind { kind: String },
-    /// Cilium's program decides before ours. This one can be overridden.
+    /// Cilium's TCX program decides before ours ever runs.
+    Tcx { what: String },
+    /// Cilium's filter decides before ours, as long as its is the newer one. This one can be overridden.
     Cilium { what: String },
 }
 
@@ -50,6 +52,9 @@ impl fmt::Display for Refusal {
             Self::Taken { name } => write!(f, "the filter {name} has our priority and handle: remove it"),
             Self::Kind { kind } => {
                 write!(f, "a filter of kind {kind} has priority 1, where ours must be: give that one a higher number")
+            }
+            Self::Tcx { what } => {
+                write!(f, "{what} is attached by TCX and ends the chain before any filter runs: use --attach tcx")
             }
             Self::Cilium { what } => write!(
                 f,
@@ -71,7 +76,7 @@ pub(super) fn judge(own: &Filter, filters: &[Filter], tcx: &[Neighbour]) -> Resu
         }
     }
     if let Some(neighbour) = tcx.iter().find(|neighbour| neighbour.owner.ends_chain()) {
-        return Err(Refusal::Cilium { what: format!("{}, attached by TCX,", neighbour.owner) });
+        return Err(Refusal::Tcx { what: neighbour.owner.to_string() });
     }
     let ciliums = filters.iter().find(|filter| is_ciliums(filter) && filter.priority <= own.priority);
     ciliums.map_or(Ok(()), |filter| {
@@ -133,7 +138,7 @@ mod tests {
     fn a_filter_behind_ciliums_tcx_program_would_never_run() {
         let neighbour = |owner| Neighbour { program: 1, link: 2, owner };
         let cilium = neighbour(Owner::Cilium("cil_from_netdev".into()));
-        assert!(matches!(judge(&own(), &[], &[cilium]), Err(Refusal::Cilium { .. })));
+        assert!(matches!(judge(&own(), &[], &[cilium]), Err(Refusal::Tcx { .. })));
         assert_eq!(judge(&own(), &[], &[neighbour(Owner::Unknown(None))]), Ok(()));
     }
 }

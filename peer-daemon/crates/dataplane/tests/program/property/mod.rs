@@ -7,6 +7,7 @@ mod random;
 mod rules;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use peer_common::layout::program;
 use peer_common::route::Route;
@@ -34,7 +35,9 @@ fn random_packets_fare_as_the_reference_says() {
         };
         let mut met = BTreeMap::new();
         for seed in seeds {
-            Sequence::new(bench, seed, &mut met).run();
+            // The programs look after a mapping once a second, the reference when it is told: a sequence must be quicker.
+            let in_time = (0..20).any(|_| Sequence::new(bench, seed, &mut met).run());
+            assert!(in_time, "PEER_SEED={seed}: the machine is too slow");
         }
         eprintln!("outcomes: {met:?}");
         if std::env::var("PEER_SEED").is_err() {
@@ -115,6 +118,7 @@ struct Sequence<'a> {
     reference: Reference,
     random: Random,
     seed: u64,
+    started: Instant,
     /// All want the same endpoint: ports run out.
     crowded: bool,
     /// What went out of the uplink, and into the mesh: ICMP errors speak of it.
@@ -136,18 +140,26 @@ impl<'a> Sequence<'a> {
             (config.nat_port_min, config.nat_port_count) = network.ports;
             config.peer_quota = network.quota;
         });
+        let started = Instant::now();
         let reference = Reference::new(network);
         let crowded = random.one_in(4);
-        let mut sequence = Self { bench, reference, random, seed, crowded, out: Vec::new(), back: Vec::new(), met };
+        let mut sequence =
+            Self { bench, reference, random, seed, started, crowded, out: Vec::new(), back: Vec::new(), met };
         sequence.change_rules();
         sequence
     }
 
-    fn run(mut self) {
+    /// `false`: it took too long to be compared to its end.
+    fn run(mut self) -> bool {
         for step in 0..PACKETS {
             self.step(step);
         }
         self.compare_tables();
+        self.in_time()
+    }
+
+    fn in_time(&self) -> bool {
+        self.started.elapsed() < Duration::from_millis(800)
     }
 
     fn step(&mut self, step: usize) {
@@ -229,6 +241,9 @@ impl<'a> Sequence<'a> {
         };
         let what = format!("PEER_SEED={} step {step}, {program}, gso {gso}:\n{frame:02x?}", self.seed);
         let (counted, dropped) = self.counted(&before);
+        if !self.in_time() {
+            return expected;
+        }
         let told = (std::mem::take(&mut self.reference.counters), std::mem::take(&mut self.reference.drops));
         assert_eq!((&counted, &dropped), (&told.0, &told.1), "counters (program, reference) of {what}");
         assert_eq!(found, expected, "outcome (program, reference) of {what}");
@@ -291,6 +306,9 @@ impl<'a> Sequence<'a> {
     }
 
     fn compare_tables(&mut self) {
+        if !self.in_time() {
+            return;
+        }
         let seed = self.seed;
         let flows: BTreeMap<FlowKey, _> =
             self.bench.flows().into_iter().map(|(key, flow)| (key, flow_view(&flow))).collect();

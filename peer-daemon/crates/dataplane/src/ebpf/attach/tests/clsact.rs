@@ -108,6 +108,7 @@ fn test_4_beside_cilium_at_priority_1_it_is_refused_unless_allowed() {
 fn beside_cilium_by_tcx_a_filter_would_never_run() {
     in_lab(|lab| {
         clsact(lab);
+        lab.options.allow_unsafe_order = true;
         let _cilium = Foreign::attach("cil_from_netdev", "eth0", false);
         let mut refused = lab.open();
         let error = lab.follow(&mut refused).expect_err("dead code").to_string();

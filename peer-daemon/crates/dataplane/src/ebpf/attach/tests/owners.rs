@@ -5,11 +5,12 @@ use std::os::fd::AsFd as _;
 
 use caps::{CapSet, Capability};
 
-use super::lab::{Foreign, at, in_lab};
-use crate::Dataplane as _;
+use super::lab::{Foreign, at, in_lab, run};
 use crate::chain::Owner;
 use crate::doctor::{Check, Severity, Subject, examine};
+use crate::ebpf::EbpfDataplane;
 use crate::sys;
+use crate::{Dataplane as _, Error};
 
 fn keep_only(kept: &[Capability]) {
     caps::set(None, CapSet::Effective, &kept.iter().copied().collect()).expect("capabilities can be given up");
@@ -104,5 +105,55 @@ fn test_11_a_mesh_device_that_cilium_took_is_reported_and_we_go_on_ahead() {
         lab.down(peer, false);
         let left = sys::link_at(&links.join("cil_from_netdev")).expect("a link").expect("Cilium's pin stays");
         assert_eq!(left.info().expect("its state").ifindex, sys::ifindex("wt0").expect("wt0"));
+    });
+}
+
+#[test]
+fn without_capabilities_nothing_is_opened_and_the_missing_ones_are_named() {
+    in_lab(|lab| {
+        for (kept, missing) in [
+            (&[Capability::CAP_NET_ADMIN][..], "CAP_BPF"),
+            (&[Capability::CAP_BPF], "CAP_NET_ADMIN"),
+            (&[], "CAP_BPF and CAP_NET_ADMIN"),
+        ] {
+            keep_only(kept);
+            let error = EbpfDataplane::open(&lab.options, "wt0").err().expect("refused");
+            assert!(matches!(&error, Error::Capabilities { missing: named } if named == missing), "{error}");
+            assert!(error.to_string().contains("securityContext.capabilities.add"), "{error}");
+            assert!(!lab.bpffs().join("peer").exists());
+        }
+        keep_only(&caps::read(None, CapSet::Permitted).expect("own capabilities").into_iter().collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_bpffs_that_cannot_be_written_says_so() {
+    in_lab(|lab| {
+        let at = lab.bpffs().to_str().expect("a path").to_owned();
+        run("mount", &format!("-o remount,ro {at}"));
+        let error = EbpfDataplane::open(&lab.options, "wt0").err().expect("refused");
+        assert!(matches!(error, Error::BpffsReadOnly { .. }) && error.to_string().contains("readOnly"), "{error}");
+        let node = lab.node();
+        let subject = Subject {
+            bpffs: lab.bpffs().to_owned(),
+            wt0: "wt0".into(),
+            nat_ports: crate::DEFAULT_NAT_PORTS,
+            uplinks: Vec::new(),
+            intent: None,
+            listen_port: None,
+            probe: false,
+        };
+        let found = examine(&subject, &node);
+        assert!(found.iter().any(|f| f.check == Check::Bpffs && f.severity == Severity::Problem), "{found:#?}");
+    });
+}
+
+#[test]
+fn what_fails_to_load_leaves_no_pins() {
+    in_lab(|lab| {
+        // More memory than the kernel gives to one map.
+        lab.options.flows = u32::MAX;
+        assert!(EbpfDataplane::open(&lab.options, "wt0").is_err());
+        assert!(!lab.bpffs().join("peer").exists(), "{:?}", lab.pins());
     });
 }

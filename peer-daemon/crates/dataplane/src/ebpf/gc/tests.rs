@@ -1,0 +1,187 @@
+//! The scan over real maps. Needs CAP_BPF (root).
+
+mod sys;
+
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
+
+use self::sys::Table;
+use super::FlowTables;
+use crate::sys::{lookup, monotonic_coarse};
+
+const SECOND: u64 = 1_000_000_000;
+const UDP: u32 = 17;
+/// Long after every timer.
+const NOW: u64 = 100_000 * SECOND;
+
+struct Tables {
+    flows: Table,
+    mappings: Table,
+    max: u32,
+}
+
+impl Tables {
+    fn new(max: u32) -> Self {
+        let failed = "these tests need root (CAP_BPF)";
+        Self {
+            flows: Table::new::<FlowKey, Flow>(max).expect(failed),
+            mappings: Table::new::<FlowKey, Mapping>(max).expect(failed),
+            max,
+        }
+    }
+
+    fn view(&self) -> FlowTables<'_> {
+        FlowTables { flows: self.flows.as_fd(), mappings: self.mappings.as_fd(), max: self.max.into() }
+    }
+
+    /// Puts a flow with its mapping, both last used at `seen`.
+    fn put(&self, number: u32, seen: u64, packets: u64) -> (FlowKey, Flow, Mapping) {
+        let (key, flow) = flow(number, seen, packets);
+        let mapping = Mapping {
+            peer_addr: key.src,
+            last_seen: seen,
+            peer_port: key.src_port,
+            kind: flow.kind,
+            packets: packets.saturating_sub(1),
+            ..Mapping::default()
+        };
+        self.flows.put(&key, &flow).expect("room");
+        self.mappings.put(&reply(&key, &flow), &mapping).expect("room");
+        (key, flow, mapping)
+    }
+
+    fn has(&self, key: &FlowKey) -> bool {
+        lookup::<_, Flow>(self.flows.as_fd(), key).expect("read").is_some()
+    }
+
+    fn has_mapping(&self, reply: &FlowKey) -> bool {
+        lookup::<_, Mapping>(self.mappings.as_fd(), reply).expect("read").is_some()
+    }
+}
+
+/// A UDP flow of its own for each number.
+fn flow(number: u32, last_seen: u64, packets: u64) -> (FlowKey, Flow) {
+    let key = FlowKey {
+        src: Addr::from_v4_be(number.to_be()),
+        dst: Addr::from_v4_be(7),
+        src_port: 4000,
+        dst_port: 53,
+        protocol: UDP,
+    };
+    let nat_addr = Addr::from_v4_be((number ^ 0x8000_0000).to_be());
+    let kind = FlowKind::Masqueraded as u8;
+    (key, Flow { nat_addr, nat_port: 21000, last_seen, packets: packets.min(1), kind, ..Flow::default() })
+}
+
+fn reply(key: &FlowKey, flow: &Flow) -> FlowKey {
+    key.reply_key(flow.nat_addr, flow.nat_port)
+}
+
+#[test]
+fn a_flow_used_since_the_batch_was_read_stays() {
+    let tables = Tables::new(16);
+    let (key, stale, _) = tables.put(1, NOW - 400 * SECOND, 2);
+    tables.flows.put(&key, &Flow { last_seen: NOW - SECOND, ..stale }).expect("room");
+    assert!(!tables.view().expire_flow(&key, &stale, NOW, false).expect("a scan"));
+    assert!(tables.has(&key) && tables.has_mapping(&reply(&key, &stale)));
+}
+
+#[test]
+fn a_mapping_used_since_it_was_looked_at_stays() {
+    let tables = Tables::new(16);
+    let (key, flow, stale) = tables.put(1, NOW - 400 * SECOND, 2);
+    let reply = reply(&key, &flow);
+    tables.mappings.put(&reply, &Mapping { last_seen: NOW, ..stale }).expect("room");
+    tables.view().forget_mapping(&reply, &stale).expect("a scan");
+    assert!(tables.has_mapping(&reply));
+    assert!(!tables.view().expire_flow(&key, &flow, NOW, false).expect("a scan"), "answers keep the flow");
+    assert!(tables.has(&key));
+}
+
+/// A thread is the traffic: it uses every live flow again and again, while scans run with a clock that leaves each flow
+/// one second between two packets. Whatever a scan took from under it would be missing at the next packet.
+#[test]
+fn scans_under_traffic_remove_the_dead_and_none_that_lives() {
+    const FLOWS: u32 = 8000;
+    let tables = Tables::new(4 * FLOWS);
+    let started = monotonic_coarse();
+    let live: Vec<_> = (0..FLOWS).map(|number| tables.put(number, started, 2)).collect();
+    let (stop, missing) = (AtomicBool::new(false), AtomicU32::new(0));
+    let mut removed = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for (key, flow, _) in &live {
+                    let used = Flow { last_seen: monotonic_coarse(), ..*flow };
+                    missing.fetch_add(u32::from(!tables.flows.change(key, &used).expect("write")), Ordering::Relaxed);
+                }
+            }
+        });
+        for round in 1..=20 {
+            for number in 0..200 {
+                tables.put(round * 100_000 + number, started.saturating_sub(10 * SECOND), 2);
+            }
+            let now = monotonic_coarse() + 295 * SECOND;
+            removed += tables.view().collect(now, 0).expect("a scan").collected.expired;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(missing.load(Ordering::Relaxed), 0, "no packet missed its flow");
+    assert_eq!(removed, 20 * 200);
+    assert!(live.iter().all(|(key, flow, _)| tables.has(key) && tables.has_mapping(&reply(key, flow))));
+}
+
+#[test]
+fn under_pressure_flows_of_one_packet_go_first() {
+    let tables = Tables::new(100);
+    let (one, ..) = tables.put(1, NOW - 31 * SECOND, 1);
+    let (more, ..) = tables.put(2, NOW - 31 * SECOND, 3);
+    assert_eq!(tables.view().collect(NOW, 80).expect("a scan").flows, 2, "80 of 100 is no pressure yet");
+    assert_eq!(tables.view().collect(NOW, 81).expect("a scan").collected.expired, 1);
+    assert!(!tables.has(&one) && tables.has(&more));
+}
+
+#[test]
+fn mappings_without_their_flow_go_when_they_are_old() {
+    let tables = Tables::new(16);
+    let (key, flow, mapping) = tables.put(1, NOW - 299 * SECOND, 2);
+    let old = Mapping { last_seen: NOW - 301 * SECOND, ..mapping };
+    let (own, stray) = (reply(&key, &flow), key.reply_key(flow.nat_addr, 21001));
+    tables.mappings.put(&own, &old).expect("room");
+    tables.mappings.put(&stray, &old).expect("room");
+    let young = key.reply_key(flow.nat_addr, 21002);
+    tables.mappings.put(&young, &Mapping { last_seen: NOW - SECOND, ..mapping }).expect("room");
+    let scan = tables.view().collect(NOW, 0).expect("a scan");
+    assert_eq!((scan.collected.orphans, scan.mappings, scan.flows), (1, 2, 1));
+    assert!(tables.has_mapping(&own), "an old mapping of a live flow is no orphan");
+    assert!(tables.has_mapping(&young), "its flow may just be on its way");
+    assert!(!tables.has_mapping(&stray));
+}
+
+#[test]
+fn flows_of_an_address_that_is_gone_are_flushed() {
+    let tables = Tables::new(16);
+    let (one, flow, _) = tables.put(1, NOW, 2);
+    let (other, kept, _) = tables.put(2, NOW, 2);
+    assert_eq!(tables.view().flush(&[flow.nat_addr].into()).expect("a flush"), 1);
+    assert!(!tables.has(&one) && !tables.has_mapping(&reply(&one, &flow)));
+    assert!(tables.has(&other) && tables.has_mapping(&reply(&other, &kept)));
+}
+
+#[test]
+fn a_scan_of_a_full_table_takes_bounded_time() {
+    let tables = Tables::new(peer_common::layout::DEFAULT_FLOWS);
+    for number in 0..tables.max {
+        tables.put(number, if number % 2 == 0 { NOW } else { NOW - 301 * SECOND }, 2);
+    }
+    let scan = tables.view().collect(NOW, 0).expect("a scan");
+    eprintln!(
+        "{} flows scanned, {} removed, in {:?}",
+        scan.collected.scanned, scan.collected.expired, scan.collected.took
+    );
+    assert_eq!((scan.collected.scanned, scan.collected.expired, scan.flows), (131_072, 65_536, 65_536));
+    assert!(scan.collected.took < Duration::from_secs(20), "the driver scans every few seconds");
+}
