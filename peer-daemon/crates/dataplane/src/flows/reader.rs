@@ -101,7 +101,6 @@ fn record(seen: &Candidate, names: &Names, owners: &Owners, now: u64, pressure: 
     let peer = end(key.src, key.src_port);
     let active_ns = seen.active();
     let idle = Duration::from_nanos(now.saturating_sub(active_ns));
-    let asked = !matches!(kind, FlowKind::FromNode) && flow.policy_id != 0;
     let uplink = |index| names.uplinks.get(&index).cloned().unwrap_or_else(|| format!("if{index}"));
     let to_peer = match mapping {
         Some(mapping) => Some(PacketCount { packets: mapping.packets, bytes: mapping.bytes }),
@@ -115,7 +114,8 @@ fn record(seen: &Candidate, names: &Names, owners: &Owners, now: u64, pressure: 
         nat: (kind == FlowKind::Masqueraded).then(|| end(flow.nat_addr, flow.nat_port)),
         uplink: (flow.uplink != 0).then(|| uplink(flow.uplink)),
         route: names.routes.get(&flow.route_id).copied(),
-        rule: asked.then_some(flow.policy_id),
+        // No rule has the id 0.
+        rule: (flow.policy_id != 0).then_some(flow.policy_id),
         peer_id: owners.of(peer.addr),
         from_peer: PacketCount { packets: flow.packets, bytes: flow.bytes },
         to_peer,
@@ -130,4 +130,66 @@ fn record(seen: &Candidate, names: &Names, owners: &Owners, now: u64, pressure: 
 
 fn end(addr: Addr, port: u16) -> End {
     End { addr: IpAddr::from(addr), port: u16::from_be(port) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> Addr {
+        text.parse::<IpAddr>().expect("an address").into()
+    }
+
+    fn recorded(flow: Flow, mapping: Option<Mapping>) -> Option<FlowRecord> {
+        let (src, dst) = (addr("100.64.0.10"), addr("198.51.100.80"));
+        let key = FlowKey { src, dst, src_port: 40_000_u16.to_be(), dst_port: 80_u16.to_be(), protocol: TCP };
+        let names = Names {
+            uplinks: [(2, "eth0".to_owned())].into(),
+            routes: [(5, "198.51.100.0/24".parse().expect("a prefix"))].into(),
+        };
+        record(&Candidate { key, flow, mapping }, &names, &Owners::default(), 20_000_000_000, false)
+    }
+
+    fn flow(kind: FlowKind) -> Flow {
+        Flow {
+            nat_addr: addr("198.51.100.1"),
+            nat_port: 21_000_u16.to_be(),
+            kind: kind as u8,
+            policy_id: 7,
+            route_id: 5,
+            uplink: 2,
+            created: 5_000_000_000,
+            last_seen: 8_000_000_000,
+            tcp_seen: 3,
+            ..Flow::default()
+        }
+    }
+
+    #[test]
+    fn a_masqueraded_flow_has_all() {
+        let mapping = Mapping { last_seen: 10_000_000_000, packets: 9, bytes: 900, tcp_seen: 3, ..Mapping::default() };
+        let record = recorded(flow(FlowKind::Masqueraded), Some(mapping)).expect("a kind");
+        assert_eq!(record.nat, Some(End { addr: "198.51.100.1".parse().expect("an address"), port: 21_000 }));
+        assert_eq!((record.uplink.as_deref(), record.rule), (Some("eth0"), Some(7)));
+        assert_eq!(record.route, "198.51.100.0/24".parse().ok());
+        assert_eq!((record.age.as_secs(), record.idle.as_secs(), record.expires_in.as_secs()), (15, 10, 7430));
+        assert_eq!(record.to_peer, Some(PacketCount { packets: 9, bytes: 900 }));
+    }
+
+    #[test]
+    fn flows_of_the_node_have_neither_nat_nor_counted_answers() {
+        let local = Flow { uplink: 0, route_id: peer_common::route::NO_ROUTE, ..flow(FlowKind::ToNode) };
+        let record = recorded(local, None).expect("a kind");
+        assert_eq!((record.nat, record.uplink, record.route, record.to_peer), (None, None, None, None));
+        assert_eq!(record.rule, Some(7));
+        let own = recorded(Flow { policy_id: 0, kind: FlowKind::FromNode as u8, ..local }, None).expect("a kind");
+        assert_eq!(own.rule, None, "no rule is asked");
+    }
+
+    #[test]
+    fn a_lost_mapping_is_no_answer_and_a_device_without_name_has_its_number() {
+        let record = recorded(Flow { uplink: 9, ..flow(FlowKind::Routed) }, None).expect("a kind");
+        assert_eq!((record.to_peer, record.uplink.as_deref()), (Some(PacketCount::default()), Some("if9")));
+        assert_eq!(recorded(Flow { kind: 99, ..flow(FlowKind::ToNode) }, None), None, "of another version");
+    }
 }
