@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use peer_common::layout::DEFAULT_FLOWS;
+use peer_dataplane::flows::KINDS;
+
+use crate::flows;
 
 /// Configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -24,6 +27,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Show what a running peer is doing.
     Status(StatusArgs),
+    /// Show the flows that the dataplane holds now, the most recently active first.
+    Flows(FlowsArgs),
     /// Name what stands in the way on this node, with its owner and the remedy. Exit code 0: nothing is wrong; 1: something
     /// is; 2: something could not be looked at; 78: the configuration cannot be used.
     Doctor(DoctorArgs),
@@ -103,6 +108,36 @@ pub(crate) struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct FlowsArgs {
+    /// Flows of this peer: a public key, its first characters, or an overlay address or prefix.
+    #[arg(long, value_name = "KEY|ADDRESS", value_parser = flows::check_key_or_address)]
+    pub(crate) peer: Option<String>,
+    /// Flows with one end at this address or in this prefix.
+    #[arg(long, value_name = "ADDRESS", value_parser = address_text)]
+    pub(crate) address: Option<String>,
+    /// Flows with this port at either end or after NAT.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Flows of this protocol.
+    #[arg(long, value_name = "PROTOCOL", value_parser = flows::PROTOCOLS.map(|(name, _)| name))]
+    pub(crate) protocol: Option<String>,
+    /// Flows of this kind.
+    #[arg(long, value_name = "KIND", value_parser = KINDS.map(|(name, _)| name))]
+    pub(crate) kind: Option<String>,
+    /// Show so many.
+    #[arg(long, value_name = "N", default_value_t = flows::DEFAULT_LIMIT as u32, value_parser = clap::value_parser!(u32).range(1..=flows::MAX_LIMIT as i64))]
+    pub(crate) limit: u32,
+    /// As JSON: one object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Look every second until Ctrl-C: rates, and which flows open (+) and close (-).
+    #[arg(long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// As JSON.
     #[arg(long)]
@@ -144,6 +179,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+fn address_text(text: &str) -> Result<String, String> {
+    flows::check_address(text).map(|_| text.to_owned())
+}
+
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let fix = || "write FIRST-LAST, such as 20480-29999".to_owned();
     let (first, last) = text.split_once('-').ok_or_else(fix)?;
@@ -180,6 +219,23 @@ mod tests {
         ] {
             let error = port_range(text).expect_err(text);
             assert!(error.contains(fix), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn filters_of_flows_name_the_fix() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["peer-daemon", "flows"], args].concat());
+        assert!(parse(&["--peer", "100.64.0.0/24", "--port", "80", "--kind", "routed", "--protocol", "icmp"]).is_ok());
+        for (args, fix) in [
+            (["--peer", "10.0.0"], "public key"),
+            (["--address", "10.0.0.0/40"], "10.1.2.0/24"),
+            (["--port", "0"], "1..=65535"),
+            (["--protocol", "sctp"], "tcp, udp, icmp"),
+            (["--kind", "nat"], "masqueraded, routed, to_node, from_node, from_lan"),
+            (["--limit", "10001"], "1..=10000"),
+        ] {
+            let error = parse(&args).expect_err(args[1]).to_string();
+            assert!(args.iter().all(|arg| error.contains(arg)) && error.contains(fix), "{error}");
         }
     }
 

@@ -4,6 +4,7 @@
 mod admin;
 mod cli;
 mod doctor;
+mod flows;
 mod keys;
 mod logging;
 mod state;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Flows(args) => flows::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Genkey => keys::genkey(),
         Command::Pubkey => keys::pubkey(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use tokio::net::UnixListener;
 
 use super::Source;
+use crate::flows::{Refused, answer};
 
 /// A bound control socket; its file goes with it.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl ControlSocket {
 
     /// Serves until the task is aborted.
     pub(crate) async fn serve(self, source: Arc<Source>) {
-        let router = Router::new().route("/status", get(status)).with_state(source);
+        let router = Router::new().route("/status", get(status)).route("/flows", get(flows)).with_state(source);
         if let Err(error) = axum::serve(self.listener, router).await {
             tracing::error!(%error, "the control socket has stopped");
         }
@@ -65,6 +66,14 @@ async fn status(State(source): State<Arc<Source>>) -> Response {
     match source.report().await {
         Ok(report) => Json(report).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
+}
+
+async fn flows(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
+    match answer(&source.dataplane, &source.peer_keys, &query.unwrap_or_default()).await {
+        Ok(listing) => Json(listing).into_response(),
+        Err(Refused::Field(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        Err(Refused::Dataplane(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 

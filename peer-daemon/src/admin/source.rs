@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use peer_common::PacketCount;
+use peer_core::key::PublicKey;
 use peer_core::path::Path;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
@@ -32,6 +33,8 @@ pub(crate) struct Source {
     pub(crate) interface: Interface,
     pub(crate) mode: Mode,
     pub(crate) dataplane: StatsReader,
+    /// By id, which begins at 1.
+    pub(crate) peer_keys: Vec<PublicKey>,
     pub(crate) shard: Arc<Shard<Engine>>,
     pub(crate) engine_stats: Arc<EngineStats>,
 }

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the first of `sockets` that answers.
-pub(super) async fn get(sockets: &[PathBuf], path: &str) -> anyhow::Result<Bytes> {
+pub(crate) async fn get(sockets: &[PathBuf], path: &str) -> anyhow::Result<Bytes> {
     let mut refused = Vec::new();
     for socket in sockets {
         match UnixStream::connect(socket).await {

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+pub(crate) use self::client::get;
 pub(crate) use self::report::{Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route};
+pub(crate) use self::text::{Ago, Size};
 use crate::cli::{SocketArgs, StatusArgs};
 
 /// Prints the report of the running peer.
@@ -29,6 +31,6 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When no peer answers.
 pub(crate) async fn ask(socket: &SocketArgs) -> anyhow::Result<Report> {
-    let body = client::get(&socket.candidates(), "/status").await?;
+    let body = get(&socket.candidates(), "/status").await?;
     serde_json::from_slice(&body).context("the peer's answer is of another version")
 }

@@ -89,7 +89,7 @@ pub(crate) struct Attachment {
     pub(crate) ahead: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Count {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,

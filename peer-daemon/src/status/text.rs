@@ -87,7 +87,7 @@ impl fmt::Display for Count {
 }
 
 /// A duration in seconds, to two units.
-struct Ago(u64);
+pub(crate) struct Ago(pub(crate) u64);
 
 impl fmt::Display for Ago {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,7 +102,7 @@ impl fmt::Display for Ago {
 }
 
 /// Bytes, in binary units.
-struct Size(u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

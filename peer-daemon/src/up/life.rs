@@ -196,6 +196,7 @@ impl Node {
             interface,
             mode: driver.mode().clone(),
             dataplane: driver.stats(),
+            peer_keys: desired.peers.iter().map(|peer| peer.public_key).collect(),
             shard: Arc::clone(&shard),
             engine_stats,
         });

@@ -227,6 +227,14 @@ impl Node {
         self.namespace.exec(&self.binary.to_string_lossy(), &arguments)
     }
 
+    /// `peer-daemon flows`, with these arguments, to be started.
+    #[must_use]
+    pub fn flows_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.namespace.command(&self.binary);
+        command.args(["flows", "--control-socket", CONTROL]).args(arguments);
+        command
+    }
+
     /// What `peer-daemon doctor --json` says with the capabilities of the daemon, and how many of its findings are
     /// conflicts.
     ///

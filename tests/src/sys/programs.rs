@@ -20,7 +20,9 @@ pub enum Behaviour {
     CountAndPass,
     /// Counts by protocol and lets the next one decide: `TC_ACT_UNSPEC`.
     CountAndNext,
-    /// Drops, and counts as protocol 1, what has a mark, a queue mapping or a tc index; the rest counts as protocol 0.
+    /// Drops, and counts as protocol 1, what has a mark, a queue mapping or a tc index; the rest counts as protocol 0. IPv6
+    /// with hop-by-hop options passes uncounted: the kernel's own multicast reports carry a mark by accident, because the
+    /// field serves as their tail room before.
     DropMarked,
     /// Rewrites IPv4 UDP source ports of 32768 and above, as a tracker of host ports does on a collision.
     ChangeHighSource,
@@ -79,13 +81,18 @@ fn count_by_protocol(map: i32, verdict: i32) -> Vec<Instruction> {
 
 fn drop_marked(map: i32) -> Vec<Instruction> {
     let mut code = vec![
-        op(0x61, 0x17, 8, 0),  // r7 = mark
-        op(0x61, 0x18, 12, 0), // r8 = queue mapping
-        op(0x4f, 0x87, 0, 0),  // r7 |= r8
-        op(0x61, 0x18, 44, 0), // r8 = tc index
-        op(0x4f, 0x87, 0, 0),  // r7 |= r8
-        op(0x15, 0x07, 1, 0),  // none → the count
-        op(0xb7, 0x07, 0, 1),  // r7 = 1
+        op(0xbf, 0x16, 0, 0),      //  0: r6 = r1, the packet, as loads from packets want it
+        op(0x28, 0x00, 0, 12),     //  1: r0 = EtherType
+        op(0x55, 0x00, 2, 0x86dd), //  2: not IPv6 → the mark
+        op(0x30, 0x00, 0, 14 + 6), //  3: r0 = next header
+        op(0x15, 0x00, 19, 0),     //  4: hop-by-hop → the end, uncounted
+        op(0x61, 0x67, 8, 0),      //  5: r7 = mark
+        op(0x61, 0x68, 12, 0),     //  6: r8 = queue mapping
+        op(0x4f, 0x87, 0, 0),      //  7: r7 |= r8
+        op(0x61, 0x68, 44, 0),     //  8: r8 = tc index
+        op(0x4f, 0x87, 0, 0),      //  9: r7 |= r8
+        op(0x15, 0x07, 1, 0),      // 10: none → the count
+        op(0xb7, 0x07, 0, 1),      // 11: r7 = 1
     ];
     code.extend(count_r7(map));
     code.push(op(0x15, 0x07, 2, 0)); // not marked → the end

@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::doctor::Finding;
+use crate::flows::FlowReader;
 use crate::kernel::{self, Netlink, Snapshot};
 use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf};
 
@@ -43,6 +44,7 @@ type Changes = Box<dyn Stream<Item = ()> + Send + Unpin>;
 enum Request {
     Intent(Arc<Intent>, oneshot::Sender<Result<(), Error>>),
     Stats(oneshot::Sender<Result<Stats, Error>>),
+    Flows(oneshot::Sender<Result<FlowReader, Error>>),
     Shutdown { keep: bool, done: oneshot::Sender<Result<(), Error>> },
 }
 
@@ -116,6 +118,15 @@ impl StatsReader {
         let (done, answer) = oneshot::channel();
         ask(&self.0, Request::Stats(done), answer).await.map_err(stopped)?
     }
+
+    /// A reader of the flows held now. It reads by itself: the driver does not wait for it.
+    ///
+    /// # Errors
+    /// When the tables cannot be shared, or the driver has ended.
+    pub async fn flows(&self) -> Result<FlowReader, Error> {
+        let (done, answer) = oneshot::channel();
+        ask(&self.0, Request::Flows(done), answer).await.map_err(stopped)?
+    }
 }
 
 async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(Changes, Netlink, Snapshot), Error> {
@@ -182,6 +193,9 @@ impl Driven {
                     Some(Request::Stats(done)) => {
                         let stats = self.dataplane.stats();
                         let _ = done.send(stats.map(|stats| Stats { findings: self.findings.clone(), ..stats }));
+                    }
+                    Some(Request::Flows(done)) => {
+                        let _ = done.send(self.dataplane.flows(&self.intent));
                     }
                     Some(Request::Shutdown { keep, done }) => {
                         self.latch.not_ready("stopping");

@@ -3,6 +3,7 @@
 //! - [`Dataplane`]: the trait that each of them implements, [`Intent`] what it is told, [`Stats`] what it tells;
 //! - [`ebpf`]: TC programs in the kernel;
 //! - [`kernel`]: links, addresses and routes of the node, by netlink;
+//! - [`flows`]: the flows that it holds, for those who want to see them;
 //! - [`doctor`]: what stands in the way, with its owner and the remedy;
 //! - [`driver`]: the task that keeps a dataplane in step with the kernel.
 
@@ -12,12 +13,15 @@ pub mod doctor;
 pub mod driver;
 pub mod ebpf;
 mod error;
+pub mod flows;
 mod intent;
 pub mod kernel;
 mod metrics;
 mod stats;
 mod sys;
 pub mod tc;
+
+use std::sync::Arc;
 
 pub use capabilities::Capabilities;
 pub use error::Error;
@@ -56,6 +60,12 @@ pub trait Dataplane: Send + 'static {
     /// # Errors
     /// When the tables cannot be read.
     fn stats(&self) -> Result<Stats, Error>;
+
+    /// A reader of the flows held under `intent`, the one in force.
+    ///
+    /// # Errors
+    /// When the tables cannot be shared.
+    fn flows(&self, intent: &Arc<Intent>) -> Result<flows::FlowReader, Error>;
 
     /// Ends. With `keep` everything goes on forwarding; without, nothing of ours is left.
     ///

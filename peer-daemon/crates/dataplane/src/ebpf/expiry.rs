@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use peer_common::{Flow, FlowKey, Mapping, TcpSeen};
 
+use crate::flows::TcpState;
+
 /// RFC 5382 REQ-5: an established connection, at least 2 hours 4 minutes.
 const TCP_ESTABLISHED: Duration = Duration::from_secs(7440);
 /// RFC 5382 REQ-5: half-open and closing, at least 4 minutes; RFC 7857 §2: also after a RST.
@@ -42,10 +44,11 @@ pub(super) fn orphan_expired(key: &FlowKey, mapping: &Mapping, now: u64) -> bool
     age(now, mapping.last_seen) >= shortest(key.protocol, false)
 }
 
-fn timeout(protocol: u32, flow: &Flow, mapping: Option<&Mapping>, pressure: bool) -> Duration {
+/// How long a flow may be idle.
+pub(crate) fn timeout(protocol: u32, flow: &Flow, mapping: Option<&Mapping>, pressure: bool) -> Duration {
     let back = mapping.map_or((0, 0), |mapping| (mapping.tcp_seen, mapping.packets));
     match protocol {
-        TCP if established(flow, mapping) => TCP_ESTABLISHED,
+        TCP if tcp_state(flow, mapping) == TcpState::Established => TCP_ESTABLISHED,
         TCP if pressure => UNDER_PRESSURE,
         TCP => TCP_TRANSITORY,
         ICMP | ICMPV6 => ICMP_QUERY,
@@ -54,14 +57,21 @@ fn timeout(protocol: u32, flow: &Flow, mapping: Option<&Mapping>, pressure: bool
     }
 }
 
-/// Both directions have seen the handshake through, and not both a FIN, and no RST. A flow that was met in mid-connection
-/// (state was lost) counts as established by its ACKs.
-fn established(flow: &Flow, mapping: Option<&Mapping>) -> bool {
+/// Established: both directions have seen the handshake through, and not both a FIN, and no RST. A flow that was met in
+/// mid-connection (state was lost) counts as established by its ACKs.
+pub(crate) fn tcp_state(flow: &Flow, mapping: Option<&Mapping>) -> TcpState {
     let out = flow.tcp_seen;
     // Flows of the node itself have one side only; its stack answers for the other.
     let back = mapping.map_or(TcpSeen::ACK, |mapping| mapping.tcp_seen);
-    let closed = (out | back) & TcpSeen::RST != 0 || out & back & TcpSeen::FIN != 0;
-    out & TcpSeen::ACK != 0 && back & TcpSeen::ACK != 0 && !closed
+    if (out | back) & TcpSeen::RST != 0 {
+        TcpState::Reset
+    } else if out & back & TcpSeen::FIN != 0 {
+        TcpState::Closing
+    } else if out & back & TcpSeen::ACK != 0 {
+        TcpState::Established
+    } else {
+        TcpState::HalfOpen
+    }
 }
 
 fn shortest(protocol: u32, pressure: bool) -> Duration {
@@ -112,6 +122,20 @@ mod tests {
         assert_eq!(check(17, 0, Some(0), false), 300);
         assert_eq!(check(1, 0, Some(0), false), 60);
         assert_eq!(check(58, 0, Some(0), false), 60);
+    }
+
+    #[test]
+    fn states_have_names_of_their_own() {
+        let state = |out, back| {
+            let mapping = Mapping { tcp_seen: back, ..Mapping::default() };
+            tcp_state(&Flow { tcp_seen: out, ..Flow::default() }, Some(&mapping)).name()
+        };
+        let (syn, ack, fin, rst) = (TcpSeen::SYN, TcpSeen::ACK, TcpSeen::FIN, TcpSeen::RST);
+        assert_eq!(state(syn, syn | ack), "half_open");
+        assert_eq!(state(syn | ack, syn | ack), "established");
+        assert_eq!(state(syn | ack | fin, syn | ack), "established", "half-closed");
+        assert_eq!(state(ack | fin, ack | fin), "closing");
+        assert_eq!(state(ack | fin, ack | fin | rst), "reset");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
 
 use super::expiry;
 use crate::Collected;
+use crate::flows::Tables;
 use crate::sys::{self, Batches};
 
 /// Entries read by one system call.
@@ -83,6 +84,12 @@ impl FlowTables<'_> {
         Ok(flushed)
     }
 
+    /// Descriptors for a reader.
+    pub(super) fn share(&self, pressure: bool) -> io::Result<Tables> {
+        let (flows, mappings) = (self.flows.try_clone_to_owned()?, self.mappings.try_clone_to_owned()?);
+        Ok(Tables { flows, mappings, pressure })
+    }
+
     fn expire_flow(&self, key: &FlowKey, flow: &Flow, now: u64, pressure: bool) -> io::Result<bool> {
         if expiry::surely_alive(key, flow, now, pressure) {
             return Ok(false);
@@ -152,7 +159,8 @@ fn for_each<K: aya::Pod, V: aya::Pod>(
     }
 }
 
-fn is_mapped(flow: &Flow) -> bool {
+/// Whether a flow has a mapping for its answers.
+pub(crate) fn is_mapped(flow: &Flow) -> bool {
     [FlowKind::Masqueraded, FlowKind::Routed, FlowKind::FromLan].iter().any(|&kind| kind as u8 == flow.kind)
 }
 

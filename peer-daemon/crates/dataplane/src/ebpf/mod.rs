@@ -1,7 +1,7 @@
 //! The eBPF dataplane: TC programs on wt0 and the uplinks, fed by maps that outlive the daemon.
 
 mod attach;
-mod expiry;
+pub(crate) mod expiry;
 mod gc;
 mod load;
 mod log;
@@ -29,8 +29,10 @@ use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
+use crate::flows::{self, FlowReader};
 use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
 
+pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
 pub(crate) use self::plan::{default_destinations, default_uplinks, destinations, uplinks};
 
@@ -290,6 +292,15 @@ impl Dataplane for EbpfDataplane {
             route_generation: config.route_generation,
             collected: self.scan.collected,
         })
+    }
+
+    fn flows(&self, intent: &Arc<Intent>) -> Result<FlowReader, Error> {
+        let routes = self.routes.iter().zip(&self.plan.service).map(|(route, service)| (service.id, route.destination));
+        let names = flows::Names { uplinks: self.plan.names.clone(), routes: routes.collect() };
+        let pressure = expiry::pressure(self.scan.flows, self.tables.flows_max);
+        let tables = self.tables.flow_tables().share(pressure);
+        let tables = tables.map_err(|source| Error::io("share the flow tables", source))?;
+        Ok(FlowReader { tables, names, intent: Arc::clone(intent) })
     }
 
     fn shutdown(self: Box<Self>, keep: bool) -> Result<(), Error> {

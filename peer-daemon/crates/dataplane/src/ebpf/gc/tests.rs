@@ -1,5 +1,6 @@
 //! The scan over real maps. Needs CAP_BPF (root).
 
+mod reading;
 mod sys;
 
 use std::os::fd::AsFd as _;

@@ -1,0 +1,220 @@
+//! The filter as a query string: written by the command, read and checked by the daemon.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use peer_core::key::PublicKey;
+use peer_dataplane::flows::{Filter, KINDS, PeerFilter, Protocol};
+
+use crate::cli::FlowsArgs;
+
+/// Flows that one answer may have: its memory is bounded.
+pub(crate) const MAX_LIMIT: usize = 10_000;
+/// Flows of an answer, if nothing else is asked for.
+pub(crate) const DEFAULT_LIMIT: usize = 1000;
+/// Names of protocols.
+pub(crate) const PROTOCOLS: [(&str, Protocol); 3] =
+    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp", Protocol::Icmp)];
+
+const PEER_FIX: &str = "write a public key, its first characters, or an overlay address or prefix such as 100.64.0.10";
+const ADDRESS_FIX: &str = "write an address or a prefix such as 10.1.2.0/24";
+
+/// Fields and values, not yet checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+/// A value that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: `{value}` cannot be used: {fix}")]
+pub(crate) struct BadField {
+    field: String,
+    value: String,
+    fix: String,
+}
+
+impl From<&FlowsArgs> for Query {
+    fn from(args: &FlowsArgs) -> Self {
+        let fields = [
+            ("peer", args.peer.clone()),
+            ("address", args.address.clone()),
+            ("port", args.port.map(|port| port.to_string())),
+            ("protocol", args.protocol.clone()),
+            ("kind", args.kind.clone()),
+            ("limit", Some(args.limit.to_string())),
+        ];
+        Self(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
+    }
+}
+
+impl Query {
+    /// Reads a query string.
+    pub(super) fn parse(text: &str) -> Self {
+        let field = |part: &str| {
+            let (field, value) = part.split_once('=').unwrap_or((part, ""));
+            (decode(field), decode(value))
+        };
+        Self(text.split('&').filter(|part| !part.is_empty()).map(field).collect())
+    }
+
+    /// The filter and the limit. `keys` are those of the peers, whose ids begin at 1.
+    pub(super) fn check(&self, keys: &[PublicKey]) -> Result<(Filter, usize), BadField> {
+        let (mut filter, mut limit) = (Filter::default(), DEFAULT_LIMIT);
+        for (field, value) in &self.0 {
+            let refused = |fix: String| BadField { field: field.clone(), value: value.clone(), fix };
+            match field.as_str() {
+                "peer" => filter.peer = Some(peer(value, keys).map_err(refused)?),
+                "address" => filter.address = Some(check_address(value).map_err(refused)?),
+                "port" => filter.port = Some(number(value, &(1..=u16::MAX)).map_err(refused)?),
+                "protocol" => filter.protocol = Some(choice(value, &PROTOCOLS).map_err(refused)?),
+                "kind" => filter.kind = Some(choice(value, &KINDS).map_err(refused)?),
+                "limit" => limit = number(value, &(1..=MAX_LIMIT)).map_err(refused)?,
+                _ => return Err(refused("the fields are peer, address, port, protocol, kind and limit".to_owned())),
+            }
+        }
+        Ok((filter, limit))
+    }
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, (field, value)) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { "&" };
+            write!(f, "{separator}{field}={}", encode(value))?;
+        }
+        Ok(())
+    }
+}
+
+/// An address, or a prefix, as a prefix.
+pub(crate) fn check_address(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse::<IpNet>()).map_err(|_| ADDRESS_FIX.to_owned())
+}
+
+/// Whether a text could name a peer: returns it as it is.
+pub(crate) fn check_key_or_address(text: &str) -> Result<String, String> {
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    let key = (1..=44).contains(&text.len()) && text.bytes().all(base64);
+    if key || check_address(text).is_ok() { Ok(text.to_owned()) } else { Err(PEER_FIX.to_owned()) }
+}
+
+fn peer(text: &str, keys: &[PublicKey]) -> Result<PeerFilter, String> {
+    if let Ok(net) = check_address(text) {
+        return Ok(PeerFilter::Overlay(net));
+    }
+    check_key_or_address(text)?;
+    let ids = (1..).zip(keys).filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| id);
+    let ids: BTreeSet<u32> = ids.collect();
+    if ids.is_empty() {
+        return Err("no peer has a key that begins so: `peer-daemon status` lists them".to_owned());
+    }
+    Ok(PeerFilter::Ids(ids))
+}
+
+fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: &RangeInclusive<T>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("write a number from {} to {}", range.start(), range.end()))
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    chosen.ok_or_else(|| format!("write one of {}", names()))
+}
+
+/// RFC 3986 §2.1. What is reserved is encoded, as `+` and `/` of keys are.
+fn encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded += &format!("%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..2).filter(|_| *first == b'%').and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use peer_common::FlowKind;
+
+    use super::*;
+
+    fn check(text: &str) -> Result<(Filter, usize), BadField> {
+        Query::parse(text).check(&[PublicKey([0xfb; 32]), PublicKey([0xff; 32]), PublicKey([1; 32])])
+    }
+
+    #[test]
+    fn fields_make_a_filter() {
+        assert_eq!(check(""), Ok((Filter::default(), DEFAULT_LIMIT)));
+        let (filter, limit) = check("address=10.0.0.1&port=80&protocol=tcp&kind=routed&limit=5").expect("a filter");
+        assert_eq!(limit, 5);
+        assert_eq!(filter.address, "10.0.0.1/32".parse().ok());
+        assert_eq!(
+            (filter.port, filter.protocol, filter.kind),
+            (Some(80), Some(Protocol::Tcp), Some(FlowKind::Routed))
+        );
+    }
+
+    #[test]
+    fn a_peer_is_named_by_key_or_its_beginning_or_address() {
+        let peer =
+            |text: &str| check(&Query(vec![("peer".to_owned(), text.to_owned())]).to_string()).expect(text).0.peer;
+        assert_eq!(peer(&PublicKey([0xfb; 32]).to_string()), Some(PeerFilter::Ids([1].into())), "with + and /");
+        assert_eq!(peer("/"), Some(PeerFilter::Ids([2].into())));
+        assert_eq!(peer("AQEB"), Some(PeerFilter::Ids([3].into())));
+        assert_eq!(peer("fd00::/64"), Some(PeerFilter::Overlay("fd00::/64".parse().expect("a prefix"))));
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_field_value_and_fix() {
+        for (text, value, fix) in [
+            ("peer=10.0.0", "10.0.0", "overlay address"),
+            ("peer=Zm9v", "Zm9v", "status"),
+            ("peer=", "", "public key"),
+            ("address=10.0.0.0%2F40", "10.0.0.0/40", "10.1.2.0/24"),
+            ("port=0", "0", "from 1 to 65535"),
+            ("port=http", "http", "from 1 to 65535"),
+            ("protocol=sctp", "sctp", "tcp, udp, icmp"),
+            ("kind=nat", "nat", "masqueraded, routed, to_node, from_node, from_lan"),
+            ("limit=10001", "10001", "from 1 to 10000"),
+            ("ports=80", "80", "the fields are"),
+        ] {
+            let error = check(text).expect_err(text).to_string();
+            let field = text.split('=').next().expect("a field");
+            assert!(error.starts_with(&format!("{field}: `{value}`")) && error.contains(fix), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn any_text_comes_through_and_broken_codes_stay() {
+        for text in ["a+b/c=", "%", "%4", "%zz", "ä&=", "100.64.0.0/10"] {
+            assert_eq!(decode(&encode(text)), text);
+        }
+        assert_eq!(["%", "%4", "%zz", "a%2Fb"].map(decode), ["%", "%4", "%zz", "a/b"]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Flows as JSON. Fields are only ever added.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use peer_common::PacketCount;
+use peer_core::key::PublicKey;
+use peer_dataplane::flows::{End, FlowRecord, KINDS};
+use serde::{Deserialize, Serialize};
+
+use crate::status::Count;
+
+/// The answer.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Listing {
+    /// The most recently active first.
+    pub(crate) flows: Vec<Flow>,
+    /// Flows that fit the filter, but not the limit.
+    pub(crate) more: u64,
+    /// `CLOCK_MONOTONIC` of the node, nanoseconds.
+    pub(crate) now_ns: u64,
+}
+
+/// A flow.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Flow {
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, or a number.
+    pub(crate) protocol: String,
+    pub(crate) kind: String,
+    pub(crate) peer: Place,
+    pub(crate) destination: Place,
+    /// The peer's end as the LAN sees it, where that is another.
+    pub(crate) nat: Option<Place>,
+    pub(crate) uplink: Option<String>,
+    /// Destination of the route.
+    pub(crate) route: Option<IpNet>,
+    /// Id of the rule that accepted it.
+    pub(crate) policy: Option<u32>,
+    pub(crate) peer_key: Option<String>,
+    pub(crate) from_peer: Count,
+    /// Absent where the node's own stack answers.
+    pub(crate) to_peer: Option<Count>,
+    pub(crate) age_seconds: u64,
+    pub(crate) idle_seconds: u64,
+    pub(crate) expires_in_seconds: u64,
+    /// `half_open`, `established`, `closing`, `reset`; absent: not TCP.
+    pub(crate) state: Option<String>,
+    /// `CLOCK_MONOTONIC` of the first packet, nanoseconds: together with the ends it names the flow.
+    pub(crate) created_ns: u64,
+    /// Of the last packet.
+    pub(crate) active_ns: u64,
+}
+
+/// Address and port; of ICMP the identifier stands for the port.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub(crate) struct Place {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+}
+
+impl Flow {
+    /// From what the dataplane tells; `keys` are those of the peers, whose ids begin at 1.
+    pub(super) fn new(flow: &FlowRecord, keys: &[PublicKey]) -> Self {
+        let kind = KINDS.iter().find(|(_, kind)| *kind == flow.kind).map_or("unknown", |(name, _)| name);
+        let key = |id: u32| keys.get((id as usize).checked_sub(1)?);
+        Self {
+            protocol: protocol(flow.protocol),
+            kind: kind.to_owned(),
+            peer: flow.peer.into(),
+            destination: flow.destination.into(),
+            nat: flow.nat.map(Into::into),
+            uplink: flow.uplink.clone(),
+            route: flow.route,
+            policy: flow.rule,
+            peer_key: flow.peer_id.and_then(key).map(ToString::to_string),
+            from_peer: count(flow.from_peer),
+            to_peer: flow.to_peer.map(count),
+            age_seconds: flow.age.as_secs(),
+            idle_seconds: flow.idle.as_secs(),
+            expires_in_seconds: flow.expires_in.as_secs(),
+            state: flow.tcp.map(|state| state.name().to_owned()),
+            created_ns: flow.created_ns,
+            active_ns: flow.active_ns,
+        }
+    }
+}
+
+impl From<End> for Place {
+    fn from(end: End) -> Self {
+        Self { address: end.addr, port: end.port }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+fn count(count: PacketCount) -> Count {
+    Count { packets: count.packets, bytes: count.bytes }
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use peer_common::FlowKind;
+    use peer_dataplane::flows::TcpState;
+
+    use super::*;
+
+    fn end(addr: &str, port: u16) -> End {
+        End { addr: addr.parse().expect("an address"), port }
+    }
+
+    /// A download through NAT.
+    pub(crate) fn sample() -> Flow {
+        let flow = FlowRecord {
+            protocol: 6,
+            kind: FlowKind::Masqueraded,
+            peer: end("100.64.0.10", 40_000),
+            destination: end("198.51.100.80", 80),
+            nat: Some(end("198.51.100.1", 21_000)),
+            uplink: Some("eth0".to_owned()),
+            route: Some("198.51.100.0/24".parse().expect("a prefix")),
+            rule: Some(3),
+            peer_id: Some(1),
+            from_peer: PacketCount { packets: 10, bytes: 500 },
+            to_peer: Some(PacketCount { packets: 20, bytes: 28_000 }),
+            created_ns: 1_000_000_000,
+            active_ns: 9_000_000_000,
+            age: Duration::from_millis(9500),
+            idle: Duration::from_millis(1500),
+            expires_in: Duration::from_secs(7438),
+            tcp: Some(TcpState::Established),
+        };
+        Flow::new(&flow, &[PublicKey([1; 32])])
+    }
+
+    #[test]
+    fn names_stand_for_numbers() {
+        let flow = sample();
+        assert_eq!((flow.protocol.as_str(), flow.kind.as_str()), ("tcp", "masqueraded"));
+        assert_eq!(flow.peer_key, Some(PublicKey([1; 32]).to_string()), "ids begin at 1");
+        assert_eq!(flow.nat.expect("masqueraded").to_string(), "198.51.100.1:21000");
+        assert_eq!((flow.age_seconds, flow.idle_seconds, flow.state.as_deref()), (9, 1, Some("established")));
+        let json = serde_json::to_string(&flow).expect("JSON");
+        assert_eq!(serde_json::from_str::<Flow>(&json).expect("the same"), flow);
+    }
+}
