@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -28,7 +29,7 @@ pub const FAILED: &str = "verdict: failed";
 const MOUNTS: [(&CStr, &str); 4] =
     [(c"devtmpfs", "/dev"), (c"proc", "/proc"), (c"sysfs", "/sys"), (c"bpf", "/sys/fs/bpf")];
 /// Folders that programs expect.
-const FOLDERS: [&str; 2] = ["/run", "/tmp"];
+const FOLDERS: [&str; 3] = ["/run", "/tmp", "/var"];
 
 /// What a machine is to do.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -76,6 +77,8 @@ fn work() -> Result<bool> {
     for folder in FOLDERS {
         fs::create_dir_all(folder).with_context(|| format!("make {folder}"))?;
     }
+    // Where wireguard-go and wg meet.
+    symlink("/run", "/var/run").context("link /var/run")?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     say(&format!("Linux {}", release.trim()));
     let plan: Plan = serde_json::from_str(&fs::read_to_string(PLAN).context(PLAN)?).context(PLAN)?;

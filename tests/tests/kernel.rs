@@ -4,8 +4,8 @@ mod common;
 
 use std::fs;
 
-use common::{SECOND, flow, lab, page};
-use peer_tests::lab::{Capabilities, GATEWAY, GATEWAY6, Lab, Namespace, Plan};
+use common::{PATIENCE, SECOND, answered, flow, lab, page};
+use peer_tests::lab::{Capabilities, GATEWAY, GATEWAY6, Lab, Namespace, Plan, wait_for};
 
 /// The first kernel with TCX.
 const TCX: (u32, u32) = (6, 6);
@@ -32,13 +32,17 @@ fn attached_as_the_kernel_has_it_and_nothing_is_left() {
 #[test]
 fn what_kill_9_leaves_is_taken_over() {
     let mut lab = lab(&Plan::default());
-    page(lab.client(), GATEWAY);
+    let socket = flow(lab.client(), GATEWAY);
+    assert!(answered(&socket, b"before"));
+    assert!(wait_for(SECOND * 10, || !lab.node.state_files().expect("state").is_empty()), "endpoints are kept");
     let pins = lab.node.pins().expect("pins");
     let qdiscs = clsact_devices(&lab);
     lab.node.kill().expect("kill");
     assert_eq!(clsact_devices(&lab), qdiscs, "filters stay");
     lab.node.start().expect("second start");
-    page(lab.client(), GATEWAY);
+    assert!(socket.ask(b"after", PATIENCE).expect("send"), "the flow goes on");
+    let senders = [&b"before"[..], b"after"].map(|content| lab.gateway.senders_of(content)[0]);
+    assert_eq!(senders[0], senders[1], "by the same mapping");
     assert_eq!((lab.node.pins().expect("pins"), clsact_devices(&lab)), (pins, qdiscs), "in place");
 }
 
