@@ -6,24 +6,22 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::tunnel::Tunnel;
-
 /// Programs that a lab starts.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     /// `peer-daemon`.
     pub daemon: PathBuf,
-    /// What makes the members' tunnels.
-    pub tunnel: Tunnel,
+    /// `wireguard-go`.
+    pub wireguard_go: PathBuf,
 }
 
 impl Binaries {
-    /// Finds both, as [`find_daemon`] and [`Tunnel::find`].
+    /// Finds both, as [`find_daemon`] and [`find_wireguard_go`].
     ///
     /// # Errors
     /// One is not there; the message says how to get it.
     pub fn find() -> Result<Self> {
-        Ok(Self { daemon: find_daemon()?, tunnel: Tunnel::find()? })
+        Ok(Self { daemon: find_daemon()?, wireguard_go: find_wireguard_go()? })
     }
 }
 

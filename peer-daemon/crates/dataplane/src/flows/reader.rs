@@ -59,8 +59,8 @@ pub struct Listing {
 }
 
 impl FlowReader {
-    /// The `limit` most recently active flows that `filter` takes. Takes about a second for a million flows, and memory for
-    /// `limit` of them only. Blocks.
+    /// The `limit` most recently active flows that `filter` takes, in memory for `limit` of them only. Looks an answer up
+    /// for each flow that the filter takes, which is most of the time it needs. Blocks.
     ///
     /// # Errors
     /// When the tables cannot be read.
