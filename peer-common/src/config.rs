@@ -13,7 +13,7 @@ pub struct Config {
     pub wt0: u32,
     /// MTU of wt0, bytes of layer 3.
     pub wt0_mtu: u32,
-    /// Which policy holds; its lowest bit names the half of the policy map. Written last.
+    /// Which policy holds; its lowest bit names the half of the policy tables. Written last.
     pub policy_generation: u32,
     /// Cells in each half of the policy: told to people only.
     pub policy_len: [u32; 2],

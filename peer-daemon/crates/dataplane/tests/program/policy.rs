@@ -1,4 +1,4 @@
-//! The rule walk, and what a change of policy does to flows that stand.
+//! Who may open what by the rules, and what a change of policy does to flows that stand.
 
 use peer_common::{Addr, Counter, DropReason};
 use peer_core::desired::{Action, Scope};
