@@ -50,6 +50,8 @@ pub mod map {
     pub const DROPS: &str = "DROPS";
     /// Per-CPU array of `PacketCount` by `route_id * 2 + Direction`.
     pub const ROUTE_COUNTERS: &str = "ROUTE_COUNTERS";
+    /// Ring buffer of `u32`: each the `DropReason` of refused new flows, for people. Not pinned.
+    pub const REFUSALS: &str = "REFUSALS";
     /// Array of one `BenchPlan`; loaded with every object, used by benches only, not pinned.
     pub const BENCH: &str = "BENCH";
     /// Array of `u32`: the NAT port of each flow of a bench, network byte order.

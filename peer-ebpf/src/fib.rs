@@ -11,7 +11,7 @@ use aya_ebpf::helpers::bpf_fib_lookup;
 use aya_ebpf::programs::TcContext;
 use peer_common::{Addr, Config, Counter, DropReason, FlowKey, Route};
 
-use crate::maps::UPLINKS;
+use crate::maps::uplink;
 use crate::{family, stats};
 
 pub const AF_INET: u8 = 2;
@@ -28,6 +28,8 @@ pub struct Hop {
     pub uplink: u32,
     /// MTU, bytes of layer 3.
     pub mtu: u32,
+    /// The question to the FIB. Not on the stack, as [`crate::judge::Keys`].
+    params: Params,
 }
 
 /// Resolves the way to `key.dst`. Returns 0, or a drop reason plus 1: a function of its own, for the sake of the stack.
@@ -41,8 +43,7 @@ pub fn resolve(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, h
             return reason as u32 + 1;
         }
     }
-    // SAFETY: the map's values are only ever replaced whole by the daemon.
-    let Some(uplink) = (unsafe { UPLINKS.get(hop.uplink) }) else { return DropReason::NotUplink as u32 + 1 };
+    let Some(uplink) = uplink(hop.uplink) else { return DropReason::NotUplink as u32 + 1 };
     hop.source = family::choose(key.dst.is_v4(), &uplink.addr4, &uplink.addr6);
     if hop.mtu == 0 {
         hop.mtu = uplink.mtu;
@@ -53,8 +54,9 @@ pub fn resolve(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, h
 #[inline(always)]
 fn lookup(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, hop: &mut Hop) -> Result<(), DropReason> {
     stats::count(Counter::FibLookups, 1);
+    let params = &mut hop.params;
     // SAFETY: integers and unions of integers.
-    let mut params: Params = unsafe { core::mem::zeroed() };
+    *params = unsafe { core::mem::zeroed() };
     let is_v4 = key.dst.is_v4();
     params.family = if is_v4 { AF_INET } else { AF_INET6 };
     params.l4_protocol = key.protocol as u8;
@@ -69,8 +71,7 @@ fn lookup(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, hop: &
         params.__bindgen_anon_4.ipv6_dst = key.dst.words;
     }
     // SAFETY: the parameters are a whole, initialised structure of the size given.
-    let result =
-        unsafe { bpf_fib_lookup(ctx.as_ptr(), ptr::from_mut(&mut params), size_of::<Params>() as i32, 0) } as u32;
+    let result = unsafe { bpf_fib_lookup(ctx.as_ptr(), ptr::from_mut(params), size_of::<Params>() as i32, 0) } as u32;
     match result {
         BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => {
             hop.uplink = params.ifindex;

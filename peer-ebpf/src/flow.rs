@@ -9,6 +9,7 @@ use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping, Tcp
 use crate::maps::{FLOWS, PEER_FLOWS, Scratch};
 use crate::parse::{IPPROTO_TCP, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::stats;
+use crate::verifier::value;
 
 /// Entries are written at most once a second: timeouts are minutes.
 const RESOLUTION: u64 = 1_000_000_000;
@@ -49,11 +50,20 @@ pub fn insert_local(key: &FlowKey, flow: &Flow) -> u32 {
     }
 }
 
+/// [`FlowKey::reply_key`], written in place: a copy would be made on the stack.
+#[inline(always)]
+pub fn set_reply(reply: &mut FlowKey, key: &FlowKey, nat_addr: &Addr, nat_port: u16) {
+    reply.src = key.dst;
+    reply.dst = *nat_addr;
+    (reply.src_port, reply.dst_port) = (key.dst_port, nat_port);
+    reply.protocol = key.protocol;
+}
+
 /// Counts a new flow, for its peer, too.
 #[inline(always)]
 pub fn opened(flow: &Flow) {
     stats::count(Counter::FlowsOpened, 1);
-    if let Some(count) = PEER_FLOWS.get_ptr_mut(flow.peer_id) {
+    if let Some(count) = value(&PEER_FLOWS, flow.peer_id) {
         // SAFETY: a map value lives until the program ends. Another CPU's addition may get lost; the daemon counts anew at
         // each scan.
         unsafe { *count = (*count).saturating_add(1) };
@@ -63,7 +73,7 @@ pub fn opened(flow: &Flow) {
 /// Counts a flow that is forgotten.
 #[inline(always)]
 pub fn closed(flow: &Flow) {
-    if let Some(count) = PEER_FLOWS.get_ptr_mut(flow.peer_id) {
+    if let Some(count) = value(&PEER_FLOWS, flow.peer_id) {
         // SAFETY: as in `opened`.
         unsafe { *count = (*count).saturating_sub(1) };
     }
@@ -72,7 +82,8 @@ pub fn closed(flow: &Flow) {
 /// Whether the peer may open another flow. Peer 0 is the node itself, which has no bound but the table's.
 #[inline(always)]
 pub fn quota_left(config: &Config, peer_id: u32) -> bool {
-    PEER_FLOWS.get(peer_id).is_none_or(|count| *count < config.peer_quota)
+    // SAFETY: as in `opened`.
+    value(&PEER_FLOWS, peer_id).is_none_or(|count| unsafe { *count } < config.peer_quota)
 }
 
 /// A packet from the mesh.

@@ -8,15 +8,22 @@ use crate::maps::FRAGMENTS;
 use crate::parse::{Packet, Part};
 use crate::stats;
 
+/// An entry. Not on the stack, as [`crate::judge::Keys`].
+#[repr(C)]
+pub struct Entry {
+    key: FragmentKey,
+    first: Fragment,
+}
+
 /// Gives a later fragment the ports that the first one had, if that one came before it.
 #[inline(always)]
-pub fn complete(packet: &mut Packet, key: &mut FragmentKey, now: u64) {
+pub fn complete(packet: &mut Packet, entry: &mut Entry, now: u64) {
     if packet.part != Part::Later {
         return;
     }
-    set_key(key, packet);
+    entry.key = key(packet);
     // SAFETY: values are replaced whole.
-    let Some(first) = (unsafe { FRAGMENTS.get(&*key) }) else { return };
+    let Some(first) = (unsafe { FRAGMENTS.get(&entry.key) }) else { return };
     if now.wrapping_sub(first.seen) > FRAGMENT_LIFE {
         return;
     }
@@ -27,19 +34,18 @@ pub fn complete(packet: &mut Packet, key: &mut FragmentKey, now: u64) {
 
 /// Remembers a first fragment that may pass.
 #[inline(always)]
-pub fn remember(packet: &Packet, key: &mut FragmentKey, now: u64) {
+pub fn remember(packet: &Packet, entry: &mut Entry, now: u64) {
     if packet.part != Part::First {
         return;
     }
-    set_key(key, packet);
-    let first = Fragment { seen: now, src_port: packet.key.src_port, dst_port: packet.key.dst_port, pad: 0 };
-    if FRAGMENTS.insert(&*key, &first, BPF_ANY as u64).is_ok() {
+    entry.key = key(packet);
+    entry.first = Fragment { seen: now, src_port: packet.key.src_port, dst_port: packet.key.dst_port, pad: 0 };
+    if FRAGMENTS.insert(&entry.key, &entry.first, BPF_ANY as u64).is_ok() {
         stats::count(Counter::FragmentsTracked, 1);
     }
 }
 
 #[inline(always)]
-fn set_key(key: &mut FragmentKey, packet: &Packet) {
-    *key =
-        FragmentKey { src: packet.key.src, dst: packet.key.dst, id: packet.fragment_id, protocol: packet.key.protocol };
+fn key(packet: &Packet) -> FragmentKey {
+    FragmentKey { src: packet.key.src, dst: packet.key.dst, id: packet.fragment_id, protocol: packet.key.protocol }
 }

@@ -1,7 +1,6 @@
 //! ICMP errors: of others, translated with the packet that they quote (RFC 5508 §4), and of our own (RFC 1812 §4.3,
 //! RFC 4443 §2.4).
 
-use core::hint::black_box;
 use core::mem::offset_of;
 use core::ptr;
 
@@ -17,6 +16,7 @@ use peer_common::{Addr, Counter, FlowKey};
 use crate::maps::ERROR_BUDGET;
 use crate::parse::{ICMP_LEN, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet, Part, V4_LEN, V6_LEN};
 use crate::stats;
+use crate::verifier::{opaque, value};
 
 /// The packet that an ICMP error quotes. Offsets are from the start of layer 3 of the error.
 #[repr(C)]
@@ -133,8 +133,18 @@ const HEADERS_V4: u32 = (V4_LEN + ICMP_LEN) as u32;
 /// have their headers right before the quote.
 #[repr(C, align(8))]
 pub struct ErrorBuffer {
-    bytes: [u8; 1280],
+    bytes: [u8; ERROR_BUFFER],
+    /// What is summed besides: the end of the pseudo header, and what stands behind the quote's last whole word.
+    pseudo: [u32; 2],
+    last_word: u32,
+    pad: u32,
 }
+
+/// Room for the largest error, and for all that a mask lets one reach: comparisons are less sure to bound a number.
+const ERROR_BUFFER: usize = HEADERS_V6 as usize + MASK as usize + 1;
+const MASK: u32 = 0x7ff;
+/// As much as every kernel sums at once.
+const PIECE: u32 = 512;
 
 /// Bytes that [`resize`] cuts out of the packet: more than stand before any header of layer 4.
 const CUT: u32 = 64;
@@ -182,7 +192,7 @@ pub fn turn<const L2: usize>(
     let (headers, most) = if packet.is_v4 { (HEADERS_V4, QUOTE_V4) } else { (HEADERS_V6, QUOTE_V6) };
     let wanted = if packet.len < most { packet.len } else { most };
     // The compiler knows the bounds and would leave the mask out; the verifier needs it.
-    let quote = black_box(wanted) & 0x7ff;
+    let quote = opaque(wanted) & MASK;
     if quote < 28 || quote > QUOTE_V6 {
         return false;
     }
@@ -192,37 +202,34 @@ pub fn turn<const L2: usize>(
         return false;
     }
     // Sums are made of whole words: the last bytes, with zeros behind them.
-    let mut last_word = 0_u32;
-    let rest = black_box(quote) & 3;
-    if rest != 0 {
-        let last = ptr::from_mut(&mut last_word).cast();
-        // SAFETY: the context is the kernel's, and less than a word fits into one.
+    buffer.last_word = 0;
+    if quote & 3 != 0 {
+        let last = ptr::from_mut(&mut buffer.last_word).cast();
+        // Bounded without a comparison: before Linux 6.8 the verifier learns nothing from one with zero, and in what a CPU
+        // may run ahead of a comparison it knows nothing of the number compared.
+        let rest = (opaque(quote - 1) & 3) + 1;
+        // SAFETY: the context is the kernel's, and a word has room for up to four bytes.
         if unsafe { bpf_skb_load_bytes(ctx.as_ptr(), L2 as u32 + (quote & !3), last, rest) } != 0 {
             return false;
         }
     }
-    set_headers(packet, buffer, source, error, (quote, last_word));
-    let total = black_box(headers + quote) & 0x7ff;
-    if !resize(ctx, L2 as u32 + total) {
+    set_headers(packet, buffer, source, error, quote);
+    if !resize(ctx, L2 as u32 + headers + quote) {
         return false;
     }
+    let total = |headers: u32| (opaque(headers + quote - 1) & MASK) + 1;
     // SAFETY: the context is the kernel's; headers start where they end at the quote, and all lies in the buffer.
-    unsafe {
-        let stored = if packet.is_v4 {
-            if total > HEADERS_V4 + QUOTE_V4 || total < HEADERS_V4 {
-                return false;
-            }
-            let start = buffer.bytes.as_ptr().add(20);
-            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total, RECOMPUTE)
+    let stored = unsafe {
+        if packet.is_v4 {
+            let start = buffer.bytes.as_ptr().add(V6_LEN - V4_LEN);
+            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total(HEADERS_V4), RECOMPUTE)
         } else {
-            if total > HEADERS_V6 + QUOTE_V6 || total < HEADERS_V6 {
-                return false;
-            }
-            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, buffer.bytes.as_ptr().cast(), total, RECOMPUTE)
-        };
-        if stored != 0 {
-            return false;
+            let start = buffer.bytes.as_ptr();
+            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total(HEADERS_V6), RECOMPUTE)
         }
+    };
+    if stored != 0 {
+        return false;
     }
     stats::count(Counter::IcmpErrorsSent, 1);
     true
@@ -253,10 +260,9 @@ struct Icmp {
     rest: u32,
 }
 
-/// Writes both headers in front of the quote: its length, and what stands behind its last whole word.
+/// Writes both headers in front of the quote, `quote` bytes long.
 #[inline(always)]
-fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: Error, quote: (u32, u32)) {
-    let (quote, mut last_word) = quote;
+fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: Error, quote: u32) {
     const TTL: u16 = 64;
     let base = buffer.bytes.as_mut_ptr();
     let kind_code: u16 = match (error.0, packet.is_v4) {
@@ -294,11 +300,11 @@ fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: 
             *base.cast::<HeadersV6>() = header;
             // The pseudo header of RFC 8200 §8.1: both addresses, length, protocol.
             let addresses = base.add(offset_of!(HeadersV6, source));
-            let mut rest = [icmp_len.to_be(), IPPROTO_ICMPV6.to_be()];
+            buffer.pseudo = [icmp_len.to_be(), IPPROTO_ICMPV6.to_be()];
             sum = bpf_csum_diff(ptr::null_mut(), 0, addresses.cast(), 32, 0);
-            sum = bpf_csum_diff(ptr::null_mut(), 0, rest.as_mut_ptr(), 8, sum as u32);
+            sum = bpf_csum_diff(ptr::null_mut(), 0, buffer.pseudo.as_mut_ptr(), 8, sum as u32);
         }
-        sum = bpf_csum_diff(ptr::null_mut(), 0, &raw mut last_word, 4, sum as u32);
+        sum = bpf_csum_diff(ptr::null_mut(), 0, &raw mut buffer.last_word, 4, sum as u32);
         sum = sum_icmp(base.add(V6_LEN), icmp_len & !3, sum);
         (*icmp_at).checksum = !fold(sum);
     }
@@ -307,24 +313,15 @@ fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: 
 /// Sums `len` bytes, a multiple of four up to 1240, in pieces that every kernel takes.
 #[inline(always)]
 unsafe fn sum_icmp(start: *mut u8, len: u32, mut sum: i64) -> i64 {
-    const PIECE: u32 = 512;
-    const LAST: u32 = 1240 - 2 * PIECE;
     let first = if len > PIECE { PIECE } else { len };
     let second = if len > 2 * PIECE { PIECE } else { len - first };
-    let third = black_box(len - first - second) & 0xff;
-    let (first, second) = (black_box(first) & 0x3ff, black_box(second) & 0x3ff);
-    if first > PIECE {
-        return 0;
-    }
-    // SAFETY: the caller's buffer holds 1240 bytes from `start` on.
+    let third = opaque(len - first - second) & 0xff;
+    let (first, second) = (opaque(first) & 0x3ff, opaque(second) & 0x3ff);
+    // SAFETY: the caller's buffer holds as much as the masks let one reach from `start` on.
     unsafe {
         sum = bpf_csum_diff(ptr::null_mut(), 0, start.cast(), first, sum as u32);
-        if second > 0 && second <= PIECE {
-            sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(PIECE as usize).cast(), second, sum as u32);
-        }
-        if third > 0 && third <= LAST {
-            sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(2 * PIECE as usize).cast(), third, sum as u32);
-        }
+        sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(PIECE as usize).cast(), second, sum as u32);
+        sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(2 * PIECE as usize).cast(), third, sum as u32);
     }
     sum
 }
@@ -338,7 +335,7 @@ fn fold(sum: i64) -> u16 {
 
 #[inline(always)]
 fn may_send() -> bool {
-    let Some(budget) = ERROR_BUDGET.get_ptr_mut(0) else { return false };
+    let Some(budget) = value(&ERROR_BUDGET, 0) else { return false };
     // SAFETY: this CPU's own; the helper takes nothing and reads a clock.
     unsafe {
         let budget = &mut *budget;

@@ -2,11 +2,12 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use peer_common::route::{NO_ROUTE, listener_key};
-use peer_common::{Addr, Config, DropReason, FlowKey, FlowKind, LocalKind, Peer, Route, RuleScope};
+use peer_common::{Addr, CellKey, Config, DropReason, FlowKey, FlowKind, LocalKind, Peer, Route, RuleScope};
 
 use crate::maps::{LISTENERS, LOCALS, PEERS, ROUTES};
 use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet};
-use crate::policy::{self, Verdict};
+use crate::policy::{self, Answer};
+use crate::verifier::value;
 
 /// A question about a packet of the mesh, and its answer. It lives in the map of working memory: what the verifier reads back
 /// from there has no history, so that it follows [`judge`] once and not once for every way that leads to it.
@@ -14,17 +15,27 @@ use crate::policy::{self, Verdict};
 pub struct Query {
     /// The tuple, as it enters from the mesh.
     pub key: FlowKey,
+    /// What is looked up.
+    pub keys: Keys,
     /// Why the tuple is not all there, if so.
     pub unjudged: Option<DropReason>,
     /// Answer: the route that carries the packet, a copy; its id is [`NO_ROUTE`] for what is for the node itself.
     pub route: Route,
     /// Answer: whose packet it is.
     pub peer_id: u32,
-    /// Answer: which rule accepts it.
+    /// Answer: which rule decided, 0: none.
     pub policy_id: u32,
     /// Answer: what becomes of the flow, a `FlowKind`.
     pub kind: u8,
     pub pad: [u8; 3],
+}
+
+/// Keys of lookups by longest prefix. Not on the stack: there, without CAP_PERFMON, kernels before 6.8 refuse to write one
+/// half of eight bytes after the other, and in which order that is done is the compiler's choice.
+#[repr(C)]
+pub struct Keys {
+    pub addr: Key<Addr>,
+    pub cell: Key<CellKey>,
 }
 
 /// Judges `query`. Returns 0 when it is accepted, or a drop reason plus 1: a function of its own, for the sake of the stack.
@@ -38,59 +49,72 @@ pub fn judge(config: &Config, query: &mut Query) -> u32 {
 
 #[inline(always)]
 fn decide(config: &Config, query: &mut Query) -> Result<(), DropReason> {
-    query.peer_id = peer_of(&query.key.src).ok_or(DropReason::ForeignSource)?.id;
-    let route = route_to(&query.key.dst);
-    let named = route.is_some_and(|route| route.prefix_len == 128);
+    query.peer_id = peer_of(&mut query.keys, &query.key.src).ok_or(DropReason::ForeignSource)?.id;
+    // Copied at once: on ways that the CPU only may take ahead, the verifier would find an address here that is none.
+    let (routed, named) = match route_to(&mut query.keys, &query.key.dst) {
+        Some(route) => {
+            query.route = *route;
+            (true, route.prefix_len == 128)
+        }
+        None => (false, false),
+    };
     if let Some(reason) = denied(&query.key.dst) {
         if !named {
             return Err(reason);
         }
     }
     // SAFETY: values are replaced whole by the daemon.
-    let local = unsafe { LOCALS.get(query.key.dst) };
-    let scope = match (local, route) {
-        (Some(local), route) => {
+    let local = unsafe { LOCALS.get(&query.key.dst) };
+    let scope = match (local, routed) {
+        (Some(local), _) => {
             if !named && own_listener(&query.key) {
                 return Err(DropReason::DeniedDestination);
             }
             query.kind = FlowKind::ToNode as u8;
             query.route.id = NO_ROUTE;
             // An address of the node that a served route covers: rules of the route speak of it, too.
-            let routed = local.kind != LocalKind::Overlay as u32 && route.is_some();
-            if routed { RuleScope::NODE | RuleScope::ROUTE } else { RuleScope::NODE }
+            let covered = local.kind != LocalKind::Overlay as u32 && routed;
+            if covered { RuleScope::NODE | RuleScope::ROUTE } else { RuleScope::NODE }
         }
-        (None, Some(route)) => {
+        (None, true) => {
             if let Some(reason) = query.unjudged {
                 return Err(reason);
             }
-            query.route = *route;
-            let masquerade = route.flags & Route::MASQUERADE != 0;
+            let masquerade = query.route.flags & Route::MASQUERADE != 0;
             query.kind = if masquerade { FlowKind::Masqueraded } else { FlowKind::Routed } as u8;
             RuleScope::ROUTE
         }
-        (None, None) => return Err(query.unjudged.unwrap_or(DropReason::NoRoute)),
+        (None, false) => return Err(query.unjudged.unwrap_or(DropReason::NoRoute)),
     };
-    match policy::evaluate(config, query, scope) {
-        Verdict::Accept(policy_id) => {
-            query.policy_id = policy_id;
-            Ok(())
-        }
-        Verdict::Drop(_) => Err(DropReason::PolicyRule),
-        Verdict::Default => Err(query.unjudged.unwrap_or(DropReason::PolicyDefault)),
+    let verdict = policy::evaluate(config, query, scope);
+    query.policy_id = verdict.rule;
+    match verdict.answer {
+        Answer::Accept => Ok(()),
+        Answer::Drop => Err(DropReason::PolicyRule),
+        Answer::Default => Err(query.unjudged.unwrap_or(DropReason::PolicyDefault)),
+    }
+}
+
+impl Keys {
+    /// The key of one address.
+    #[inline(always)]
+    pub fn addr(&mut self, addr: &Addr) -> &Key<Addr> {
+        self.addr = Key::new(128, *addr);
+        &self.addr
     }
 }
 
 /// The peer that owns the source address.
 #[inline(always)]
-pub fn peer_of(addr: &Addr) -> Option<&'static Peer> {
-    let peer = PEERS.get(Key::new(128, *addr))?;
+pub fn peer_of(keys: &mut Keys, addr: &Addr) -> Option<&'static Peer> {
+    let peer = PEERS.get(keys.addr(addr))?;
     same_family(addr, peer.prefix_len).then_some(peer)
 }
 
 /// The route that covers the address.
 #[inline(always)]
-pub fn route_to(addr: &Addr) -> Option<&'static Route> {
-    let route = ROUTES.get(Key::new(128, *addr))?;
+pub fn route_to(keys: &mut Keys, addr: &Addr) -> Option<&'static Route> {
+    let route = ROUTES.get(keys.addr(addr))?;
     same_family(addr, route.prefix_len).then_some(route)
 }
 
@@ -107,8 +131,7 @@ fn own_listener(key: &FlowKey) -> bool {
         return false;
     }
     let key = listener_key(key.protocol, u16::from_be(key.dst_port));
-    // SAFETY: values are replaced whole by the daemon.
-    unsafe { LISTENERS.get(key) }.is_some()
+    value(&LISTENERS, key).is_some()
 }
 
 /// `::/0` covers the mapped addresses, but not IPv4.

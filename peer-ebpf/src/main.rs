@@ -1,11 +1,10 @@
 //! TC programs of *peer*: forwarding and source NAT between wt0 and the uplinks. Entry points only.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use aya_log_ebpf::warn;
-use peer_common::DropReason;
 
 mod bench;
 mod family;
@@ -26,6 +25,7 @@ mod rewrite;
 mod socket;
 mod stats;
 mod uplink;
+mod verifier;
 
 /// wt0 ingress: mesh → anywhere.
 #[classifier]
@@ -85,18 +85,6 @@ pub fn peer_bench_out(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn peer_bench_in(ctx: TcContext) -> i32 {
     bench::back(&ctx)
-}
-
-/// Exhaustion is what an operator must act on: it is told to the daemon's log, at most once a second and CPU.
-#[inline(always)]
-fn log_exhaustion(ctx: &TcContext, reason: DropReason) {
-    // Literals only: the verifier cannot bound a string chosen at run time.
-    match reason {
-        DropReason::PortsExhausted if stats::may_log() => warn!(ctx, "new flow refused: no free port"),
-        DropReason::PeerQuota if stats::may_log() => warn!(ctx, "new flow refused: its peer has too many"),
-        DropReason::TableFull if stats::may_log() => warn!(ctx, "new flow refused: flow table full"),
-        _ => {}
-    }
 }
 
 #[cfg(not(test))]

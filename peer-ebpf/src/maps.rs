@@ -1,12 +1,17 @@
 //! All maps. Layouts are those of `peer-common`; every one is pinned by name.
 
 use crate::fib::Hop;
+use crate::fragment::Entry;
 use crate::icmp::{Budget, ErrorBuffer, Quoted};
 use crate::judge::Query;
 use crate::mss::Options;
+use crate::nat::Search;
 use crate::parse::Packet;
+use crate::socket::V4;
+use crate::verifier::value;
+use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
 use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
@@ -27,9 +32,12 @@ pub struct Scratch {
     pub mapping: Mapping,
     pub reply: FlowKey,
     pub query: Query,
-    pub fragment: FragmentKey,
+    pub fragment: Entry,
     pub quoted: Quoted,
     pub options: Options,
+    pub search: Search,
+    pub tuple: V4,
+    pub neighbour: bpf_redir_neigh,
     /// MTU that a packet was too big for.
     pub mtu: u32,
     pub pad: u32,
@@ -39,7 +47,20 @@ pub struct Scratch {
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: this CPU's own, and only entry points ask for it, once.
-    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+    value(&SCRATCH, 0).map(|scratch| unsafe { &mut *scratch })
+}
+
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    // SAFETY: an array's value lives as long as the program.
+    value(&CONFIG, 0).map(|config| unsafe { &*config })
+}
+
+/// The uplink of that interface index, if it is one.
+#[inline(always)]
+pub fn uplink(ifindex: u32) -> Option<&'static Uplink> {
+    // SAFETY: the map's values are only ever replaced whole by the daemon.
+    value(&UPLINKS, ifindex).map(|uplink| unsafe { &*uplink })
 }
 
 #[map]
@@ -89,9 +110,12 @@ pub static BENCH_PORTS: Array<u32> = Array::with_max_entries(1, 0);
 /// This CPU's working memory, see [`Scratch`].
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-/// When this CPU last logged, nanoseconds: private to one load, hence not pinned.
+/// Why new flows were refused, see [`crate::stats::tell_exhaustion`]: private to one load, hence not pinned.
 #[map]
-pub static LAST_LOG: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static REFUSALS: RingBuf = RingBuf::with_byte_size(4096, 0);
+/// When this CPU last told of one, nanoseconds.
+#[map]
+pub static LAST_REFUSAL: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What bounds our own ICMP errors on this CPU.
 #[map]
 pub static ERROR_BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);

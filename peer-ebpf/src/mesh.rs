@@ -6,7 +6,7 @@ use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
 use peer_common::{Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind};
 
-use crate::maps::{CONFIG, FLOWS, Scratch, scratch};
+use crate::maps::{FLOWS, Scratch, config, scratch};
 use crate::parse::parse;
 use crate::rewrite::{self, End};
 use crate::stats::failed;
@@ -19,7 +19,7 @@ pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
         Ok(action) => action,
         Err(reason) => {
             stats::count_drop(reason, ctx.len());
-            crate::log_exhaustion(ctx, reason);
+            stats::tell_exhaustion(reason);
             answer::<L2>(ctx, reason).unwrap_or(TC_ACT_SHOT)
         }
     }
@@ -28,7 +28,7 @@ pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
 /// Tells the peer why its packet went no further, where it can do something about it.
 #[inline(always)]
 fn answer<const L2: usize>(ctx: &TcContext, reason: DropReason) -> Option<i32> {
-    let (config, work) = (CONFIG.get(0)?, scratch()?);
+    let (config, work) = (config()?, scratch()?);
     let error = match reason {
         DropReason::TtlExceeded => icmp::Error::TIME_EXCEEDED,
         DropReason::TooBig => icmp::Error::too_big(work.mtu),
@@ -40,7 +40,7 @@ fn answer<const L2: usize>(ctx: &TcContext, reason: DropReason) -> Option<i32> {
 
 #[inline(always)]
 fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
-    let config = CONFIG.get(0).ok_or(DropReason::Internal)?;
+    let config = config().ok_or(DropReason::Internal)?;
     if config.wt0 == 0 {
         return Err(DropReason::Internal);
     }
@@ -53,7 +53,9 @@ fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
         && icmp::read_quoted::<L2>(ctx, &work.packet, &mut work.quoted)
     {
         // Flows stand under the tuple that enters from the mesh; the quoted packet went the other way.
-        match flow_of(&work.quoted.key.reversed()) {
+        let quoted = &work.quoted.key;
+        flow::set_reply(&mut work.reply, quoted, &quoted.src, quoted.src_port);
+        match flow_of(&work.reply) {
             Some(flow) => return error::<L2>(ctx, config, work, flow),
             None => work.packet.unjudged = Some(DropReason::IcmpUnmatched),
         }
@@ -83,15 +85,15 @@ fn error<const L2: usize>(
     work: &mut Scratch,
     flow: &Flow,
 ) -> Result<i32, DropReason> {
-    let Scratch { packet, quoted, query, .. } = work;
-    let teller = judge::peer_of(&packet.key.src).ok_or(DropReason::ForeignSource)?;
-    let told = judge::peer_of(&quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;
+    let Scratch { packet, quoted, query, neighbour, .. } = work;
+    let teller = judge::peer_of(&mut query.keys, &packet.key.src).ok_or(DropReason::ForeignSource)?;
+    let told = judge::peer_of(&mut query.keys, &quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;
     // A peer speaks of its own flows only, and to nobody but the one who sent the packet.
     if teller.id != told.id || packet.key.dst != quoted.key.src {
         return Err(DropReason::IcmpUnmatched);
     }
     if flow.policy_generation != config.policy_generation && flow.kind != FlowKind::FromNode as u8 {
-        query.key = quoted.key.reversed();
+        flow::set_reply(&mut query.key, &quoted.key, &quoted.key.src, quoted.key.src_port);
         query.unjudged = None;
         failed(judge::judge(config, query))?;
     }
@@ -108,7 +110,7 @@ fn error<const L2: usize>(
         rewrite::translate_error::<L2>(ctx, packet, quoted, End::Source, &flow.nat_addr, flow.nat_port)?;
     }
     let current = flow.route_generation == config.route_generation;
-    redirect::to_uplink::<L2>(ctx, flow.uplink, if current { &flow.next_hop } else { &Addr::NONE })
+    redirect::to_uplink::<L2>(ctx, flow.uplink, if current { &flow.next_hop } else { &Addr::NONE }, neighbour)
 }
 
 /// Judges a packet without a current flow: `known` is the one that an older policy accepted. Returns the flow that it
@@ -124,7 +126,7 @@ fn judged(
     if let Some(flow) = known {
         stats::count(Counter::FlowsRejudged, 1);
         if flow.kind == FlowKind::FromNode as u8 {
-            judge::peer_of(&work.packet.key.src).ok_or(DropReason::ForeignSource)?;
+            judge::peer_of(&mut work.query.keys, &work.packet.key.src).ok_or(DropReason::ForeignSource)?;
             flow.policy_generation = config.policy_generation;
             return Ok(Some(flow));
         }
@@ -168,7 +170,7 @@ fn judged(
 /// Resolves the next hop again: routes have changed.
 #[inline(always)]
 fn renew_hop(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Flow) -> Result<(), DropReason> {
-    let route = judge::route_to(&work.packet.key.dst).ok_or(DropReason::NoRoute)?;
+    let route = judge::route_to(&mut work.query.keys, &work.packet.key.dst).ok_or(DropReason::NoRoute)?;
     failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
     if flow.kind == FlowKind::Masqueraded as u8 && work.hop.source != flow.nat_addr {
         nat::forget(&work.packet.key, flow, &mut work.reply);
@@ -256,7 +258,7 @@ fn follow<const L2: usize>(
     if flow.kind == FlowKind::Masqueraded as u8 {
         rewrite::translate::<L2>(ctx, packet, End::Source, &flow.nat_addr, flow.nat_port)?;
     }
-    redirect::to_uplink::<L2>(ctx, flow.uplink, &flow.next_hop)
+    redirect::to_uplink::<L2>(ctx, flow.uplink, &flow.next_hop, &mut work.neighbour)
 }
 
 #[inline(always)]

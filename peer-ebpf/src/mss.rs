@@ -2,7 +2,6 @@
 //! find out by loss.
 
 use core::ffi::c_void;
-use core::hint::black_box;
 use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
@@ -14,6 +13,7 @@ use crate::maps::scratch;
 use crate::parse::{Packet, TCP_LEN, TCP_SYN};
 use crate::rewrite::done;
 use crate::stats;
+use crate::verifier::{opaque, store};
 
 /// The options of a TCP header, 40 bytes at most, and how far they have been looked through.
 #[repr(C)]
@@ -59,7 +59,7 @@ pub fn clamp<const L2: usize>(
     };
     let l4 = L2 + packet.l4();
     done(ctx.l4_csum_replace(l4 + 16, word(from), word(to), 2))?;
-    done(ctx.store(l4 + TCP_LEN + at, &to.to_be(), 0))?;
+    done(store(ctx, l4 + TCP_LEN + at, 2, to.to_be() as u64))?;
     stats::count(Counter::MssClamped, 1);
     Ok(())
 }
@@ -71,11 +71,9 @@ fn find(ctx: &TcContext, offset: u32, len: u32, options: *mut Options) -> u32 {
     if len < MSS_LEN as u32 || len > 40 {
         return 0;
     }
-    // The compiler knows the bounds and would leave the mask out; the verifier needs it.
-    let len = black_box(len) & MASK;
-    if len == 0 {
-        return 0;
-    }
+    // The compiler knows the bounds and would leave the mask out; the verifier needs it, and before Linux 6.8 learns nothing
+    // from a comparison with zero.
+    let len = (opaque(len - 1) & MASK) + 1;
     // SAFETY: the context is the kernel's, and the buffer is longer than any options; the callback has the signature that
     // the helper wants, and reads and writes by a pointer of its own, hence volatile.
     unsafe {
@@ -124,5 +122,5 @@ extern "C" fn step(_index: u32, _context: *mut c_void) -> i64 {
 #[inline(always)]
 fn byte(options: &Options, at: u32) -> u8 {
     // SAFETY: the mask keeps the index inside.
-    unsafe { *options.bytes.as_ptr().add((black_box(at) & MASK) as usize) }
+    unsafe { *options.bytes.as_ptr().add((opaque(at) & MASK) as usize) }
 }

@@ -1,11 +1,15 @@
 //! Mappings: allocation without locks. The reverse entry goes in first and only if it is new: that is the reservation.
 
+use core::ffi::c_void;
+
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::bpf_loop;
 use aya_ebpf::programs::TcContext;
 use peer_common::hash::siphash13;
 use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping};
 
-use crate::maps::{FLOWS, MAPPINGS, Scratch};
+use crate::maps::{FLOWS, MAPPINGS, Scratch, scratch};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::{flow, socket, stats};
 
@@ -15,59 +19,109 @@ const PROBES: u32 = 32;
 
 const EEXIST: i32 = -17;
 
+/// The search for a port.
+#[repr(C)]
+pub struct Search {
+    min: u32,
+    range: u32,
+    offset: u32,
+    step: u32,
+    /// 0, or a drop reason plus 1; [`SEARCHING`] until then.
+    outcome: u32,
+}
+
+const SEARCHING: u32 = u32::MAX;
+
 /// Opens `work.flow` for the packet's key with the mapping that undoes it; `nat_addr` is set by the caller. Another CPU
 /// may have opened the same flow: then its entry stands. Returns 0, or a drop reason plus 1.
 #[inline(never)]
-pub fn open_masqueraded(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
-    let Scratch { packet, flow, mapping, reply, .. } = work;
+pub fn open_masqueraded(ctx: &TcContext, config: &Config, work: *mut Scratch) -> u32 {
+    // SAFETY: this CPU's own; no reference into it lives while the callback has its own.
+    if !begin_search(config, unsafe { &mut *work }) {
+        return DropReason::PortsExhausted as u32 + 1;
+    }
+    let mut context = ctx.as_ptr();
+    // A loop of our own would be followed step by step by the verifier, and grow over its limit.
+    let step: extern "C" fn(u32, *mut c_void) -> i64 = step;
+    // SAFETY: the callback has the signature that the helper wants; its context, a pointer, lives on the stack.
+    unsafe {
+        bpf_loop(PROBES, step as *mut c_void, (&raw mut context).cast(), 0);
+        match (*work).search.outcome {
+            SEARCHING => DropReason::PortsExhausted as u32 + 1,
+            outcome => outcome,
+        }
+    }
+}
+
+/// `false`: there are no ports.
+#[inline(always)]
+fn begin_search(config: &Config, work: &mut Scratch) -> bool {
+    let Scratch { packet, flow, mapping, search, .. } = work;
     let key = &packet.key;
     set_mapping(mapping, key, flow);
     let range = config.nat_port_count as u32;
     if range < 2 {
-        return DropReason::PortsExhausted as u32 + 1;
+        return false;
     }
     let hash = hash(config, key);
     let min = config.nat_port_min as u32;
     let wanted = u16::from_be(key.src_port) as u32;
-    // An identifier of ICMP is always fresh: Cilium tracks the whole range of them.
-    let has_ports = key.protocol == IPPROTO_TCP || key.protocol == IPPROTO_UDP;
-    let mut offset =
-        if has_ports && wanted >= min && wanted < min + range { wanted - min } else { (hash as u32) % range };
+    let keep = has_ports(key) && wanted >= min && wanted < min + range;
+    (search.min, search.range) = (min, range);
+    search.offset = if keep { wanted - min } else { (hash as u32) % range };
     // The range is a prime: every step visits all of it.
-    let step = 1 + ((hash >> 32) as u32) % (range - 1);
-    let mut probe = 0;
-    while probe < PROBES {
-        let port = ((min + offset) as u16).to_be();
-        *reply = key.reply_key(flow.nat_addr, port);
-        if has_ports && socket::uses(ctx, reply) {
-            stats::count(Counter::PortSockets, 1);
-            offset = (offset + step) % range;
-            probe += 1;
-            continue;
-        }
-        match MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64) {
-            Ok(()) => {
-                flow.nat_port = port;
-                return insert_flow(key, flow, reply);
-            }
-            Err(EEXIST) => {}
-            Err(_) => return DropReason::TableFull as u32 + 1,
-        }
-        if let Some(owner) = MAPPINGS.get_ptr_mut(&*reply) {
-            // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
-            let owner = unsafe { &mut *owner };
-            if owner.peer_addr == key.src && owner.peer_port == key.src_port {
-                // Our own: made by another CPU just now, or left over from a flow whose forward entry was lost.
-                owner.policy_generation = flow.policy_generation;
-                flow.nat_port = port;
-                return insert_flow(key, flow, reply);
-            }
-        }
-        stats::count(Counter::PortProbes, 1);
-        offset = (offset + step) % range;
-        probe += 1;
+    search.step = 1 + ((hash >> 32) as u32) % (range - 1);
+    search.outcome = SEARCHING;
+    true
+}
+
+/// An identifier of ICMP is always fresh: Cilium tracks the whole range of them.
+#[inline(always)]
+fn has_ports(key: &FlowKey) -> bool {
+    key.protocol == IPPROTO_TCP || key.protocol == IPPROTO_UDP
+}
+
+extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
+    let Some(work) = scratch() else { return 1 };
+    // SAFETY: what `open_masqueraded` has put there: the context of the program.
+    let ctx = TcContext::new(unsafe { *context.cast::<*mut c_void>() }.cast());
+    work.search.outcome = try_port(&ctx, work);
+    i64::from(work.search.outcome != SEARCHING)
+}
+
+/// Tries one port. Returns what [`Search::outcome`] says.
+#[inline(always)]
+fn try_port(ctx: &TcContext, work: &mut Scratch) -> u32 {
+    let Scratch { packet, flow, mapping, reply, tuple, search, .. } = work;
+    let key = &packet.key;
+    let port = ((search.min + search.offset) as u16).to_be();
+    flow::set_reply(reply, key, &flow.nat_addr, port);
+    // The range is not empty: compared here as well, because the verifier does not know.
+    search.offset = (search.offset + search.step).checked_rem(search.range).unwrap_or(0);
+    if has_ports(key) && socket::uses(ctx, reply, tuple) {
+        stats::count(Counter::PortSockets, 1);
+        return SEARCHING;
     }
-    DropReason::PortsExhausted as u32 + 1
+    match MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64) {
+        Ok(()) => {
+            flow.nat_port = port;
+            return insert_flow(key, flow, reply);
+        }
+        Err(EEXIST) => {}
+        Err(_) => return DropReason::TableFull as u32 + 1,
+    }
+    if let Some(owner) = MAPPINGS.get_ptr_mut(&*reply) {
+        // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
+        let owner = unsafe { &mut *owner };
+        if owner.peer_addr == key.src && owner.peer_port == key.src_port {
+            // Our own: made by another CPU just now, or left over from a flow whose forward entry was lost.
+            owner.policy_generation = flow.policy_generation;
+            flow.nat_port = port;
+            return insert_flow(key, flow, reply);
+        }
+    }
+    stats::count(Counter::PortProbes, 1);
+    SEARCHING
 }
 
 /// Opens `flow` without translation: the mapping has the flow's own addresses.
@@ -77,7 +131,7 @@ pub fn open_routed(work: &mut Scratch) -> u32 {
     let key = &packet.key;
     flow.nat_addr = key.src;
     flow.nat_port = key.src_port;
-    *reply = key.reversed();
+    flow::set_reply(reply, key, &key.src, key.src_port);
     set_mapping(mapping, key, flow);
     match MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64) {
         Ok(()) | Err(EEXIST) => insert_flow(key, flow, reply),
@@ -88,7 +142,7 @@ pub fn open_routed(work: &mut Scratch) -> u32 {
 /// Forgets a flow and its mapping, unless that is another's by now. Returns 0, as functions of their own must return something.
 #[inline(never)]
 pub fn forget(key: &FlowKey, flow: &Flow, reply: &mut FlowKey) -> u32 {
-    *reply = key.reply_key(flow.nat_addr, flow.nat_port);
+    flow::set_reply(reply, key, &flow.nat_addr, flow.nat_port);
     if FLOWS.remove(key).is_ok() {
         flow::closed(flow);
     }
@@ -121,7 +175,7 @@ fn owner(key: &FlowKey, reply: &FlowKey) -> Owner {
 pub fn reassert(work: &mut Scratch, flow: &Flow) -> bool {
     let Scratch { packet, mapping, reply, .. } = work;
     let key = &packet.key;
-    *reply = key.reply_key(flow.nat_addr, flow.nat_port);
+    flow::set_reply(reply, key, &flow.nat_addr, flow.nat_port);
     match owner(key, reply) {
         Owner::Us => return true,
         Owner::Another => return false,

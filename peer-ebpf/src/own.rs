@@ -6,9 +6,10 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::layout::REDIRECTED_MARK;
+use peer_common::route::NO_ROUTE;
 use peer_common::{Counter, DropReason, FlowKind, Route};
 
-use crate::maps::{CONFIG, FLOWS, LOCALS, scratch};
+use crate::maps::{FLOWS, LOCALS, config, scratch};
 use crate::parse::parse;
 use crate::{flow, fragment, judge, mss, nat, stats};
 
@@ -34,20 +35,26 @@ pub fn egress<const L2: usize>(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
-    let config = CONFIG.get(0).ok_or(DropReason::Internal)?;
+    let config = config().ok_or(DropReason::Internal)?;
     let work = scratch().ok_or(DropReason::Internal)?;
     parse::<L2>(ctx, &mut work.packet)?;
     // SAFETY: takes nothing, reads a clock.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     fragment::complete(&mut work.packet, &mut work.fragment, now);
     // SAFETY: values are replaced whole by the daemon.
-    let own = unsafe { LOCALS.get(work.packet.key.src) }.is_some();
+    let own = unsafe { LOCALS.get(&work.packet.key.src) }.is_some();
     stats::count(Counter::FromNode, stats::segments(&work.packet, flow::gso_size(ctx)));
     if work.packet.unjudged.is_some() {
         // Fragments and errors of the node's own; what the LAN sends must name a flow.
         return if own { Ok(()) } else { Err(work.packet.unjudged.unwrap_or(DropReason::NoRoute)) };
     }
-    let route = if own { None } else { Some(judge::route_to(&work.packet.key.src).ok_or(DropReason::NoRoute)?) };
+    // What is needed of it, at once: on ways that the CPU only may take ahead, the verifier would not find its address.
+    let (route_id, masquerade) = if own {
+        (NO_ROUTE, false)
+    } else {
+        let route = judge::route_to(&mut work.query.keys, &work.packet.key.src).ok_or(DropReason::NoRoute)?;
+        (route.id, route.flags & Route::MASQUERADE != 0)
+    };
     fragment::remember(&work.packet, &mut work.fragment, now);
     // Flows stand under the tuple that enters from the mesh.
     work.packet.key = work.packet.key.reversed();
@@ -57,17 +64,16 @@ fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
         flow::touch_from_node(unsafe { &mut *flow }, now);
         return Ok(());
     }
-    if route.is_some_and(|route| route.flags & Route::MASQUERADE != 0) {
+    if masquerade {
         return Err(DropReason::NoRoute);
     }
-    let kind = if route.is_none() { FlowKind::FromNode } else { FlowKind::FromLan };
+    let kind = if own { FlowKind::FromNode } else { FlowKind::FromLan };
     flow::begin(work, config, kind as u8, now);
-    let failed = match route {
-        None => flow::insert_local(&work.packet.key, &work.flow),
-        Some(route) => {
-            work.flow.route_id = route.id;
-            nat::open_routed(work)
-        }
+    let failed = if own {
+        flow::insert_local(&work.packet.key, &work.flow)
+    } else {
+        work.flow.route_id = route_id;
+        nat::open_routed(work)
     };
     if failed == 0 { Ok(()) } else { Err(DropReason::TableFull) }
 }

@@ -9,19 +9,29 @@ use crate::judge::Query;
 use crate::maps::{CELLS_0, CELLS_1, DESTINATIONS_0, DESTINATIONS_1, SOURCES_0, SOURCES_1};
 use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
 
-/// The answer, with the id of the rule that gave it.
+/// The answer, with the id of the rule that gave it, 0 for none: a number in every case, because on a way that the CPU only
+/// may take ahead the verifier would find whatever its register had before.
 #[derive(Clone, Copy)]
-pub enum Verdict {
-    Accept(u32),
-    Drop(#[expect(dead_code, reason = "for the flow log")] u32),
+pub struct Verdict {
+    pub answer: Answer,
+    pub rule: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Answer {
+    Accept,
+    Drop,
     /// No rule speaks of it.
     Default,
 }
 
+const DEFAULT: Verdict = Verdict { answer: Answer::Default, rule: 0 };
+
 /// Judges the query under the rules of `scope` (bits of `RuleScope`). What carries no ports, or whose ports cannot be seen,
 /// is matched by rules for all ports only. The generation is read once per packet: it is the old policy or the new one.
 #[inline(always)]
-pub fn evaluate(config: &Config, query: &Query, scope: u8) -> Verdict {
+pub fn evaluate(config: &Config, query: &mut Query, scope: u8) -> Verdict {
     if config.policy_generation & 1 == 0 {
         look_up(&SOURCES_0, &DESTINATIONS_0, &CELLS_0, query, scope)
     } else {
@@ -34,43 +44,43 @@ fn look_up(
     sources: &LpmTrie<Addr, u32>,
     destinations: &LpmTrie<Addr, u32>,
     cells: &LpmTrie<CellKey, CellValue>,
-    query: &Query,
+    query: &mut Query,
     scope: u8,
 ) -> Verdict {
-    let Some(&identity) = sources.get(Key::new(128, query.key.src)) else { return Verdict::Default };
-    let Some(&class) = destinations.get(Key::new(128, query.key.dst)) else { return Verdict::Default };
+    let Some(&identity) = sources.get(query.keys.addr(&query.key.src)) else { return DEFAULT };
+    let Some(&class) = destinations.get(query.keys.addr(&query.key.dst)) else { return DEFAULT };
     if identity == NOBODY || class == NOBODY {
-        return Verdict::Default;
+        return DEFAULT;
     }
     let kind = kind(query);
     let has_ports = kind == CellKind::TCP || kind == CellKind::UDP;
-    let mut key = CellKey { identity, class, scope, kind, port: if has_ports { query.key.dst_port } else { 0 } };
+    let port = if has_ports { query.key.dst_port } else { 0 };
+    let key = &mut query.keys.cell;
+    *key = Key::new(CellKey::ALL_BITS, CellKey { identity, class, scope, kind, port });
     if scope != RuleScope::NODE | RuleScope::ROUTE {
-        return verdict(cells, &key);
+        return verdict(cells, key);
     }
     // Rules of both scopes speak of it, and drop beats accept.
-    key.scope = RuleScope::NODE;
-    let as_node = verdict(cells, &key);
-    if matches!(as_node, Verdict::Drop(_)) {
+    key.data.scope = RuleScope::NODE;
+    let as_node = verdict(cells, key);
+    if as_node.answer == Answer::Drop {
         return as_node;
     }
-    key.scope = RuleScope::ROUTE;
-    match verdict(cells, &key) {
-        Verdict::Default => as_node,
-        as_route => match as_node {
-            Verdict::Accept(_) if !matches!(as_route, Verdict::Drop(_)) => as_node,
-            _ => as_route,
-        },
+    key.data.scope = RuleScope::ROUTE;
+    let as_route = verdict(cells, key);
+    if as_route.answer == Answer::Default || (as_node.answer == Answer::Accept && as_route.answer == Answer::Accept) {
+        return as_node;
     }
+    as_route
 }
 
 #[inline(always)]
-fn verdict(cells: &LpmTrie<CellKey, CellValue>, key: &CellKey) -> Verdict {
+fn verdict(cells: &LpmTrie<CellKey, CellValue>, key: &Key<CellKey>) -> Verdict {
     const ACCEPT: u32 = RuleAction::Accept as u32;
-    match cells.get(Key::new(CellKey::ALL_BITS, *key)) {
-        Some(cell) if cell.action == ACCEPT => Verdict::Accept(cell.rule),
-        Some(cell) => Verdict::Drop(cell.rule),
-        None => Verdict::Default,
+    match cells.get(key) {
+        Some(cell) if cell.action == ACCEPT => Verdict { answer: Answer::Accept, rule: cell.rule },
+        Some(cell) => Verdict { answer: Answer::Drop, rule: cell.rule },
+        None => DEFAULT,
     }
 }
 

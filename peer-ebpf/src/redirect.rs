@@ -12,9 +12,15 @@ use peer_common::{Addr, DropReason};
 use crate::fib::{AF_INET, AF_INET6};
 use crate::parse::ETH_LEN;
 
-/// Out of an uplink; the kernel resolves the neighbour of `next_hop`, so that a moving address is followed.
+/// Out of an uplink; the kernel resolves the neighbour of `next_hop`, so that a moving address is followed. `params` is room
+/// for what it is told.
 #[inline(always)]
-pub fn to_uplink<const L2: usize>(ctx: &TcContext, uplink: u32, next_hop: &Addr) -> Result<i32, DropReason> {
+pub fn to_uplink<const L2: usize>(
+    ctx: &TcContext,
+    uplink: u32,
+    next_hop: &Addr,
+    params: &mut bpf_redir_neigh,
+) -> Result<i32, DropReason> {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context is the kernel's. Mark 0 means nothing to anybody, and TUN's queue number would be taken for
     // an endpoint by Cilium's bandwidth manager.
@@ -35,7 +41,7 @@ pub fn to_uplink<const L2: usize>(ctx: &TcContext, uplink: u32, next_hop: &Addr)
         return Ok(unsafe { bpf_redirect_neigh(uplink, ptr::null_mut(), 0, 0) } as i32);
     }
     // SAFETY: integers and a union of integers.
-    let mut params: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    *params = unsafe { core::mem::zeroed() };
     if next_hop.is_v4() {
         params.nh_family = AF_INET as u32;
         params.__bindgen_anon_1.ipv4_nh = next_hop.words[3];
@@ -45,7 +51,7 @@ pub fn to_uplink<const L2: usize>(ctx: &TcContext, uplink: u32, next_hop: &Addr)
     }
     let len = size_of::<bpf_redir_neigh>() as i32;
     // SAFETY: the parameters are a whole, initialised structure of the length given.
-    Ok(unsafe { bpf_redirect_neigh(uplink, ptr::from_mut(&mut params), len, 0) } as i32)
+    Ok(unsafe { bpf_redirect_neigh(uplink, ptr::from_mut(params), len, 0) } as i32)
 }
 
 /// Back where the frame came from, to its sender. `None`: the kernel refused.

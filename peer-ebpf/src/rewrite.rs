@@ -1,6 +1,7 @@
 //! Changes to the packet. Always by the kernel's helpers: they know whether the checksum is complete, partial or none.
 
 use core::mem::offset_of;
+use core::ptr;
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::bpf_csum_diff;
@@ -9,6 +10,7 @@ use peer_common::{Addr, DropReason};
 
 use crate::icmp::Quoted;
 use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet, Part};
+use crate::verifier::{store, store_from};
 
 /// Which end of the packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,11 +48,11 @@ struct Ipv6 {
 pub fn decrement_ttl<const L2: usize>(ctx: &TcContext, packet: &Packet) -> Result<(), DropReason> {
     let ttl = packet.ttl.wrapping_sub(1);
     if !packet.is_v4 {
-        return done(ctx.store(L2 + offset_of!(Ipv6, hop_limit), &ttl, 0));
+        return done(store(ctx, L2 + offset_of!(Ipv6, hop_limit), 1, ttl as u64));
     }
     let word = |ttl: u8| u16::from_ne_bytes([ttl, packet.key.protocol as u8]) as u64;
     done(ctx.l3_csum_replace(L2 + offset_of!(Ipv4, checksum), word(packet.ttl), word(ttl), 2))?;
-    done(ctx.store(L2 + offset_of!(Ipv4, ttl), &ttl, 0))
+    done(store(ctx, L2 + offset_of!(Ipv4, ttl), 1, ttl as u64))
 }
 
 /// Replaces address and port (or echo identifier) of one end.
@@ -84,7 +86,7 @@ pub fn translate<const L2: usize>(
     address::<L2>(ctx, packet.is_v4, end, 0, old_addr, addr)?;
     if port != old_port {
         done(ctx.l4_csum_replace(checksum, old_port as u64, port as u64, flags | 2))?;
-        done(ctx.store(port_at, &port, 0))?;
+        done(store(ctx, port_at, 2, port as u64))?;
     }
     Ok(())
 }
@@ -118,7 +120,7 @@ pub fn translate_error<const L2: usize>(
         _ => l4 + 4,
     };
     done(ctx.l4_csum_replace(icmp, inner_port as u64, port as u64, 2))?;
-    done(ctx.store(port_at, &port, 0))?;
+    done(store(ctx, port_at, 2, port as u64))?;
     // The quoted IPv4 header sums to the same as before, its own checksum included; the one of IPv6 has none.
     if !packet.is_v4 {
         checksum_address(ctx, false, icmp, inner, addr, 0)?;
@@ -165,9 +167,9 @@ fn checksum_address(
     if is_v4 {
         return done(ctx.l4_csum_replace(at, from.words[3] as u64, to.words[3] as u64, flags | 4));
     }
-    let (mut from, mut to) = (from.words, to.words);
-    // SAFETY: both point to 16 initialised bytes of the stack.
-    let difference = unsafe { bpf_csum_diff(from.as_mut_ptr(), 16, to.as_mut_ptr(), 16, 0) };
+    let (from, to) = (from.words.as_ptr().cast_mut(), to.words.as_ptr().cast_mut());
+    // SAFETY: both point to 16 bytes, which are only read.
+    let difference = unsafe { bpf_csum_diff(from, 16, to, 16, 0) };
     if difference < 0 {
         return Err(DropReason::Rewrite);
     }
@@ -189,11 +191,11 @@ fn address<const L2: usize>(
         let at = if matches!(end, End::Source) { offset_of!(Ipv4, source) } else { offset_of!(Ipv4, destination) };
         let (from, to) = (from.words[3], to.words[3]);
         done(ctx.l3_csum_replace(ip + offset_of!(Ipv4, checksum), from as u64, to as u64, 4))?;
-        return done(ctx.store(ip + at, &to, 0));
+        return done(store(ctx, ip + at, 4, to as u64));
     }
     let at = if matches!(end, End::Source) { offset_of!(Ipv6, source) } else { offset_of!(Ipv6, destination) };
-    let to = to.words;
-    done(ctx.store(ip + at, &to, 0))
+    // SAFETY: an address has 16 bytes.
+    done(unsafe { store_from(ctx, ip + at, ptr::from_ref(to).cast(), 16) })
 }
 
 #[inline(always)]

@@ -1,11 +1,12 @@
 //! Sockets of the node: a port that one of them uses is not taken, or its replies would be ours.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as V4,
+    BPF_F_CURRENT_NETNS, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as V6,
 };
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
@@ -13,24 +14,31 @@ use aya_ebpf::programs::TcContext;
 use peer_common::FlowKey;
 
 use crate::parse::IPPROTO_TCP;
+use crate::verifier::opaque_address;
 
-/// Whether a socket of the node would get the packets of `reply`: connected, bound or listening.
+/// The kernel's tuple of IPv4.
+pub type V4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1;
+
+// The key of a flow begins as the kernel's tuple of IPv6.
+const _: () =
+    assert!(offset_of!(FlowKey, src) == offset_of!(V6, saddr) && offset_of!(FlowKey, dst) == offset_of!(V6, daddr));
+const _: () = assert!(
+    offset_of!(FlowKey, src_port) == offset_of!(V6, sport) && offset_of!(FlowKey, dst_port) == offset_of!(V6, dport)
+);
+
+/// Whether a socket of the node would get the packets of `reply`: connected, bound or listening. `v4` is room for a
+/// question: not on the stack, see [`crate::verifier`].
 #[inline(always)]
-pub fn uses(ctx: &TcContext, reply: &FlowKey) -> bool {
-    // SAFETY: integers and unions of integers.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let size = if reply.dst.is_v4() {
-        tuple.__bindgen_anon_1.ipv4 =
-            V4 { saddr: reply.src.words[3], daddr: reply.dst.words[3], sport: reply.src_port, dport: reply.dst_port };
-        size_of::<V4>()
+pub fn uses(ctx: &TcContext, reply: &FlowKey, v4: &mut V4) -> bool {
+    let (tuple, size) = if reply.dst.is_v4() {
+        (v4.saddr, v4.daddr) = (reply.src.words[3], reply.dst.words[3]);
+        (v4.sport, v4.dport) = (reply.src_port, reply.dst_port);
+        (ptr::from_mut(v4).cast::<bpf_sock_tuple>(), size_of::<V4>() as u32)
     } else {
-        tuple.__bindgen_anon_1.ipv6 =
-            V6 { saddr: reply.src.words, daddr: reply.dst.words, sport: reply.src_port, dport: reply.dst_port };
-        size_of::<V6>()
-    } as u32;
+        (opaque_address(reply).cast_mut().cast(), size_of::<V6>() as u32)
+    };
     let netns = BPF_F_CURRENT_NETNS as u64;
-    let tuple = ptr::from_mut(&mut tuple);
-    // SAFETY: the tuple is initialised for its family and lives on the stack; each socket found is released.
+    // SAFETY: the tuple is whole for its size, and only read; each socket found is released.
     unsafe {
         if reply.protocol == IPPROTO_TCP {
             // Also sees what waits in TIME_WAIT and half-open requests.

@@ -4,8 +4,9 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use peer_common::route::{MAX_ROUTES, NO_ROUTE};
 use peer_common::{Counter, Direction, DropReason, PacketCount};
 
-use crate::maps::{COUNTERS, DROPS, LAST_LOG, ROUTE_COUNTERS};
+use crate::maps::{COUNTERS, DROPS, LAST_REFUSAL, REFUSALS, ROUTE_COUNTERS};
 use crate::parse::Packet;
+use crate::verifier::value;
 
 /// How many packets a super-packet stands for. TUN leaves the kernel's own count at zero.
 #[inline(always)]
@@ -22,7 +23,7 @@ pub fn segments(packet: &Packet, gso_size: u32) -> u64 {
 
 #[inline(always)]
 pub fn count(counter: Counter, packets: u64) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+    if let Some(slot) = value(&COUNTERS, counter as u32) {
         // SAFETY: this CPU's own slot; programs of this type do not interrupt one another on a CPU.
         unsafe { *slot += packets };
     }
@@ -30,7 +31,7 @@ pub fn count(counter: Counter, packets: u64) {
 
 #[inline(always)]
 pub fn count_drop(reason: DropReason, bytes: u32) {
-    if let Some(slot) = DROPS.get_ptr_mut(reason as u32) {
+    if let Some(slot) = value(&DROPS, reason as u32) {
         add(slot, 1, bytes as u64);
     }
 }
@@ -40,7 +41,7 @@ pub fn count_route(route_id: u32, direction: Direction, packets: u64, bytes: u64
     if route_id == NO_ROUTE || route_id >= MAX_ROUTES {
         return;
     }
-    if let Some(slot) = ROUTE_COUNTERS.get_ptr_mut(route_id * 2 + direction as u32) {
+    if let Some(slot) = value(&ROUTE_COUNTERS, route_id * 2 + direction as u32) {
         add(slot, packets, bytes);
     }
 }
@@ -55,10 +56,23 @@ pub fn failed(code: u32) -> Result<(), DropReason> {
     }
 }
 
+/// Exhaustion is what an operator must act on: it is told to the daemon, at most once a second and CPU.
+#[inline(always)]
+pub fn tell_exhaustion(reason: DropReason) {
+    if !matches!(reason, DropReason::PortsExhausted | DropReason::PeerQuota | DropReason::TableFull) || !may_tell() {
+        return;
+    }
+    // Full: the daemon has not read for long, and knows already.
+    if let Some(mut entry) = REFUSALS.reserve::<u32>(0) {
+        entry.write(reason as u32);
+        entry.submit(0);
+    }
+}
+
 /// Whether this CPU has said nothing for a second.
 #[inline(always)]
-pub fn may_log() -> bool {
-    let Some(last) = LAST_LOG.get_ptr_mut(0) else { return false };
+fn may_tell() -> bool {
+    let Some(last) = value(&LAST_REFUSAL, 0) else { return false };
     // SAFETY: takes nothing, reads a clock; the slot is this CPU's own.
     unsafe {
         let now = bpf_ktime_get_coarse_ns();

@@ -7,7 +7,7 @@ use aya_ebpf::programs::TcContext;
 use peer_common::{Config, Counter, Direction, DropReason, FlowKey, FlowKind, Mapping};
 
 use crate::judge::Query;
-use crate::maps::{CONFIG, FLOWS, MAPPINGS, Scratch, UPLINKS, scratch};
+use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch, uplink};
 use crate::parse::{Packet, TCP_SYN, parse};
 use crate::rewrite::{self, End};
 use crate::stats::failed;
@@ -44,8 +44,7 @@ fn answer<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch,
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context is the kernel's.
     let ifindex = unsafe { (*skb).ifindex };
-    // SAFETY: the map's values are only ever replaced whole by the daemon.
-    let uplink = unsafe { UPLINKS.get(ifindex) }?;
+    let uplink = uplink(ifindex)?;
     let source = family::choose(work.packet.is_v4, &uplink.addr4, &uplink.addr6);
     if !icmp::turn::<L2>(ctx, &work.packet, &mut work.error, &source, error) {
         return None;
@@ -84,12 +83,13 @@ fn ours<const L2: usize>(
             {
                 return None;
             }
-            work.reply = work.quoted.key.reversed();
+            let quoted = &work.quoted.key;
+            flow::set_reply(&mut work.reply, quoted, &quoted.src, quoted.src_port);
             (MAPPINGS.get_ptr_mut(&work.reply)?, true)
         }
         Some(_) => return None,
     };
-    let config = CONFIG.get(0)?;
+    let config = config()?;
     // SAFETY: a map value lives until the program ends, whatever becomes of its entry; fields are written one by one.
     Some((config, unsafe { &mut *mapping }, is_error))
 }
@@ -157,8 +157,8 @@ fn smaller_mtu(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
         return config.wt0_mtu;
     }
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
-    // SAFETY: the context is the kernel's; the map's values are only ever replaced whole by the daemon.
-    let uplink = unsafe { UPLINKS.get((*skb).ifindex) };
+    // SAFETY: the context is the kernel's.
+    let uplink = uplink(unsafe { (*skb).ifindex });
     uplink.map_or(config.wt0_mtu, |uplink| if uplink.mtu < config.wt0_mtu { uplink.mtu } else { config.wt0_mtu })
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::{Binaries, Capabilities, ForeignProgram, Lab, Plan};
+use crate::lab::{Binaries, Capabilities, ForeignProgram, Lab, Plan, Tunnel};
 use checks::Checks;
 use figures::Figures;
 use machine::Machine;
@@ -53,7 +53,8 @@ pub fn run(options: &Options) -> Result<bool> {
         capabilities: if options.compare { Capabilities::Deployed } else { Capabilities::Minimal },
         ..Plan::default()
     };
-    let binaries = Binaries { daemon: options.daemon.clone(), wireguard_go: options.wireguard_go.clone() };
+    let binaries =
+        Binaries { daemon: options.daemon.clone(), tunnel: Tunnel::WireguardGo(options.wireguard_go.clone()) };
     let mut lab = Lab::prepare(&plan, &binaries).context("build the lab")?;
     let devices = lab.node.namespace.devices()?;
     // Attached before the daemon comes, as another agent of the node would be.

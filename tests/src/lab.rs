@@ -25,6 +25,7 @@ mod queue;
 mod relay;
 mod topology;
 mod traffic;
+mod tunnel;
 mod udp;
 mod wireguard;
 
@@ -56,5 +57,6 @@ pub use queue::arrive_twice_at_once;
 pub use relay::Relay;
 pub use topology::{Lab, Plan};
 pub use traffic::{EchoSocket, wait_for};
+pub use tunnel::Tunnel;
 pub use udp::{Fragmenting, Udp};
 pub use wireguard::{KeyPair, preshared_key};

@@ -9,5 +9,6 @@
 //! every process started here dies with the thread that started it. So nothing is left behind, whichever way it ends.
 
 pub mod demo;
+pub mod guest;
 pub mod lab;
 mod sys;

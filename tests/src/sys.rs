@@ -1,13 +1,14 @@
 //! System calls of the lab.
 #![allow(
     unsafe_code,
-    reason = "setns, mount, prctl, kill, raw bpf(2), ioctl, socket options and packet sockets are foreign functions"
+    reason = "setns, mount, prctl, kill, waitpid, reboot, raw bpf(2), ioctl, socket options and packet sockets are foreign"
 )]
 
 use std::io;
 
 pub(crate) mod bpf;
 pub(crate) mod device;
+pub(crate) mod machine;
 pub(crate) mod namespace;
 pub(crate) mod packet_socket;
 pub(crate) mod process;

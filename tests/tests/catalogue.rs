@@ -225,7 +225,7 @@ const LIST: [Entry; 28] = [
         27,
         "programs load on the oldest and the newest kernel",
         &["the_programs_load_without_perfmon", "the_programs_load_with_perfmon"],
-        "on the kernel of this machine only; in a virtual machine Debian's 6.1 was seen to refuse them",
+        "on the kernel of this machine only: other kernels need virtual machines",
     ),
     entry(
         28,

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use peer_tests::demo::{Options, run};
-use peer_tests::lab::Binaries;
+use peer_tests::lab::{find_daemon, find_wireguard_go};
 
 #[test]
 fn demo_passes() {
-    let Binaries { daemon, wireguard_go } = Binaries::find().expect("programs");
+    let daemon = find_daemon().expect("peer-daemon");
+    let wireguard_go = find_wireguard_go().expect("wireguard-go");
     let version = std::env::var("PEER_WIREGUARD_GO_VERSION").unwrap_or_else(|_| "of unknown version".to_owned());
     let options = Options { json: false, compare: false, daemon, wireguard_go, wireguard_go_version: version };
     let start = Instant::now();

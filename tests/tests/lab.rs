@@ -96,7 +96,7 @@ fn nothing_is_left() {
     let namespaces = [&lab.client.namespace, &lab.node, &lab.gateway.namespace];
     let ids = namespaces.map(|namespace| namespace.id().expect("id"));
     assert!(ids.iter().all(|&id| Namespace::exists(id).expect("/proc")));
-    assert_eq!(Namespace::processes_in(ids[0]).expect("/proc"), [lab.client.wireguard.pid()]);
+    assert_eq!(Namespace::processes_in(ids[0]).expect("/proc"), [lab.client.process().expect("wireguard-go").pid()]);
     drop(lab);
     assert!(ids.iter().all(|&id| !Namespace::exists(id).expect("/proc")));
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::setup::cargo_deny;
 use crate::steps::Steps;
-use crate::{build_ebpf, daemon, demo, process, setup, test};
+use crate::{build_ebpf, daemon, demo, process, setup, test, vmtest};
 
 pub(crate) fn command() -> Result<()> {
     process::need_root("ci")?;
@@ -18,6 +18,7 @@ pub(crate) fn command() -> Result<()> {
     let daemon = steps.run("build the daemon", daemon::build)?;
     let other = steps.run("build a daemon of another layout", daemon::build_other_layout)?;
     steps.run("cargo test", || test::run(&daemon, &other, &wireguard_go))?;
+    vmtest::all(&steps, daemon.clone(), &wireguard_go)?;
     steps.run("demo", || match demo::run(demo::Options::for_ci(), daemon, wireguard_go)? {
         true => Ok(()),
         false => bail!("a check of the demo failed"),

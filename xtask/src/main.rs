@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | build-ebpf | demo | test | bench | ci`.
+//! The project's own commands: `cargo xtask setup | build-ebpf | demo | test | vmtest | bench | ci`.
 //!
 //! A laptop and CI run the same commands. What they say goes to stderr; stdout is left to results.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod setup;
 mod steps;
 mod test;
 mod toolchain;
+mod vmtest;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::Options),
     /// Run everything that must pass: unit, property and program tests, and the scenarios
     Test,
+    /// Run tests under other kernels, in virtual machines
+    Vmtest(vmtest::Options),
     /// Measure what things cost
     Bench(bench::Options),
     /// Format, lints, docs and licences, then `test` and `demo`
@@ -61,6 +64,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::BuildEbpf(options) => build_ebpf::command(*options).map(|()| true),
         Command::Demo(options) => demo::command(*options),
         Command::Test => test::command().map(|()| true),
+        Command::Vmtest(options) => vmtest::command(options).map(|()| true),
         Command::Bench(options) => bench::command(*options).map(|()| true),
         Command::Ci => ci::command().map(|()| true),
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::setup::wireguard_go::WireguardGo;
 use crate::steps::Steps;
-use crate::{build_ebpf, daemon, process, setup};
+use crate::{build_ebpf, daemon, process, setup, vmtest};
 
 /// The engine with a clock that tests move. Apart from the rest: with this feature a daemon's timers stand still.
 pub(crate) const MOCK_CLOCK: [&str; 4] = ["--package", "peer-wireguard", "--features", "mock-clock"];
@@ -19,6 +19,7 @@ pub(crate) fn command() -> Result<()> {
     let daemon = steps.run("build the daemon", daemon::build)?;
     let other = steps.run("build a daemon of another layout", daemon::build_other_layout)?;
     steps.run("cargo test", || run(&daemon, &other, &wireguard_go))?;
+    vmtest::all(&steps, daemon, &wireguard_go)?;
     steps.done();
     Ok(())
 }

@@ -50,8 +50,8 @@ pub(crate) fn run(voice: Voice, lab: &mut Lab, options: &Options, figures: &mut 
     for (name, direction) in [("upload", Direction::Upload), ("download", Direction::Download)] {
         let (mut peer, mut baseline) = (Vec::new(), Vec::new());
         for _ in 0..PAIRS {
-            peer.push(measure(&lab.clients[0].namespace, &lab.clients[0].wireguard, lab.node.daemon()?, direction)?);
-            baseline.push(measure(&twin.client.namespace, &twin.client.wireguard, &twin.wireguard, direction)?);
+            peer.push(measure(&lab.clients[0].namespace, lab.clients[0].process()?, lab.node.daemon()?, direction)?);
+            baseline.push(measure(&twin.client.namespace, twin.client.process()?, &twin.wireguard, direction)?);
         }
         report(voice, figures, name, &peer, &baseline);
     }

@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::addresses::{NODE_OVERLAY, NODE_OVERLAY6};
-use super::client::{Client, Outer, set_configuration, start_wireguard};
+use super::client::{Client, Outer};
 use super::gateway::Gateway;
 use super::link::add_address;
 use super::namespace::Namespace;
 use super::process::Process;
 use super::topology::{NODE_PORT, lan};
+use super::tunnel::{Tunnel, set_configuration, start_wireguard_go};
 use super::wireguard::KeyPair;
 
 /// One member, the twin of the node, and the service.
@@ -33,8 +34,9 @@ impl Baseline {
     pub fn start(wireguard_go: &Path) -> Result<Self> {
         let (node, gateway) = lan("node-baseline")?;
         let keys = KeyPair::generate()?;
-        let client = Client::start(0, Outer::V4, &node, &keys.public, NODE_PORT, wireguard_go)?;
-        let wireguard = start_wireguard(&node, "wt0", wireguard_go)?;
+        let tunnel = Tunnel::WireguardGo(wireguard_go.to_owned());
+        let client = Client::start(0, Outer::V4, &node, &keys.public, NODE_PORT, &tunnel)?;
+        let wireguard = start_wireguard_go(&node, "wt0", wireguard_go)?;
         let text = format!(
             "[Interface]\nPrivateKey = {}\nListenPort = {NODE_PORT}\n\n[Peer]\nPublicKey = {}\nPresharedKey = {}\n\
              AllowedIPs = {}/32, {}/128\n",

@@ -6,22 +6,24 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::tunnel::Tunnel;
+
 /// Programs that a lab starts.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     /// `peer-daemon`.
     pub daemon: PathBuf,
-    /// `wireguard-go`.
-    pub wireguard_go: PathBuf,
+    /// What makes the members' tunnels.
+    pub tunnel: Tunnel,
 }
 
 impl Binaries {
-    /// Finds both, as [`find_daemon`] and [`find_wireguard_go`].
+    /// Finds both, as [`find_daemon`] and [`Tunnel::find`].
     ///
     /// # Errors
     /// One is not there; the message says how to get it.
     pub fn find() -> Result<Self> {
-        Ok(Self { daemon: find_daemon()?, wireguard_go: find_wireguard_go()? })
+        Ok(Self { daemon: find_daemon()?, tunnel: Tunnel::find()? })
     }
 }
 

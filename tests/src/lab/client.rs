@@ -1,10 +1,8 @@
-//! A mesh member: wireguard-go with plain `wg` configuration.
+//! A mesh member: a WireGuard that is not ours, with plain `wg` configuration.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::addresses::{
     BEHIND_NETWORK, BEHIND_NETWORK6, LAN, LAN6, client_overlay, client_overlay6, underlay, underlay6,
@@ -13,7 +11,7 @@ use super::config::PeerEntry;
 use super::link::{End, add_address, wire};
 use super::namespace::Namespace;
 use super::process::Process;
-use super::traffic::wait_for;
+use super::tunnel::{Tunnel, set_configuration};
 use super::wireguard::{KeyPair, preshared_key};
 
 /// Family of the outer packets.
@@ -30,8 +28,6 @@ pub enum Outer {
 pub struct Client {
     /// Where it is.
     pub namespace: Namespace,
-    /// Its wireguard-go.
-    pub wireguard: Process,
     /// Its identity.
     pub keys: KeyPair,
     /// Its preshared key with the node.
@@ -39,6 +35,7 @@ pub struct Client {
     index: u8,
     node_endpoint: SocketAddr,
     node_key: String,
+    wireguard: Option<Process>,
 }
 
 impl Client {
@@ -52,7 +49,7 @@ impl Client {
         node: &Namespace,
         node_key: &str,
         node_port: u16,
-        wireguard_go: &Path,
+        tunnel: &Tunnel,
     ) -> Result<Self> {
         let namespace = Namespace::new(&format!("remote{index}"))?;
         let ([near, far], [near6, far6]) = (underlay(index), underlay6(index));
@@ -60,16 +57,16 @@ impl Client {
             &End { namespace: node, device: &format!("under{index}"), addresses: &[(near, 30), (near6, 64)] },
             &End { namespace: &namespace, device: "up0", addresses: &[(far, 30), (far6, 64)] },
         )?;
-        let wireguard = start_wireguard(&namespace, "wg0", wireguard_go)?;
+        let wireguard = tunnel.start(&namespace, "wg0")?;
         let endpoint = SocketAddr::new(if outer == Outer::V4 { near } else { near6 }, node_port);
         let this = Self {
             namespace,
-            wireguard,
             keys: KeyPair::generate()?,
             preshared_key: preshared_key()?,
             index,
             node_endpoint: endpoint,
             node_key: node_key.to_owned(),
+            wireguard,
         };
         this.configure(endpoint)?;
         add_address(&this.namespace, "wg0", this.overlay(), 24)?;
@@ -90,6 +87,14 @@ impl Client {
             self.namespace.exec("ip", &["route", "add", network, "dev", "wg0"])?;
         }
         Ok(())
+    }
+
+    /// Its wireguard-go.
+    ///
+    /// # Errors
+    /// It uses the kernel's.
+    pub fn process(&self) -> Result<&Process> {
+        self.wireguard.as_ref().context("the kernel's WireGuard has no process")
     }
 
     /// Its address on the overlay.
@@ -151,22 +156,4 @@ impl Client {
         let text = self.namespace.exec("wg", &["show", "wg0", "latest-handshakes"])?;
         Ok(text.split_whitespace().nth(1).and_then(|seconds| seconds.parse().ok()).unwrap_or_default())
     }
-}
-
-/// Starts a wireguard-go and waits until it takes configuration.
-pub(crate) fn start_wireguard(namespace: &Namespace, device: &str, program: &Path) -> Result<Process> {
-    let name = format!("wireguard-go in {}", namespace.name());
-    let mut process = Process::start(&name, namespace.command(program).args(["-f", device]))?;
-    let socket = format!("/run/wireguard/{device}.sock");
-    let ready = wait_for(Duration::from_secs(5), || namespace.enter(|| Path::new(&socket).exists()));
-    ensure!(ready && process.ended()?.is_none(), "{name} does not start: {}", process.log());
-    Ok(process)
-}
-
-/// Configures a wireguard-go.
-pub(crate) fn set_configuration(namespace: &Namespace, device: &str, text: &str) -> Result<()> {
-    let path = format!("/run/lab/{device}.conf");
-    namespace.write(path.as_ref(), text)?;
-    namespace.exec("wg", &["setconf", device, &path])?;
-    Ok(())
 }

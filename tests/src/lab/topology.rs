@@ -53,8 +53,7 @@ impl Lab {
         let (namespace, gateway) = lan("node")?;
         let keys = KeyPair::generate()?;
         let mut config = NodeConfig::serving_lan(keys.private, NODE_PORT);
-        let member =
-            |index| Client::start(index, plan.outer, &namespace, &keys.public, NODE_PORT, &binaries.wireguard_go);
+        let member = |index| Client::start(index, plan.outer, &namespace, &keys.public, NODE_PORT, &binaries.tunnel);
         let clients = (0..plan.clients).map(member).collect::<Result<Vec<_>>>()?;
         config.peers = clients.iter().map(Client::as_peer).collect();
         let node = Node::new(namespace, config, plan.capabilities, &binaries.daemon)?;

@@ -5,7 +5,9 @@
 
 pub(crate) mod cargo_deny;
 pub(crate) mod linker;
+pub(crate) mod machines;
 mod packages;
+mod private_apt;
 mod sources;
 pub(crate) mod wireguard_go;
 
@@ -36,12 +38,16 @@ const DEBIAN_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 /// The command: says so when there was nothing to do.
 pub(crate) fn command() -> Result<()> {
     let tools = ensure()?;
+    match machines::impossible() {
+        Some(why) => eprintln!("setup: no virtual machines: {why}"),
+        None => drop(machines::ensure(&machines::KERNELS)?),
+    }
     let toolchain = Toolchain::find().context(FIX)?;
     eprintln!("setup: complete; eBPF by {}, wireguard-go {}", toolchain.name(), tools.version);
     Ok(())
 }
 
-/// Everything but cargo-deny, which only `ci` needs. One line per thing done, none when all is there.
+/// Everything but cargo-deny, which only `ci` needs, and virtual machines, which only the tests need. One line per thing done, none when all is there.
 ///
 /// # Errors
 /// When something is missing that cannot be installed here; the commands that do were printed.

@@ -90,8 +90,13 @@ pub(crate) fn apt_get() -> std::process::Command {
     apt
 }
 
+/// The name of the release that runs here, empty when it has none.
+pub(crate) fn codename() -> String {
+    field(&fs::read_to_string("/etc/os-release").unwrap_or_default(), "VERSION_CODENAME").to_owned()
+}
+
 /// The value of a field of os-release, without quotes.
-pub(crate) fn field<'a>(os_release: &'a str, name: &str) -> &'a str {
+fn field<'a>(os_release: &'a str, name: &str) -> &'a str {
     os_release
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))

@@ -1,4 +1,4 @@
-//! A source of Debian's `sid`, derived from the sources that the machine already has: same mirror, same keys.
+//! A source of another suite of Debian, derived from the sources that the machine already has: same mirror, same keys.
 //!
 //! Both forms of `sources.list(5)` are read: one line per source, and stanzas of fields (deb822).
 
@@ -26,10 +26,10 @@ struct Source {
     carried: Vec<(String, String)>,
 }
 
-/// A deb822 file with `sid` as its only suite, or none when the machine has no source of its own release.
+/// A deb822 file with `suite` as its only suite, or none when the machine has no source of its own release.
 ///
 /// `apt` is the folder of the machine's sources, `codename` the release that it runs.
-pub(crate) fn sid(apt: &Path, codename: &str) -> Option<String> {
+pub(crate) fn of_suite(apt: &Path, codename: &str, suite: &str) -> Option<String> {
     let mut files = vec![apt.join("sources.list")];
     let mut parts: Vec<_> = fs::read_dir(apt.join("sources.list.d")).into_iter().flatten().flatten().collect();
     parts.sort_by_key(fs::DirEntry::file_name);
@@ -42,7 +42,7 @@ pub(crate) fn sid(apt: &Path, codename: &str) -> Option<String> {
             _ => Vec::new(),
         }
     });
-    sources.into_iter().find(|source| source.serves(codename)).map(|source| source.with_suite("sid"))
+    sources.into_iter().find(|source| source.serves(codename)).map(|source| source.with_suite(suite))
 }
 
 impl Source {

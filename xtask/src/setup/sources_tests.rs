@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::sid;
+use super::of_suite;
 
 /// What is derived from a machine with these files of sources.
 fn derived(files: &[(&str, &str)]) -> Option<String> {
@@ -9,7 +9,7 @@ fn derived(files: &[(&str, &str)]) -> Option<String> {
     for (name, text) in files {
         fs::write(apt.path().join(name), text).expect("file");
     }
-    sid(apt.path(), "bookworm")
+    of_suite(apt.path(), "bookworm", "sid")
 }
 
 #[test]

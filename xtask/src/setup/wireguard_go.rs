@@ -9,8 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::packages::{self, System, apt_get};
-use super::sources;
+use super::packages::{System, apt_get, codename};
+use super::private_apt::{self, PrivateApt};
 use crate::process::{self, command};
 use crate::workspace;
 
@@ -56,56 +56,18 @@ fn installed() -> Option<WireguardGo> {
     binary.exists().then_some(WireguardGo { binary, version })
 }
 
-/// An apt of our own: sources with `sid` alone, lists and cache under `target/tools`.
+/// Through an apt of our own.
 fn from_sid() -> Result<()> {
-    let codename = codename();
-    let Some(text) = sources::sid(Path::new("/etc/apt"), &codename) else {
-        bail!("no apt source of this machine serves {codename}");
-    };
-    let state = workspace::tools().join("apt-sid");
-    fs::create_dir_all(state.join("lists/partial")).context("cannot make the private apt state")?;
-    fs::create_dir_all(state.join("cache/archives/partial")).context("cannot make the private apt cache")?;
-    let list = state.join("sid.sources");
-    fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
-    let apt = || {
-        let mut apt = apt_get();
-        let folder = state.display();
-        for option in [
-            format!("Dir::Etc::sourcelist={}", list.display()),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State={folder}"),
-            format!("Dir::State::lists={folder}/lists"),
-            format!("Dir::Cache={folder}/cache"),
-            // Only the index of packages.
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-            "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false".to_owned(),
-            // apt's own user may not be let into this folder.
-            "APT::Sandbox::User=root".to_owned(),
-        ] {
-            apt.arg("-o").arg(option);
-        }
-        apt
-    };
-    process::output(apt().args(["--error-on=any", "update"]))?;
-    unpack(&mut apt(), "Debian sid")?;
-    fs::remove_dir_all(&state).context("cannot remove the private apt state")
+    let apt = PrivateApt::of("sid")?;
+    unpack(&mut apt.get(), "Debian sid")?;
+    apt.remove()
 }
 
 /// Downloads and unpacks the package that this apt knows; accepted only if it runs here.
 fn unpack(apt: &mut Command, origin: &str) -> Result<()> {
     let new = fresh_folder()?;
-    process::output(apt.current_dir(&new).args(["download", "wireguard-go"]))?;
-    let files = fs::read_dir(&new).context("cannot list the download")?;
-    let package = files
-        .flatten()
-        .map(|file| file.path())
-        .find(|path| path.extension().is_some_and(|it| it == "deb"))
-        .context("apt-get download left no package")?;
-    process::run(command("dpkg-deb").arg("--extract").arg(&package).arg(&new))?;
-    let version = process::output(command("dpkg-deb").arg("--field").arg(&package).arg("Version"))?;
-    fs::remove_file(&package).with_context(|| format!("cannot remove {}", package.display()))?;
-    publish(&new, &format!("{} ({origin})", version.trim()))
+    let version = private_apt::unpack(apt, "wireguard-go", &new)?;
+    publish(&new, &format!("{version} ({origin})"))
 }
 
 /// Not Debian: the one on PATH.
@@ -141,8 +103,4 @@ fn publish(new: &Path, version: &str) -> Result<()> {
         fs::remove_dir_all(folder()).context("cannot remove the old wireguard-go")?;
     }
     fs::rename(new, folder()).context("cannot put wireguard-go in place")
-}
-
-fn codename() -> String {
-    packages::field(&fs::read_to_string("/etc/os-release").unwrap_or_default(), "VERSION_CODENAME").to_owned()
 }

@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::Pod;
-use aya_log::EbpfLogger;
+use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -49,11 +49,11 @@ pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(stat.f_type as i64 == BPF_FS_MAGIC)
 }
 
-/// Waits for records of the programs' log. Must be called inside a tokio runtime.
-pub(crate) fn watch_log<T>(log: EbpfLogger<T>) -> io::Result<AsyncFd<EbpfLogger<T>>> {
-    // SAFETY: a logger owns one ring buffer, whose descriptor it keeps open and never replaces; it is only dropped or
-    // taken out together with the registration.
-    unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }.map_err(|error| error.into_parts().1)
+/// Waits for records of a ring buffer. Must be called inside a tokio runtime.
+pub(crate) fn watch(buffer: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: a ring buffer keeps its descriptor open and never replaces it; it is only dropped or taken out together with
+    // the registration.
+    unsafe { AsyncFd::register_with_interest(buffer, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
 /// `CLOCK_MONOTONIC_COARSE` in nanoseconds: the clock of `bpf_ktime_get_coarse_ns`.

@@ -238,7 +238,7 @@ fn read_trie<V: aya::Pod>(table: &LpmTrie<MapData, Addr, V>, name: &'static str)
     table.iter().map(entry).collect::<Result<_, _>>().map_err(|source| Error::Map { map: name, source })
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
     let failed = |source| Error::Map { map: name, source };
     let map = ebpf.take_map(name).ok_or_else(|| failed(MapError::InvalidName { name: name.into() }))?;
     T::try_from(map).map_err(failed)

@@ -131,10 +131,13 @@ pub(crate) fn mend(peer: &mut EbpfDataplane, now: Instant) {
     peer.attachments.mend(&mut peer.ebpf, now).expect("mended");
 }
 
-/// Ids of the programs in a chain.
+/// Ids of the programs in a TCX chain; none where the kernel has no TCX.
 pub(crate) fn chain(device: &str, hook: TcxHook) -> Vec<u32> {
     let index = sys::ifindex(device).expect("the device");
-    sys::chain(index, hook).expect("the chain").entries.into_iter().map(|(program, _)| program).collect()
+    match sys::chain(index, hook) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Vec::new(),
+        chain => chain.expect("the chain").entries.into_iter().map(|(program, _)| program).collect(),
+    }
 }
 
 /// A program of somebody else's in a chain, for as long as this lives.

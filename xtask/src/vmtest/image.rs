@@ -1,0 +1,109 @@
+//! The file system of a machine: our binaries, the tools that scenarios start, and every library that these load.
+
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use peer_tests::guest::{PLAN, Plan};
+
+use super::archive::Archive;
+use super::built::Built;
+use super::modules;
+use crate::process::{self, command};
+use crate::setup::machines::Kernel;
+use crate::workspace;
+
+/// Where our binaries lie in the machine.
+pub(crate) const PROGRAMS: &str = "/vmtest";
+/// Modules of ours and of the members' tunnels.
+const MODULES: [&str; 5] = ["tun", "veth", "sch_ingress", "cls_bpf", "wireguard"];
+/// Started by the lab.
+const TOOLS: [&str; 4] = ["ip", "tc", "wg", "setpriv"];
+
+/// Writes the archive that the kernel unpacks as its root.
+pub(crate) fn write(path: &Path, kernel: &Kernel, built: &Built, plan: &mut Plan) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
+    let mut archive = Archive::new(BufWriter::new(file));
+    // The first process has its output there, before anything is mounted.
+    archive.character_device(Path::new("/dev/console"), (5, 1))?;
+    program(&mut archive, &built.init, Path::new("/init"))?;
+    for binary in built.programs()? {
+        program(&mut archive, &binary, &in_machine(&binary))?;
+    }
+    for tool in TOOLS {
+        let found = process::find(tool).with_context(|| format!("no {tool} on PATH"))?;
+        program(&mut archive, &found, &Path::new("/usr/bin").join(tool))?;
+    }
+    // Tests of the programs look for the object, and whether it is fresh, where it was when they were compiled.
+    let root = workspace::root();
+    archive.folder(&root.join("peer-daemon/crates/dataplane"))?;
+    let sources = ebpf_artifact::sources(root).context("cannot list the sources of the programs")?;
+    for file in sources.into_iter().chain([ebpf_artifact::object(root), ebpf_artifact::stamp(root)]) {
+        archive.file(&file, &fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?)?;
+    }
+    plan.modules.clear();
+    for module in modules::closure(&kernel.modules, &MODULES)? {
+        let path = PathBuf::from(format!("/modules/{}.ko", module.name));
+        archive.file(&path, &module.content)?;
+        plan.modules.push(path);
+    }
+    archive.file(Path::new(PLAN), &serde_json::to_vec_pretty(plan)?)?;
+    archive.finish().context("cannot write the archive")?;
+    Ok(())
+}
+
+/// Where a binary of ours lies in the machine.
+pub(crate) fn in_machine(binary: &Path) -> PathBuf {
+    Path::new(PROGRAMS).join(binary.file_name().unwrap_or_default())
+}
+
+/// A program without its debug information, and its libraries where the loader looks for them.
+fn program(archive: &mut Archive, binary: &Path, at: &Path) -> Result<()> {
+    let stripped = workspace::root().join("target/vmtest/stripped");
+    process::run(command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(binary))?;
+    archive.file(at, &fs::read(&stripped).context("cannot read a stripped program")?)?;
+    fs::remove_file(&stripped).context("cannot remove a stripped program")?;
+    for library in libraries(binary)? {
+        if !archive.has(&library) {
+            let content = fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?;
+            archive.file(&library, &content)?;
+        }
+    }
+    Ok(())
+}
+
+/// As `ldd` finds them, the loader too.
+fn libraries(binary: &Path) -> Result<Vec<PathBuf>> {
+    let output = command("ldd").arg(binary).output().context("cannot start ldd")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if said.contains("not a dynamic executable") || said.contains("statically linked") {
+        return Ok(Vec::new());
+    }
+    if !output.status.success() || said.contains("not found") {
+        bail!("ldd {}: {}", binary.display(), said.trim());
+    }
+    Ok(parse(&said))
+}
+
+/// `name => /path (0x…)`, or `/path (0x…)`.
+fn parse(said: &str) -> Vec<PathBuf> {
+    let path = |line: &str| {
+        let path = line.split_once(" => ").map_or(line, |(_, path)| path).split_whitespace().next()?;
+        path.starts_with('/').then(|| PathBuf::from(path))
+    };
+    said.lines().filter_map(path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_those_with_a_file() {
+        let said = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
+        assert_eq!(parse(said), expected);
+    }
+}
