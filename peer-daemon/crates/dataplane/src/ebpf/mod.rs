@@ -75,8 +75,8 @@ pub struct EbpfDataplane {
     compiled: Option<(Vec<Rule>, Arc<Policy>)>,
     scan: Scan,
     hardened: bool,
-    /// Reads what the programs log, from the first [`Dataplane::apply`] on.
-    log: Option<log::LogTask>,
+    /// Reads what the programs tell, from the first [`Dataplane::apply`] on.
+    log: Option<log::LogTasks>,
 }
 
 impl EbpfDataplane {
