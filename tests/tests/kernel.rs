@@ -41,7 +41,7 @@ fn what_kill_9_leaves_is_taken_over() {
     assert_eq!(clsact_devices(&lab), qdiscs, "filters stay");
     lab.node.start().expect("second start");
     // What comes under the old session is lost.
-    assert!(wait_for(PATIENCE, || socket.ask(b"after", SECOND).expect("send")), "the flow goes on");
+    assert!(wait_for(PATIENCE, || socket.ask_within(b"after", SECOND).expect("send")), "the flow goes on");
     let senders = [&b"before"[..], b"after"].map(|content| lab.gateway.senders_of(content)[0]);
     assert_eq!(senders[0], senders[1], "by the same mapping");
     assert_eq!((lab.node.pins().expect("pins"), clsact_devices(&lab)), (pins, qdiscs), "in place");
@@ -60,7 +60,7 @@ fn a_refused_flow_is_said_in_the_log() {
         assert!(open.iter().all(|flow| answered(flow, b"within the quota")));
         let refused = flow(lab.client(), GATEWAY);
         let is_said = |lab: &mut Lab| lab.node.daemon().expect("daemon").log().contains(line);
-        assert!(wait_for(PATIENCE, || !refused.ask(b"more", SECOND / 2).expect("send") && is_said(lab)));
+        assert!(wait_for(PATIENCE, || !refused.ask_within(b"more", SECOND / 2).expect("send") && is_said(lab)));
         let log = lab.node.daemon().expect("daemon").log();
         let said = log.lines().find(|said| said.contains(line)).expect("said");
         // With CAP_PERFMON every verifier takes the program that logs.

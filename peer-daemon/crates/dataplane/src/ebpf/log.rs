@@ -13,6 +13,9 @@ use super::load::classifier;
 use super::tables::take;
 use crate::{Error, sys};
 
+/// How those lines of the verifier's log begin that are about its own work. They come last.
+const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+
 /// The tasks that read what the programs tell; they end with this.
 pub(super) struct LogTasks {
     _tasks: JoinSet<()>,
@@ -22,17 +25,18 @@ pub(super) struct LogTasks {
 /// of that array is closed: it stays in the object.
 ///
 /// # Errors
-/// The program was loaded, and does not fit into its place. That a kernel refuses it is no error: some do without
-/// CAP_PERFMON.
+/// The program was loaded and does not fit into its place. That a kernel refuses it is no error: some do without
+/// CAP_PERFMON, where their verifiers follow loops further than a CPU goes.
 pub(super) fn install(ebpf: &mut Ebpf) -> Result<(), Error> {
     let failed = |source| Error::Program { what: format!("load program {}", program::REFUSED), source };
     let logger = classifier(ebpf, program::REFUSED).map_err(failed)?;
     match logger.load() {
         Ok(()) => {}
         Err(ProgramError::LoadError { io_error, verifier_log }) => {
-            let refused = verifier_log.to_string();
-            let why = refused.lines().rfind(|line| !line.starts_with(STATISTICS)).unwrap_or_default();
-            tracing::info!(error = %io_error, why, "the kernel refuses the program that logs: the others tell by themselves");
+            let said = verifier_log.to_string();
+            let why = said.lines().rfind(|line| !STATISTICS.iter().any(|start| line.starts_with(start)));
+            let why = why.unwrap_or_default();
+            tracing::info!(error = %io_error, why, "refused flows are told without aya-log: this kernel refuses its program");
             return Ok(());
         }
         Err(error) => return Err(failed(error)),
@@ -67,9 +71,6 @@ pub(super) fn spawn(ebpf: &mut Ebpf) -> Result<LogTasks, Error> {
     });
     Ok(LogTasks { _tasks: tasks })
 }
-
-/// How the lines of the verifier's log begin that are about its own work.
-const STATISTICS: &str = "processed ";
 
 fn tell(record: &[u8]) {
     let Some(what) = record.first_chunk().and_then(|bytes| refusal(u32::from_ne_bytes(*bytes))) else { return };
