@@ -17,6 +17,7 @@ use super::gc::FlowTables;
 use super::plan::{Plan, Prefix};
 use super::policy::Policy;
 use super::policy_tables::PolicyTables;
+use crate::observe::Ended;
 use crate::{Error, sys};
 
 /// Longer than any packet takes in a program, which nothing but interrupts can stop.
@@ -174,8 +175,8 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn flow_tables(&self) -> FlowTables<'_> {
-        FlowTables { flows: self.flows.fd().as_fd(), mappings: self.mappings.fd().as_fd(), max: self.flows_max }
+    pub(super) fn flow_tables<'a>(&'a self, told: &'a dyn Fn(&Ended<'_>)) -> FlowTables<'a> {
+        FlowTables { flows: self.flows.fd().as_fd(), mappings: self.mappings.fd().as_fd(), max: self.flows_max, told }
     }
 
     /// Memory of all maps as the kernel accounts it, bytes.
