@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Show what a running peer is doing.
     Status(StatusArgs),
-    /// Show the flows that the dataplane holds now, the most recently active first.
+    /// Show the flows that the dataplane holds now, the most recently active first; or what it dropped lately.
     Flows(FlowsArgs),
     /// Name what stands in the way on this node, with its owner and the remedy. Exit code 0: nothing is wrong; 1: something
     /// is; 2: something could not be looked at; 78: the configuration cannot be used.
@@ -67,6 +67,16 @@ pub(crate) struct UpArgs {
     /// Flows that one peer may have. Default: a quarter of --max-flows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..), env = "NB_PEER_FLOWS")]
     pub(crate) peer_flows: Option<u32>,
+    /// Append a line of JSON for each flow that opens or closes and for each dropped packet to this file; -: standard output.
+    /// SIGHUP opens it anew.
+    #[arg(long, value_name = "PATH", env = "NB_FLOW_LOG")]
+    pub(crate) flow_log: Option<PathBuf>,
+    /// Flows, and dropped packets, that each CPU may tell of in a second. What is more is counted only.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "NB_FLOW_LOG_RATE")]
+    pub(crate) flow_log_rate: u32,
+    /// Tuples of dropped packets to remember for `flows --verdict denied`; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=1_000_000), env = "NB_DENIED_FLOWS")]
+    pub(crate) denied_flows: u32,
     /// On exit leave device, programs and flows in place: the next start takes them over.
     #[arg(long, env = "NB_KEEP_DATAPLANE")]
     pub(crate) keep_dataplane: bool,
@@ -124,6 +134,9 @@ pub(crate) struct FlowsArgs {
     /// Flows of this kind.
     #[arg(long, value_name = "KIND", value_parser = KINDS.map(|(name, _)| name))]
     pub(crate) kind: Option<String>,
+    /// allowed: the flows; denied: tuples of which packets were dropped in the last ten minutes, with the reason; any: both.
+    #[arg(long, value_name = "VERDICT", default_value = "allowed", value_parser = flows::VERDICTS.map(|(name, _)| name))]
+    pub(crate) verdict: String,
     /// Show so many.
     #[arg(long, value_name = "N", default_value_t = flows::DEFAULT_LIMIT as u32, value_parser = clap::value_parser!(u32).range(1..=flows::MAX_LIMIT as i64))]
     pub(crate) limit: u32,

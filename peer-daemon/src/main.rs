@@ -4,6 +4,7 @@
 mod admin;
 mod cli;
 mod doctor;
+mod flow_log;
 mod flows;
 mod keys;
 mod logging;

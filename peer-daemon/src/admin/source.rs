@@ -12,6 +12,7 @@ use peer_core::path::Path;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
 use peer_dataplane::driver::StatsReader;
+use peer_dataplane::observe::Observer;
 use peer_dataplane::{Mode, RouteStats, Stats};
 use peer_io::IoMetrics;
 use peer_io::shard::Shard;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use crate::flow_log::{FlowLogCollector, FlowLogStats};
 use crate::peers::{PeerIds, PeerKeys};
 use crate::status::{Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route};
 
@@ -39,6 +41,8 @@ pub(crate) struct Source {
     pub(crate) known: watch::Receiver<Arc<Known>>,
     pub(crate) shard: Arc<Shard<Engine>>,
     pub(crate) engine_stats: Arc<EngineStats>,
+    pub(crate) observer: Observer,
+    pub(crate) flow_log: Option<Arc<FlowLogStats>>,
 }
 
 /// What may change while the daemon runs.
@@ -88,6 +92,10 @@ impl Source {
         registry.register("peer_ready", "Whether packets can flow", ready);
         registry.register_collector(Box::new(stats));
         registry.register_collector(Box::new(self.mode.clone()));
+        registry.register_collector(Box::new(self.observer.clone()));
+        if let Some(flow_log) = &self.flow_log {
+            registry.register_collector(Box::new(FlowLogCollector(Arc::clone(flow_log))));
+        }
         registry.register_collector(Box::new(IoMetrics::new([(ShardId::ONLY, self.shard.stats())])));
         registry.register_collector(Box::new(EngineCollector::new([Arc::clone(&self.engine_stats)])));
         let mut text = String::new();

@@ -14,8 +14,9 @@ use anyhow::Context as _;
 
 pub(crate) use self::answer::{Refused, answer};
 use self::query::Query;
-pub(crate) use self::query::{DEFAULT_LIMIT, MAX_LIMIT, PROTOCOLS, check_address, check_key_or_address};
+pub(crate) use self::query::{DEFAULT_LIMIT, MAX_LIMIT, PROTOCOLS, VERDICTS, check_address, check_key_or_address};
 use self::record::Listing;
+pub(crate) use self::record::{Place, protocol_name};
 use crate::cli::{FlowsArgs, SocketArgs};
 use crate::status;
 

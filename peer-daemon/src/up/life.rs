@@ -11,6 +11,7 @@ use peer_core::shard::ShardId;
 use peer_dataplane::Listener;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::EbpfDataplane;
+use peer_dataplane::observe::{ObserveLimits, Observer};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
 use peer_io::wt0::Wt0;
@@ -18,12 +19,13 @@ use peer_wireguard::{Engine, EngineConfig, Event};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, block_in_place};
 
 use super::endpoints::{self, Keeper};
 use super::translate::{self, Limits};
 use crate::admin::{ControlSocket, Known, Source, serve_health};
 use crate::cli::UpArgs;
+use crate::flow_log::FlowLog;
 use crate::peers::PeerIds;
 use crate::state::{EndpointFile, Endpoints};
 use crate::status::Interface;
@@ -32,7 +34,9 @@ use crate::status::Interface;
 pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDataplane) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let readiness = Readiness::new();
-    let opened = match Opened::open(args, &desired).await {
+    let ids = PeerIds::default().with(&desired.peers);
+    let known = watch::Sender::new(Arc::new(Known::of(&desired, &ids)));
+    let opened = match Opened::open(args, &desired, &known).await {
         Ok(opened) => opened,
         Err(error) => {
             dataplane.abandon()?;
@@ -41,9 +45,10 @@ pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDatapla
     };
     let limits =
         Limits { nat_ports: args.nat_ports.clone(), listeners: opened.listeners(), peer_quota: args.peer_flows };
-    let ids = PeerIds::default().with(&desired.peers);
+    let dataplane = dataplane.observed_by(opened.observer.clone());
     let (wt0, driver) = forward(&desired, &ids, dataplane, &limits, &readiness).await?;
-    let mut node = match Node::start(opened, desired, ids, limits, (wt0, driver), readiness.clone()) {
+    let started = InForce { desired, ids, limits, known };
+    let mut node = match Node::start(opened, started, (wt0, driver), readiness.clone()) {
         Ok(node) => node,
         Err((error, wt0, driver)) => {
             remove(*wt0, *driver, args.keep_dataplane).await?;
@@ -54,7 +59,10 @@ pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDatapla
     let ended: anyhow::Result<()> = loop {
         tokio::select! {
             told = signals.next() => match told {
-                Told::Reload => node.reload(&args.config).await,
+                Told::Reload => {
+                    node.reopen_flow_log();
+                    node.reload(&args.config).await;
+                }
                 Told::Stop(name) => {
                     tracing::info!(signal = name, "stopping");
                     break Ok(());
@@ -76,10 +84,26 @@ struct Opened {
     control: ControlSocket,
     file: Option<EndpointFile>,
     endpoints: Endpoints,
+    flow_log: Option<FlowLog>,
+    observer: Observer,
+}
+
+/// What is in force at the start, and who is told when that changes.
+struct InForce {
+    desired: Desired,
+    ids: PeerIds,
+    limits: Limits,
+    known: watch::Sender<Arc<Known>>,
 }
 
 impl Opened {
-    async fn open(args: &UpArgs, desired: &Desired) -> anyhow::Result<Self> {
+    async fn open(args: &UpArgs, desired: &Desired, known: &watch::Sender<Arc<Known>>) -> anyhow::Result<Self> {
+        let flow_log = args.flow_log.as_deref().map(|path| FlowLog::open(path, known.subscribe())).transpose()?;
+        let limits = ObserveLimits {
+            events_per_second: args.flow_log_rate,
+            denied: usize::try_from(args.denied_flows).unwrap_or(usize::MAX),
+        };
+        let observer = Observer::new(limits, flow_log.as_ref().map(FlowLog::sink));
         let sockets = Sockets::bind(desired.interface.listen_port)?;
         let health = match args.health_addr {
             Some(addr) => Some(bind_health(addr).await?),
@@ -96,7 +120,7 @@ impl Opened {
                 (Endpoints::new(), None)
             }
         };
-        Ok(Self { sockets, health, control, file, endpoints })
+        Ok(Self { sockets, health, control, file, endpoints, flow_log, observer })
     }
 }
 
@@ -154,6 +178,7 @@ pub(super) struct Node {
     pub(super) limits: Limits,
     /// Tells those who answer questions what is in force.
     pub(super) known: watch::Sender<Arc<Known>>,
+    flow_log: Option<FlowLog>,
     /// Serve until they are aborted.
     tasks: JoinSet<()>,
     /// Ends by itself after it was told to.
@@ -165,9 +190,7 @@ type Failed = (anyhow::Error, Box<Wt0>, Box<Driver>);
 impl Node {
     fn start(
         opened: Opened,
-        desired: Desired,
-        ids: PeerIds,
-        limits: Limits,
+        InForce { desired, ids, limits, known }: InForce,
         (mut wt0, driver): (Wt0, Driver),
         readiness: Readiness,
     ) -> Result<Self, Failed> {
@@ -209,7 +232,6 @@ impl Node {
         );
         let device =
             peer_dataplane::Wt0 { name: interface.name.clone(), index: interface.index, mtu: interface.mtu.into() };
-        let known = watch::Sender::new(Arc::new(Known::of(&desired, &ids)));
         let source = Arc::new(Source {
             started: Instant::now(),
             readiness,
@@ -219,6 +241,8 @@ impl Node {
             known: known.subscribe(),
             shard: Arc::clone(&shard),
             engine_stats,
+            observer: opened.observer,
+            flow_log: opened.flow_log.as_ref().map(FlowLog::stats),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(opened.control.serve(Arc::clone(&source)));
@@ -230,7 +254,15 @@ impl Node {
             let keeper = Keeper::new(file, Arc::clone(&shard), changed);
             (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
         });
-        Ok(Self { wt0, driver, shard, desired, ids, device, limits, known, tasks, keeper })
+        let flow_log = opened.flow_log;
+        Ok(Self { wt0, driver, shard, desired, ids, device, limits, known, flow_log, tasks, keeper })
+    }
+
+    /// Somebody may have moved it away.
+    fn reopen_flow_log(&self) {
+        if let Some(flow_log) = &self.flow_log {
+            flow_log.reopen();
+        }
     }
 
     /// Stops in the order in which packets flow: no packet enters a device whose programs are gone.
@@ -242,7 +274,11 @@ impl Node {
         self.tasks.shutdown().await;
         // It ends within a turn of its loop.
         self.shard.stop();
-        remove(self.wt0, self.driver, keep).await
+        let removed = remove(self.wt0, self.driver, keep).await;
+        if let Some(flow_log) = self.flow_log {
+            block_in_place(|| flow_log.end());
+        }
+        removed
     }
 }
 

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::doctor::Check;
+use crate::observe::Observer;
 use crate::{Mode, Stats};
 
 impl Collector for Stats {
@@ -53,6 +54,19 @@ impl Collector for Stats {
         gauge(&mut encoder, "peer_gc_expired", "Flows removed by the last scan.", collected.expired)?;
         gauge(&mut encoder, "peer_gc_orphans", "Mappings without a flow removed by the last scan.", collected.orphans)?;
         seconds(&mut encoder, "peer_gc_seconds", "Time that the last scan took.", collected.took)
+    }
+}
+
+impl Collector for Observer {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let denied = self.denied_stats();
+        gauge(&mut encoder, "peer_denied_tuples", "Tuples of dropped packets that are remembered.", denied.used)?;
+        gauge(&mut encoder, "peer_denied_tuples_max", "Tuples of dropped packets that fit.", denied.max)?;
+        let help = "Tuples of dropped packets that gave way to others before their time.";
+        let evicted = ConstCounter::new(denied.evicted);
+        evicted.encode(encoder.encode_descriptor("peer_denied_evicted", help, None, MetricType::Counter)?)?;
+        let closed = self.closed().map(|(reason, count)| ([("reason", reason.name())], count));
+        counter(&mut encoder, "peer_flows_closed", "Flows that the daemon has removed.", closed.into_iter())
     }
 }
 

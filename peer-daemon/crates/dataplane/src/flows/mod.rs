@@ -101,6 +101,12 @@ impl TcpState {
     }
 }
 
+/// Name of a kind.
+#[must_use]
+pub fn kind_name(kind: FlowKind) -> &'static str {
+    KINDS.iter().find(|(_, known)| *known == kind).map_or("unknown", |(name, _)| name)
+}
+
 /// The kind that a table holds as a number.
 pub(crate) fn kind_of(value: u8) -> Option<FlowKind> {
     KINDS.iter().map(|(_, kind)| *kind).find(|kind| *kind as u8 == value)

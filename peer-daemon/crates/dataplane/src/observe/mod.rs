@@ -9,6 +9,7 @@ mod record;
 mod view;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -28,6 +29,9 @@ use crate::sys;
 pub trait FlowSink: Send + Sync {
     /// Takes one record.
     fn tell(&self, record: FlowRecord);
+
+    /// Takes one of many that come at once when the daemon ends. It may wait for a moment.
+    fn tell_last(&self, record: FlowRecord);
 }
 
 /// What an operator chooses.
@@ -56,6 +60,8 @@ struct Inner {
     view: RwLock<Arc<View>>,
     denied: Mutex<DeniedTable>,
     followed: Mutex<Followed>,
+    /// Flows removed, by reason.
+    closed: [AtomicU64; CloseReason::ALL.len()],
 }
 
 impl fmt::Debug for Observer {
@@ -83,6 +89,7 @@ impl Observer {
             view: RwLock::default(),
             denied: Mutex::new(DeniedTable::new(limits.denied)),
             followed: Mutex::default(),
+            closed: std::array::from_fn(|_| AtomicU64::new(0)),
         }))
     }
 
@@ -97,6 +104,12 @@ impl Observer {
     #[must_use]
     pub fn denied_stats(&self) -> DeniedStats {
         lock(&self.0.denied).stats()
+    }
+
+    /// Flows that the daemon has removed, by reason.
+    #[must_use]
+    pub fn closed(&self) -> [(CloseReason, u64); CloseReason::ALL.len()] {
+        CloseReason::ALL.map(|reason| (reason, self.0.closed[reason as usize].load(Ordering::Relaxed)))
     }
 
     /// Packets that somebody follows, from the record numbered `from` on.
@@ -142,10 +155,11 @@ impl Observer {
 
     /// A flow that was removed.
     pub(crate) fn ended(&self, ended: &Ended<'_>) {
+        self.0.closed[ended.why as usize].fetch_add(1, Ordering::Relaxed);
         if let Some(sink) = &self.0.sink
             && let Some(record) = FlowRecord::of_ended(ended, &self.view(), SystemTime::now())
         {
-            sink.tell(record);
+            if ended.why == CloseReason::Stopped { sink.tell_last(record) } else { sink.tell(record) }
         }
     }
 
