@@ -164,6 +164,9 @@ fn what_was_dropped_is_shown_without_any_log() {
     let by_default = EchoSocket::open(&lab.client().namespace, (BEHIND, 9).into()).expect("socket");
     assert!(!by_default.ask(b"accepted by none", SECOND / 5).expect("send"));
 
+    // The members' stacks, and the node's, send more than this scenario does.
+    let of_member = ["--address", &lab.client().overlay().to_string(), "--protocol", "udp"];
+    let flows = |lab: &Lab, arguments: &[&str]| flows(lab, &[&of_member[..], arguments].concat());
     let denied = flows(&lab, &["--verdict", "denied"]);
     assert_eq!(denied.len(), 2, "{denied:#?}");
     assert_eq!(
@@ -182,7 +185,7 @@ fn what_was_dropped_is_shown_without_any_log() {
     assert!(allowed.iter().all(|flow| flow["verdict"] == "allowed" && flow["drop_reason"].is_null()), "{allowed:#?}");
     let text = run(&mut lab.node.flows_command(&["--verdict", "denied"])).expect("flows").stdout;
     assert!(text.contains("denied: policy_rule") && text.contains("denied: policy_default"), "{text}");
-    assert_eq!(lab.node.metric("peer_denied_tuples", &[]).expect("metrics"), 2.0);
+    assert!(lab.node.metric("peer_denied_tuples", &[]).expect("metrics") >= 2.0);
 
     let seen = |reason: &str| {
         let log = watch.log();
