@@ -36,8 +36,10 @@ pub enum Way {
     FromMesh = 1,
     /// wt0 egress.
     ToMesh = 2,
-    /// Uplink ingress.
+    /// Uplink ingress, of a packet that answers a flow.
     FromUplink = 3,
+    /// Uplink ingress, of a packet that belongs to no flow: it goes on untouched.
+    Unmatched = 4,
 }
 
 /// Whether rules were asked.

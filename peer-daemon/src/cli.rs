@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use peer_common::layout::DEFAULT_FLOWS;
 use peer_dataplane::flows::KINDS;
 
-use crate::flows;
+use crate::{flows, trace};
 
 /// Configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -29,6 +29,9 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show the flows that the dataplane holds now, the most recently active first; or what it dropped lately.
     Flows(FlowsArgs),
+    /// Show what becomes of a packet, stage by stage, and by which rule: of one that you describe (nothing is sent), or with
+    /// --live of those that pass. Exit code of a described packet: 0: it passes; 1: it is dropped; 2: that cannot be said.
+    Trace(TraceArgs),
     /// Name what stands in the way on this node, with its owner and the remedy. Exit code 0: nothing is wrong; 1: something
     /// is; 2: something could not be looked at; 78: the configuration cannot be used.
     Doctor(DoctorArgs),
@@ -146,6 +149,43 @@ pub(crate) struct FlowsArgs {
     /// Look every second until Ctrl-C: rates, and which flows open (+) and close (-).
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// Who sends: a peer by its public key or the first characters of it, or an address. With --live: the end in the mesh,
+    /// also as a prefix.
+    #[arg(long, value_name = "PEER|ADDRESS", value_parser = flows::check_key_or_address, required_unless_present = "live")]
+    pub(crate) from: Option<String>,
+    /// Whom it is for. With --live: the other end, also as a prefix.
+    #[arg(long, value_name = "ADDRESS", value_parser = address_text, required_unless_present = "live")]
+    pub(crate) to: Option<String>,
+    /// tcp, udp, icmp (an echo request), or of a described packet the number of any other.
+    #[arg(long, visible_alias = "protocol", value_name = "PROTOCOL", value_parser = trace::check_protocol)]
+    pub(crate) proto: Option<String>,
+    /// Port that it is for.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Port that it comes from; of an echo request its identifier. Default of a described packet: 40000.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) sport: Option<u16>,
+    /// TTL or hop limit of the described packet. Default: 64.
+    #[arg(long, value_name = "N", conflicts_with = "live")]
+    pub(crate) ttl: Option<u8>,
+    /// Bytes of the described packet, from its IP header. Default: as small as it can be.
+    #[arg(long, value_name = "BYTES", conflicts_with = "live", value_parser = clap::value_parser!(u16).range(..=i64::from(peer_dataplane::trace::MAX_LEN)))]
+    pub(crate) size: Option<u16>,
+    /// Follow packets that pass, both ways, until the time is over or Ctrl-C.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Follow for so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=trace::MAX_SECONDS as i64), requires = "live")]
+    pub(crate) seconds: u16,
+    /// As JSON: one object per packet and line.
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) socket: SocketArgs,
 }

@@ -82,11 +82,14 @@ pub fn verdict(config: &Config, work: &Scratch, key: &FlowKey, way: Way, verdict
 /// Returns 0, as functions of their own must return something.
 #[inline(never)]
 fn told(config: &Config, work: &Scratch, key: &FlowKey, way: u32, verdict: u32) -> u32 {
-    if config.observe & Observe::TRACE != 0 && followed(key, way) && may_tell(Of::Traces, TRACE_INTERVAL, TRACE_BURST) {
+    if config.observe & Observe::TRACE != 0 {
         if let Some(event) = begin(EventKind::Traced) {
             set_packet(event, work, key, way, verdict);
-            set_known(event, key);
-            tell(event);
+            // By the tuple in the record: what could not be read has none.
+            if followed(&event.key, way) && may_tell(Of::Traces, TRACE_INTERVAL, TRACE_BURST) {
+                set_known(event, key, verdict);
+                tell(event);
+            }
         }
     }
     if verdict != 0
@@ -107,17 +110,14 @@ fn followed(key: &FlowKey, way: u32) -> bool {
     let Some(filter) = value(&TRACE, 0) else { return false };
     // SAFETY: an array's value lives as long as the program; the helper takes nothing, reads a clock.
     let (filter, now): (&TraceFilter, u64) = unsafe { (&*filter, bpf_ktime_get_coarse_ns()) };
-    now < filter.until && filter.takes(key, way != UNMATCHED)
+    now < filter.until && filter.takes(key, way != Way::Unmatched as u32)
 }
-
-/// In place of a [`Way`]: uplink ingress, of a packet without a mapping.
-pub const UNMATCHED: u32 = 0x100 | Way::FromUplink as u32;
 
 /// As [`verdict`], of what an uplink passes on because it belongs to no flow.
 #[inline(always)]
 pub fn passed_on(config: &Config, work: &Scratch, key: &FlowKey) {
     if config.observe & Observe::TRACE != 0 {
-        told(config, work, key, UNMATCHED, 0);
+        told(config, work, key, Way::Unmatched as u32, 0);
     }
 }
 
@@ -144,12 +144,24 @@ pub fn set_packet(event: &mut FlowEvent, work: &Scratch, key: &FlowKey, way: u32
     }
 }
 
-/// What the tables hold of the flow.
+/// What the tables hold of the flow. Of a packet that is dropped, what the rules say now stays as it is.
 #[inline(always)]
-fn set_known(event: &mut FlowEvent, key: &FlowKey) {
+fn set_known(event: &mut FlowEvent, key: &FlowKey, verdict: u32) {
+    if verdict == DropReason::Malformed as u32 + 1 {
+        return;
+    }
     // SAFETY: read only; fields are written one by one.
     let Some(flow) = (unsafe { FLOWS.get(key) }) else { return };
+    let (rule, peer, route, generation) = (event.policy_id, event.peer_id, event.route_id, event.policy_generation);
+    let mtu = event.mtu;
     set_flow(event, flow);
+    event.policy_generation = generation;
+    if event.judged != Judged::Not as u8 {
+        (event.policy_id, event.peer_id, event.route_id) = (rule, peer, route);
+    }
+    if mtu != 0 {
+        event.mtu = mtu;
+    }
 }
 
 #[inline(always)]

@@ -1,5 +1,6 @@
 //! Where answers come from: the readiness latches, the dataplane, the shard.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use peer_common::PacketCount;
-use peer_core::desired::Desired;
+use peer_core::desired::{Desired, Peer, Rule};
 use peer_core::path::Path;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
@@ -25,7 +26,8 @@ use tokio::sync::watch;
 
 use crate::flow_log::{FlowLogCollector, FlowLogStats};
 use crate::peers::{PeerIds, PeerKeys};
-use crate::status::{Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route};
+use crate::status::{self, Attachment, Count, Dataplane, Flows, Interface, Part, Policy, Report, Route};
+use crate::trace::LiveTrace;
 
 /// How long the shard may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -43,6 +45,7 @@ pub(crate) struct Source {
     pub(crate) engine_stats: Arc<EngineStats>,
     pub(crate) observer: Observer,
     pub(crate) flow_log: Option<Arc<FlowLogStats>>,
+    pub(crate) live_trace: LiveTrace,
 }
 
 /// What may change while the daemon runs.
@@ -50,12 +53,21 @@ pub(crate) struct Source {
 pub(crate) struct Known {
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) peers: PeerKeys,
+    /// Addresses of peers, by their ids.
+    pub(crate) prefixes: BTreeMap<u32, Vec<IpNet>>,
+    pub(crate) rules: Vec<Rule>,
 }
 
 impl Known {
     /// Of a desired state that is in force.
     pub(crate) fn of(desired: &Desired, ids: &PeerIds) -> Self {
-        Self { addresses: desired.interface.addresses.clone(), peers: ids.keys().clone() }
+        let prefixes = |peer: &Peer| Some((ids.of(&peer.public_key)?, peer.allowed_ips.clone()));
+        Self {
+            addresses: desired.interface.addresses.clone(),
+            peers: ids.keys().clone(),
+            prefixes: desired.peers.iter().filter_map(prefixes).collect(),
+            rules: desired.rules.clone(),
+        }
     }
 }
 
@@ -152,8 +164,8 @@ fn dataplane(mode: &Mode, stats: Stats) -> Dataplane {
     }
 }
 
-fn peer(peer: PeerStatus) -> Peer {
-    Peer {
+fn peer(peer: PeerStatus) -> status::Peer {
+    status::Peer {
         public_key: peer.public_key.to_string(),
         connected: peer.connected,
         endpoint: peer.path.and_then(endpoint),

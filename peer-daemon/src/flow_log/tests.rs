@@ -30,7 +30,12 @@ fn record(what: What) -> FlowRecord {
 }
 
 fn known() -> watch::Receiver<Arc<Known>> {
-    let known = Known { addresses: Vec::new(), peers: [(1, PublicKey([1; 32]))].into() };
+    let known = Known {
+        addresses: Vec::new(),
+        peers: [(1, PublicKey([1; 32]))].into(),
+        prefixes: Default::default(),
+        rules: Vec::new(),
+    };
     watch::Sender::new(Arc::new(known)).subscribe()
 }
 

@@ -51,9 +51,9 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: `{value}` cannot be used: {fix}")]
 pub(crate) struct BadField {
-    field: String,
-    value: String,
-    fix: String,
+    pub(crate) field: String,
+    pub(crate) value: String,
+    pub(crate) fix: String,
 }
 
 impl From<&FlowsArgs> for Query {
@@ -67,13 +67,23 @@ impl From<&FlowsArgs> for Query {
             ("verdict", Some(args.verdict.clone())),
             ("limit", Some(args.limit.to_string())),
         ];
-        Self(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
+        Self::of(fields)
     }
 }
 
 impl Query {
+    /// From fields that have a value.
+    pub(crate) fn of<const N: usize>(fields: [(&str, Option<String>); N]) -> Self {
+        Self(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
+    }
+
+    /// Fields and values.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(field, value)| (field.as_str(), value.as_str()))
+    }
+
     /// Reads a query string.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let field = |part: &str| {
             let (field, value) = part.split_once('=').unwrap_or((part, ""));
             (decode(field), decode(value))
@@ -133,15 +143,23 @@ fn peer(text: &str, keys: &PeerKeys) -> Result<PeerFilter, String> {
         return Ok(PeerFilter::Overlay(net));
     }
     check_key_or_address(text)?;
+    peers_of(text, keys).map(PeerFilter::Ids)
+}
+
+/// Peers whose keys begin so; at least one.
+pub(crate) fn peers_of(text: &str, keys: &PeerKeys) -> Result<BTreeSet<u32>, String> {
     let ids = keys.iter().filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| *id);
     let ids: BTreeSet<u32> = ids.collect();
     if ids.is_empty() {
         return Err("no peer has a key that begins so: `peer-daemon status` lists them".to_owned());
     }
-    Ok(PeerFilter::Ids(ids))
+    Ok(ids)
 }
 
-fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: &RangeInclusive<T>) -> Result<T, String> {
+pub(crate) fn number<T: FromStr + PartialOrd + fmt::Display>(
+    text: &str,
+    range: &RangeInclusive<T>,
+) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("write a number from {} to {}", range.start(), range.end()))
 }

@@ -29,6 +29,7 @@ use crate::flow_log::FlowLog;
 use crate::peers::PeerIds;
 use crate::state::{EndpointFile, Endpoints};
 use crate::status::Interface;
+use crate::trace::LiveTrace;
 
 /// Runs until a signal, or until a part fails.
 pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDataplane) -> anyhow::Result<()> {
@@ -243,6 +244,7 @@ impl Node {
             engine_stats,
             observer: opened.observer,
             flow_log: opened.flow_log.as_ref().map(FlowLog::stats),
+            live_trace: LiveTrace::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(opened.control.serve(Arc::clone(&source)));

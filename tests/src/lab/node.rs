@@ -256,6 +256,14 @@ impl Node {
         command
     }
 
+    /// `peer-daemon trace`, with these arguments, to be started.
+    #[must_use]
+    pub fn trace_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.namespace.command(&self.binary);
+        command.args(["trace", "--control-socket", CONTROL]).args(arguments);
+        command
+    }
+
     /// What `peer-daemon doctor --json` says with the capabilities of the daemon, and how many of its findings are
     /// conflicts.
     ///

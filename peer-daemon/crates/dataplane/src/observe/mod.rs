@@ -9,10 +9,12 @@ mod record;
 mod view;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
+use ipnet::IpNet;
 use peer_common::{DropReason, EventKind, FlowEvent};
 
 use self::denied::DeniedTable;
@@ -104,6 +106,24 @@ impl Observer {
     #[must_use]
     pub fn denied_stats(&self) -> DeniedStats {
         lock(&self.0.denied).stats()
+    }
+
+    /// Name of the device that a record says by its number; `None`: of none.
+    #[must_use]
+    pub fn device(&self, index: u32) -> Option<String> {
+        self.view().uplink(index)
+    }
+
+    /// Destination of the route that a record says by its number.
+    #[must_use]
+    pub fn route(&self, id: u32) -> Option<IpNet> {
+        self.view().route(id)
+    }
+
+    /// Whose address it is, by [`crate::PeerPrefixes::id`].
+    #[must_use]
+    pub fn owner(&self, addr: IpAddr) -> Option<u32> {
+        self.view().peer(addr)
     }
 
     /// Flows that the daemon has removed, by reason.

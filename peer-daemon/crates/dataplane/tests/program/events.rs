@@ -166,7 +166,7 @@ fn packets_that_are_followed_come_to_their_verdict_both_ways() {
         assert_eq!((back.key, back.way, back.verdict), (first.key, Way::FromUplink as u8, 0));
         bench.arrive_on_uplink(&tcp((SERVER, 80), (node.0, 9), false));
         let stray = only(bench);
-        assert_eq!((stray.kind, stray.way, stray.key.src), (0, Way::FromUplink as u8, UPLINK.into()), "of no flow");
+        assert_eq!((stray.kind, stray.way, stray.key.src), (0, Way::Unmatched as u8, UPLINK.into()), "of no flow");
         for other in
             [tcp((PEER, 1000), (SERVER, 81), true), udp((PEER, 1000), (SERVER, 80)), echo_request(PEER, SERVER, 80)]
         {
