@@ -54,6 +54,12 @@ pub mod map {
     pub const LOGGER: &str = "LOGGER";
     /// Ring buffer of `u32`: each the `DropReason` of refused new flows, for people, where `LOGGER` is empty. Not pinned.
     pub const REFUSALS: &str = "REFUSALS";
+    /// Ring buffer of `FlowEvent`. Not pinned.
+    pub const EVENTS: &str = "EVENTS";
+    /// Array of one `TraceFilter`. Not pinned.
+    pub const TRACE: &str = "TRACE";
+    /// Array of one `FlowEvent`: what the last described packet came to. Not pinned.
+    pub const DESCRIBED: &str = "DESCRIBED";
     /// Array of one `BenchPlan`; loaded with every object, used by benches only, not pinned.
     pub const BENCH: &str = "BENCH";
     /// Array of `u32`: the NAT port of each flow of a bench, network byte order.
@@ -98,6 +104,8 @@ pub mod program {
     pub const REFUSED: &str = "peer_refused";
     /// wt0 ingress behind a link header, for tests and benches.
     pub const TEST_WT0_INGRESS: &str = "peer_test_wt0_in";
+    /// What would become of a packet behind a link header: changes nothing, by `BPF_PROG_TEST_RUN` only.
+    pub const DESCRIBE: &str = "peer_describe";
     /// A program that does nothing: what a run costs by itself.
     pub const BENCH_NOTHING: &str = "peer_bench_none";
     /// Chooses a flow and writes its packet, nothing else: what is subtracted from the others.

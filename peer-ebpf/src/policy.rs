@@ -3,7 +3,7 @@
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use peer_common::policy::NOBODY;
-use peer_common::{Addr, CellKey, CellKind, CellValue, Config, RuleAction, RuleScope};
+use peer_common::{Addr, CellKey, CellKind, CellValue, RuleAction, RuleScope};
 
 use crate::judge::Query;
 use crate::maps::{CELLS_0, CELLS_1, DESTINATIONS_0, DESTINATIONS_1, SOURCES_0, SOURCES_1};
@@ -29,10 +29,10 @@ pub enum Answer {
 const DEFAULT: Verdict = Verdict { answer: Answer::Default, rule: 0 };
 
 /// Judges the query under the rules of `scope` (bits of `RuleScope`). What carries no ports, or whose ports cannot be seen,
-/// is matched by rules for all ports only. The generation is read once per packet: it is the old policy or the new one.
+/// is matched by rules for all ports only.
 #[inline(always)]
-pub fn evaluate(config: &Config, query: &mut Query, scope: u8) -> Verdict {
-    if config.policy_generation & 1 == 0 {
+pub fn evaluate(query: &mut Query, scope: u8) -> Verdict {
+    if query.generation & 1 == 0 {
         look_up(&SOURCES_0, &DESTINATIONS_0, &CELLS_0, query, scope)
     } else {
         look_up(&SOURCES_1, &DESTINATIONS_1, &CELLS_1, query, scope)
@@ -49,6 +49,7 @@ fn look_up(
 ) -> Verdict {
     let Some(&identity) = sources.get(query.keys.addr(&query.key.src)) else { return DEFAULT };
     let Some(&class) = destinations.get(query.keys.addr(&query.key.dst)) else { return DEFAULT };
+    (query.identity, query.class) = (identity, class);
     if identity == NOBODY || class == NOBODY {
         return DEFAULT;
     }

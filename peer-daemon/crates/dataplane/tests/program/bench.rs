@@ -16,8 +16,8 @@ use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
 use peer_common::route::{Route, listener_key};
 use peer_common::{
-    Addr, CellKey, CellValue, Config, Counter, Direction, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr,
-    LocalKind, Mapping, PacketCount, Peer, RuleAction, Uplink,
+    Addr, CellKey, CellValue, Config, Counter, Direction, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey,
+    LocalAddr, LocalKind, Mapping, PacketCount, Peer, RuleAction, TraceFilter, Uplink,
 };
 use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
 use peer_core::policy::compile::{Limits, Outcome, compile};
@@ -32,6 +32,7 @@ pub(crate) const REDIRECT: i32 = 7;
 /// accepts everything.
 pub(crate) struct Bench {
     ebpf: Ebpf,
+    events: RingBuf<MapData>,
     policy_generation: u32,
 }
 
@@ -137,10 +138,12 @@ impl Bench {
         loader.default_map_pin_directory(pins).verifier_log_level(level);
         loader.map_max_entries(map::FLOWS, 4096).map_max_entries(map::MAPPINGS, 4096);
         let mut ebpf = loader.load(&object).expect("the object loads");
-        for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS] {
+        for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS, program::DESCRIBE] {
             classifier(&mut ebpf, name).load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        Self { ebpf, policy_generation: 0 }
+        let events = ebpf.take_map(map::EVENTS).expect("the map exists");
+        let events = RingBuf::try_from(events).expect("a ring buffer");
+        Self { ebpf, events, policy_generation: 0 }
     }
 
     fn fill(&mut self) {
@@ -297,6 +300,28 @@ impl Bench {
         let len = result.data_size_out as usize;
         out.truncate(len);
         (result.return_value as i32, out)
+    }
+
+    /// What would become of a packet from the mesh.
+    pub(crate) fn describe(&mut self, packet: &[u8]) -> FlowEvent {
+        self.run(program::DESCRIBE, packet);
+        let answers: Array<_, FlowEvent> = self.map(map::DESCRIBED);
+        answers.get(&0, 0).expect("read")
+    }
+
+    /// What the programs have told since the last call.
+    pub(crate) fn events(&mut self) -> Vec<FlowEvent> {
+        let mut events = Vec::new();
+        while let Some(record) = self.events.next() {
+            events.push(FlowEvent::from_bytes(&record).expect("a whole record"));
+        }
+        events
+    }
+
+    /// Says which packets are followed.
+    pub(crate) fn follow(&mut self, filter: TraceFilter) {
+        let mut filters: Array<_, TraceFilter> = self.map(map::TRACE);
+        filters.set(0, filter, 0).expect("write");
     }
 
     /// As [`Bench::leave_to_mesh`] with a mark on the packet. Returns the verdict and the mark that it leaves with.

@@ -35,7 +35,7 @@ impl Tables {
     }
 
     fn view(&self) -> FlowTables<'_> {
-        FlowTables { flows: self.flows.as_fd(), mappings: self.mappings.as_fd(), max: self.max.into() }
+        FlowTables { flows: self.flows.as_fd(), mappings: self.mappings.as_fd(), max: self.max.into(), told: &|_| {} }
     }
 
     /// Puts a flow with its mapping, both last used at `seen`.
