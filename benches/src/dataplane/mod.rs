@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use self::report::Report;
+use crate::Part;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +36,19 @@ impl Scale {
     }
 }
 
-/// Runs all of it and prints what it found.
-pub(crate) fn run(json: bool, quick: bool) -> Result<ExitCode> {
+/// Runs all of it, or one part, and prints what it found.
+pub(crate) fn run(json: bool, quick: bool, only: Option<Part>) -> Result<ExitCode> {
     let scale = Scale::of(quick);
     let mut report = Report::new(scale);
-    programs::measure(&scale, &mut report)?;
-    forward::measure(&scale, &mut report)?;
+    for (part, measure) in [
+        (Part::Flows, programs::flows as fn(&Scale, &mut Report) -> Result<()>),
+        (Part::Policy, programs::policies),
+        (Part::Forward, forward::measure),
+    ] {
+        if only.is_none_or(|only| only == part) {
+            measure(&scale, &mut report)?;
+        }
+    }
     report.print(json);
     Ok(ExitCode::SUCCESS)
 }
