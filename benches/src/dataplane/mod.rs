@@ -23,16 +23,18 @@ pub(crate) struct Scale {
     pub(crate) large: [u32; 2],
     /// Rules of the large policy.
     pub(crate) rules: u32,
-    /// Packets written in one measurement of forwarding.
+    /// Interleaved turns of forwarding.
+    pub(crate) turns: usize,
+    /// Packets written in one turn.
     pub(crate) packets: u32,
 }
 
 impl Scale {
     fn of(quick: bool) -> Self {
         if quick {
-            return Self { rounds: 3, repeat: 2_000, large: [5_000, 20_000], rules: 1_000, packets: 5_000 };
+            return Self { rounds: 3, repeat: 2_000, large: [5_000, 20_000], rules: 1_000, turns: 3, packets: 5_000 };
         }
-        Self { rounds: 9, repeat: 100_000, large: [100_000, 1_000_000], rules: 10_000, packets: 150_000 }
+        Self { rounds: 9, repeat: 100_000, large: [100_000, 1_000_000], rules: 10_000, turns: 60, packets: 20_000 }
     }
 }
 
