@@ -26,5 +26,5 @@ pub use counters::{Counter, Direction, PacketCount};
 pub use drop_reason::DropReason;
 pub use flow::{Flow, FlowKey, FlowKind, Mapping, TcpSeen};
 pub use fragment::{Fragment, FragmentKey};
-pub use policy::{CellKey, CellKind, CellValue, RuleAction, RuleScope};
+pub use policy::{Answer, CellKey, CellKind, CellValue, RuleAction, RuleScope};
 pub use route::{LocalAddr, LocalKind, Peer, Route, Uplink};

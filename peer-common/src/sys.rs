@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "Pod is an unsafe trait")]
 
 use crate::{
-    Addr, BenchPlan, CellKey, CellValue, Config, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping, PacketCount,
-    Peer, Route, Uplink,
+    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping,
+    PacketCount, Peer, Route, Uplink,
 };
 
 macro_rules! pod {
@@ -15,6 +15,7 @@ macro_rules! pod {
 
 pod!(
     Addr,
+    Answer,
     BenchPlan,
     CellKey,
     CellValue,

@@ -74,7 +74,11 @@ pub fn forward<const L2: usize>(
     packet: &Packet,
     translation: Option<Translation<'_>>,
 ) -> Result<(), DropReason> {
-    if packet.is_v4 { v4::<L2>(ctx, packet, &translation)? } else { v6::<L2>(ctx, packet, &translation)? }
+    if packet.is_v4 {
+        v4::<L2>(ctx, packet, &translation)?
+    } else {
+        v6::<L2>(ctx, packet, &translation)?
+    }
     let Some(Translation { end, addr, port }) = translation else { return Ok(()) };
     // The first fragment carries the only checksum of layer 4, and has been corrected for the whole packet.
     if packet.part == Part::Later {

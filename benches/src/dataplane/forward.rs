@@ -29,9 +29,9 @@ enum Kept {
 pub(super) fn measure(scale: &Scale, report: &mut Report) -> Result<()> {
     let mut ways = [ours()?, theirs("nft", nft)?, theirs("iptables", iptables)?];
     // What arrives is dropped at once: behind a wire it would cost another machine.
-    let sinks = ways.iter().map(|way| {
-        ForeignProgram::attach_as(&way.lan, "eth0", "sink", Hook::IngressTail, Behaviour::Swallow)
-    });
+    let sinks = ways
+        .iter()
+        .map(|way| ForeignProgram::attach_as(&way.lan, "eth0", "sink", Hook::IngressTail, Behaviour::Swallow));
     let _sinks = sinks.collect::<Result<Vec<_>>>()?;
     let cases = [(64, 100), (64, 20_000), (1420, 100), (1420, 20_000)];
     let figure = |way: &str, size: usize, flows: u32| format!("{way}, {size} bytes, {flows} flows, kpps");
@@ -51,9 +51,9 @@ pub(super) fn measure(scale: &Scale, report: &mut Report) -> Result<()> {
     }
     for (ratio, other) in [("forward_vs_nft", "nft"), ("forward_vs_iptables", "iptables")] {
         // The least favourable case counts.
-        let least = cases.iter().map(|&(size, flows)| {
-            report.ratio_of(&figure("ours", size, flows), &figure(other, size, flows))
-        });
+        let least = cases
+            .iter()
+            .map(|&(size, flows)| report.ratio_of(&figure("ours", size, flows), &figure(other, size, flows)));
         let least = least.fold(f64::MAX, f64::min);
         report.ratio(ratio, least);
     }

@@ -25,7 +25,7 @@ use self::attach::{Attachments, Place};
 use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;
-use self::policy::Policy;
+pub use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
