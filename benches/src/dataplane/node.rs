@@ -195,12 +195,13 @@ impl Entries {
         Ok(Self { ebpf })
     }
 
-    /// Says which flows the entries choose among.
-    pub(crate) fn plan(&mut self, way: Way, flows: u32, hosts: u32, in_turn: bool) -> Result<()> {
+    /// Says which flows the entries choose among, and how many hosts they go to, by which stride.
+    pub(crate) fn plan(&mut self, way: Way, flows: u32, (hosts, stride): (u32, u32), in_turn: bool) -> Result<()> {
         let plan = BenchPlan {
             headers: headers(way),
             flows,
             hosts,
+            stride,
             first_port: 1024,
             in_turn: in_turn.into(),
             next: 0,
@@ -224,7 +225,7 @@ impl Entries {
 
     /// Opens the flows of the plan, and learns which port each has got, for replies.
     pub(crate) fn open_flows(&mut self, flows: u32, hosts: u32) -> Result<()> {
-        self.plan(Way::Out, flows, hosts, true)?;
+        self.plan(Way::Out, flows, (hosts, 1), true)?;
         let (_, verdict) = self.run(program::BENCH_OUT, flows)?;
         ensure!(verdict == REDIRECT, "the last flow was not forwarded: verdict {verdict}");
         let mappings: HashMap<_, FlowKey, Mapping> = self.ebpf.map(map::MAPPINGS).context("mappings")?.try_into()?;
