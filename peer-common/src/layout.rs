@@ -50,7 +50,9 @@ pub mod map {
     pub const DROPS: &str = "DROPS";
     /// Per-CPU array of `PacketCount` by `route_id * 2 + Direction`.
     pub const ROUTE_COUNTERS: &str = "ROUTE_COUNTERS";
-    /// Ring buffer of `u32`: each the `DropReason` of refused new flows, for people. Not pinned.
+    /// Program array: at 0, `program::REFUSED`, if the kernel took it. Not pinned.
+    pub const LOGGER: &str = "LOGGER";
+    /// Ring buffer of `u32`: each the `DropReason` of refused new flows, for people, where `LOGGER` is empty. Not pinned.
     pub const REFUSALS: &str = "REFUSALS";
     /// Ring buffer of `FlowEvent`. Not pinned.
     pub const EVENTS: &str = "EVENTS";
@@ -98,6 +100,8 @@ pub mod program {
     pub const WT0_EGRESS: &str = "peer_wt0_out";
     /// Uplink ingress: replies.
     pub const UPLINK_INGRESS: &str = "peer_uplink_in";
+    /// Says by aya-log that a new flow was refused, and drops its packet; not every kernel takes it.
+    pub const REFUSED: &str = "peer_refused";
     /// wt0 ingress behind a link header, for tests and benches.
     pub const TEST_WT0_INGRESS: &str = "peer_test_wt0_in";
     /// What would become of a packet behind a link header: changes nothing, by `BPF_PROG_TEST_RUN` only.

@@ -15,6 +15,7 @@ mod flow;
 mod fragment;
 mod icmp;
 mod judge;
+mod log;
 mod maps;
 mod mesh;
 mod mss;
@@ -46,6 +47,12 @@ pub fn peer_wt0_out(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn peer_uplink_in(ctx: TcContext) -> i32 {
     uplink::ingress::<{ parse::ETH_LEN }>(&ctx)
+}
+
+/// Where [`peer_wt0_in`] goes on to say that something is exhausted.
+#[classifier]
+pub fn peer_refused(ctx: TcContext) -> i32 {
+    log::refused(&ctx)
 }
 
 /// [`peer_wt0_in`] behind a link header, the only form that `BPF_PROG_TEST_RUN` feeds. Loaded by tests and benches only.

@@ -13,7 +13,7 @@ use crate::socket::V4;
 use crate::verifier::value;
 use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
 use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
@@ -42,7 +42,8 @@ pub struct Scratch {
     pub neighbour: bpf_redir_neigh,
     /// MTU that a packet was too big for.
     pub mtu: u32,
-    pub pad: u32,
+    /// The `DropReason` that [`crate::log`] is told.
+    pub refused: u32,
     pub error: ErrorBuffer,
 }
 
@@ -112,7 +113,11 @@ pub static BENCH_PORTS: Array<u32> = Array::with_max_entries(1, 0);
 /// This CPU's working memory, see [`Scratch`].
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-/// Why new flows were refused, see [`crate::stats::tell_exhaustion`]: private to one load, hence not pinned.
+/// The program of [`crate::log`], if the kernel took it. Private to one load, hence not pinned: the kernel empties it when
+/// the daemon is gone.
+#[map]
+pub static LOGGER: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// Why new flows were refused, where [`LOGGER`] is empty: private to one load, too.
 #[map]
 pub static REFUSALS: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// When this CPU last told of one, nanoseconds.

@@ -10,7 +10,7 @@ use crate::maps::{FLOWS, Scratch, config, scratch};
 use crate::parse::parse;
 use crate::rewrite::{self, End};
 use crate::stats::failed;
-use crate::{family, fib, flow, fragment, icmp, judge, mss, nat, observe, redirect, stats};
+use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, observe, redirect, stats};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
@@ -26,8 +26,8 @@ pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
         }
         Err(reason) => {
             stats::count_drop(reason, ctx.len());
-            stats::tell_exhaustion(reason);
             observe::verdict(config, work, &work.packet.key, Way::FromMesh, reason as u32 + 1);
+            log::tell_exhaustion(ctx, reason);
             answer::<L2>(ctx, config, work, reason).unwrap_or(TC_ACT_SHOT)
         }
     }

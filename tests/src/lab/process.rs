@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::traffic::patient;
 use crate::sys::process as sys;
 
 /// Lines of a log that a failing test shows.
@@ -93,7 +94,7 @@ impl Process {
             return Ok(Some(status));
         }
         sys::signal(self.pid(), libc::SIGTERM)?;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patient(limit);
         while Instant::now() < deadline {
             if let Some(status) = self.ended()? {
                 self.drain();

@@ -85,6 +85,7 @@ pub(crate) const SUITES: &[Suite] = &[
         only: &[
             "fragments::fragments_in_order",
             "icmp::an_error_from",
+            "log::",
             "mss::a_syn_is_lowered",
             "offload::",
             "own_errors::a_packet_too_big",

@@ -4,6 +4,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use peer_common::layout::{map, program};
 
+use super::log;
 use super::pins::PinDirs;
 use crate::Error;
 use crate::capabilities::Capabilities;
@@ -24,6 +25,7 @@ pub(super) fn load(dirs: &PinDirs, flows: u32) -> Result<Ebpf, Error> {
         let failed = |source| lacking().unwrap_or(Error::Program { what: format!("load program {name}"), source });
         classifier(&mut ebpf, name).map_err(failed)?.load().map_err(failed)?;
     }
+    log::install(&mut ebpf)?;
     Ok(ebpf)
 }
 

@@ -85,8 +85,8 @@ pub struct EbpfDataplane {
     policy_update: PolicyUpdate,
     scan: Scan,
     hardened: bool,
-    /// Reads what the programs log, from the first [`Dataplane::apply`] on.
-    log: Option<log::LogTask>,
+    /// Reads what the programs tell, from the first [`Dataplane::apply`] on.
+    log: Option<log::LogTasks>,
     describer: Describer,
     /// From the first [`Dataplane::apply`] on.
     events: Option<Events>,

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use caps::CapSet;
@@ -384,6 +384,29 @@ impl Bench {
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         program
+    }
+
+    /// Puts the logging program where the others look for it, if the kernel takes it.
+    pub(crate) fn install_logger(&mut self) -> Result<(), ProgramError> {
+        let logger = classifier(&mut self.ebpf, program::REFUSED);
+        logger.load()?;
+        let logger = logger.fd().and_then(|fd| Ok(fd.try_clone()?)).expect("loaded");
+        let array = self.ebpf.map_mut(map::LOGGER).expect("the array");
+        ProgramArray::try_from(array).and_then(|mut array| array.set(0, &logger, 0)).expect("its type");
+        Ok(())
+    }
+
+    /// Records of a ring buffer, oldest first.
+    pub(crate) fn records(&mut self, name: &str) -> Vec<Vec<u8>> {
+        let mut buffer = RingBuf::try_from(self.ebpf.map_mut(name).expect("the map exists")).expect("a ring buffer");
+        std::iter::from_fn(|| buffer.next().map(|record| record.to_vec())).collect()
+    }
+
+    /// Lets every CPU tell of the next exhaustion at once.
+    pub(crate) fn allow_telling(&mut self) {
+        let mut last: PerCpuArray<_, u64> = self.map("LAST_REFUSAL");
+        let never = vec![0; aya::util::nr_cpus().expect("processors")];
+        last.set(0, PerCpuValues::try_from(never).expect("one each"), 0).expect("write");
     }
 
     /// Attaches a program to a device of this namespace, for as long as the bench lives.

@@ -9,7 +9,7 @@ use crate::packet::tcp;
 use crate::{Bench, REDIRECT};
 
 /// Leaves the thread CAP_NET_ADMIN, CAP_BPF and `more`.
-fn keep_only(more: &[Capability]) {
+pub(crate) fn keep_only(more: &[Capability]) {
     let kept = [Capability::CAP_NET_ADMIN, Capability::CAP_BPF].into_iter().chain(more.iter().copied()).collect();
     caps::set(None, CapSet::Effective, &kept).expect("capabilities can be given up");
 }

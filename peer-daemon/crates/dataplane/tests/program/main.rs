@@ -16,6 +16,7 @@ mod fragments;
 mod healing;
 mod icmp;
 mod listeners;
+mod log;
 mod mss;
 mod node;
 mod offload;
