@@ -66,7 +66,7 @@ pub enum Direction {
 }
 
 /// Why a flow was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CloseReason {
     /// It was idle for too long.
     Expired,
