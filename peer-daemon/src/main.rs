@@ -7,6 +7,7 @@ mod doctor;
 mod flows;
 mod keys;
 mod logging;
+mod peers;
 mod state;
 mod status;
 mod up;

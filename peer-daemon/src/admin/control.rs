@@ -70,7 +70,7 @@ async fn status(State(source): State<Arc<Source>>) -> Response {
 }
 
 async fn flows(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
-    match answer(&source.dataplane, &source.peer_keys, &query.unwrap_or_default()).await {
+    match answer(&source.dataplane, &source.known().peers, &query.unwrap_or_default()).await {
         Ok(listing) => Json(listing).into_response(),
         Err(Refused::Field(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         Err(Refused::Dataplane(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

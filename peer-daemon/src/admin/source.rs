@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use peer_common::PacketCount;
-use peer_core::key::PublicKey;
+use peer_core::desired::Desired;
 use peer_core::path::Path;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
@@ -19,7 +20,9 @@ use peer_wireguard::{Engine, EngineStats, PeerStatus};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
+use crate::peers::{PeerIds, PeerKeys};
 use crate::status::{Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route};
 
 /// How long the shard may take to answer before it counts as stuck.
@@ -33,13 +36,30 @@ pub(crate) struct Source {
     pub(crate) interface: Interface,
     pub(crate) mode: Mode,
     pub(crate) dataplane: StatsReader,
-    /// By id, which begins at 1.
-    pub(crate) peer_keys: Vec<PublicKey>,
+    pub(crate) known: watch::Receiver<Arc<Known>>,
     pub(crate) shard: Arc<Shard<Engine>>,
     pub(crate) engine_stats: Arc<EngineStats>,
 }
 
+/// What may change while the daemon runs.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) addresses: Vec<IpNet>,
+    pub(crate) peers: PeerKeys,
+}
+
+impl Known {
+    /// Of a desired state that is in force.
+    pub(crate) fn of(desired: &Desired, ids: &PeerIds) -> Self {
+        Self { addresses: desired.interface.addresses.clone(), peers: ids.keys().clone() }
+    }
+}
+
 impl Source {
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.borrow())
+    }
+
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.readiness
     }
@@ -93,7 +113,7 @@ impl Source {
             uptime_seconds: self.started.elapsed().as_secs(),
             ready: readiness.ready,
             parts: readiness.parts.iter().map(part).collect(),
-            interface: self.interface.clone(),
+            interface: Interface { addresses: self.known().addresses.clone(), ..self.interface.clone() },
             routes: stats.routes.iter().map(route).collect(),
             dataplane: dataplane(&self.mode, stats),
             peers: peers.into_iter().map(peer).collect(),

@@ -1,12 +1,12 @@
 //! The daemon's answer.
 
-use peer_core::key::PublicKey;
 use peer_dataplane::driver::StatsReader;
 use tokio::sync::Mutex;
 use tokio::task::block_in_place;
 
 use super::query::{BadField, Query};
 use super::record::{Flow, Listing};
+use crate::peers::PeerKeys;
 
 /// Held while the tables are read: however many ask, one scan runs at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -22,11 +22,11 @@ pub(crate) enum Refused {
     Dataplane(#[from] peer_dataplane::Error),
 }
 
-/// The flows that a query string asks for. `keys` are those of the peers, whose ids begin at 1.
+/// The flows that a query string asks for. `keys` are those of the peers.
 ///
 /// # Errors
 /// When the query cannot be used, or the tables cannot be read.
-pub(crate) async fn answer(dataplane: &StatsReader, keys: &[PublicKey], query: &str) -> Result<Listing, Refused> {
+pub(crate) async fn answer(dataplane: &StatsReader, keys: &PeerKeys, query: &str) -> Result<Listing, Refused> {
     let (filter, limit) = Query::parse(query).check(keys)?;
     let _turn = TURN.lock().await;
     let reader = dataplane.flows().await?;

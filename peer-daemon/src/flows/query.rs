@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use peer_core::key::PublicKey;
 use peer_dataplane::flows::{Filter, KINDS, PeerFilter, Protocol};
 
 use crate::cli::FlowsArgs;
+use crate::peers::PeerKeys;
 
 /// Flows that one answer may have: its memory is bounded.
 pub(crate) const MAX_LIMIT: usize = 10_000;
@@ -60,8 +60,8 @@ impl Query {
         Self(text.split('&').filter(|part| !part.is_empty()).map(field).collect())
     }
 
-    /// The filter and the limit. `keys` are those of the peers, whose ids begin at 1.
-    pub(super) fn check(&self, keys: &[PublicKey]) -> Result<(Filter, usize), BadField> {
+    /// The filter and the limit. `keys` are those of the peers.
+    pub(super) fn check(&self, keys: &PeerKeys) -> Result<(Filter, usize), BadField> {
         let (mut filter, mut limit) = (Filter::default(), DEFAULT_LIMIT);
         for (field, value) in &self.0 {
             let refused = |fix: String| BadField { field: field.clone(), value: value.clone(), fix };
@@ -102,12 +102,12 @@ pub(crate) fn check_key_or_address(text: &str) -> Result<String, String> {
     if key || check_address(text).is_ok() { Ok(text.to_owned()) } else { Err(PEER_FIX.to_owned()) }
 }
 
-fn peer(text: &str, keys: &[PublicKey]) -> Result<PeerFilter, String> {
+fn peer(text: &str, keys: &PeerKeys) -> Result<PeerFilter, String> {
     if let Ok(net) = check_address(text) {
         return Ok(PeerFilter::Overlay(net));
     }
     check_key_or_address(text)?;
-    let ids = (1..).zip(keys).filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| id);
+    let ids = keys.iter().filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| *id);
     let ids: BTreeSet<u32> = ids.collect();
     if ids.is_empty() {
         return Err("no peer has a key that begins so: `peer-daemon status` lists them".to_owned());
@@ -161,11 +161,13 @@ fn decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use peer_common::FlowKind;
+    use peer_core::key::PublicKey;
 
     use super::*;
 
     fn check(text: &str) -> Result<(Filter, usize), BadField> {
-        Query::parse(text).check(&[PublicKey([0xfb; 32]), PublicKey([0xff; 32]), PublicKey([1; 32])])
+        let keys = [(1, PublicKey([0xfb; 32])), (2, PublicKey([0xff; 32])), (3, PublicKey([1; 32]))].into();
+        Query::parse(text).check(&keys)
     }
 
     #[test]

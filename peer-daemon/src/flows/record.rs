@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use peer_common::PacketCount;
-use peer_core::key::PublicKey;
 use peer_dataplane::flows::{End, FlowRecord, KINDS};
 use serde::{Deserialize, Serialize};
 
+use crate::peers::PeerKeys;
 use crate::status::Count;
 
 /// The answer.
@@ -60,10 +60,9 @@ pub(crate) struct Place {
 }
 
 impl Flow {
-    /// From what the dataplane tells; `keys` are those of the peers, whose ids begin at 1.
-    pub(super) fn new(flow: &FlowRecord, keys: &[PublicKey]) -> Self {
+    /// From what the dataplane tells; `keys` are those of the peers.
+    pub(super) fn new(flow: &FlowRecord, keys: &PeerKeys) -> Self {
         let kind = KINDS.iter().find(|(_, kind)| *kind == flow.kind).map_or("unknown", |(name, _)| name);
-        let key = |id: u32| keys.get((id as usize).checked_sub(1)?);
         Self {
             protocol: protocol(flow.protocol),
             kind: kind.to_owned(),
@@ -73,7 +72,7 @@ impl Flow {
             uplink: flow.uplink.clone(),
             route: flow.route,
             policy: flow.rule,
-            peer_key: flow.peer_id.and_then(key).map(ToString::to_string),
+            peer_key: flow.peer_id.and_then(|id| keys.get(&id)).map(ToString::to_string),
             from_peer: count(flow.from_peer),
             to_peer: flow.to_peer.map(count),
             age_seconds: flow.age.as_secs(),
@@ -117,6 +116,7 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use peer_common::FlowKind;
+    use peer_core::key::PublicKey;
     use peer_dataplane::flows::TcpState;
 
     use super::*;
@@ -146,14 +146,14 @@ pub(super) mod tests {
             expires_in: Duration::from_secs(7438),
             tcp: Some(TcpState::Established),
         };
-        Flow::new(&flow, &[PublicKey([1; 32])])
+        Flow::new(&flow, &[(1, PublicKey([1; 32]))].into())
     }
 
     #[test]
     fn names_stand_for_numbers() {
         let flow = sample();
         assert_eq!((flow.protocol.as_str(), flow.kind.as_str()), ("tcp", "masqueraded"));
-        assert_eq!(flow.peer_key, Some(PublicKey([1; 32]).to_string()), "ids begin at 1");
+        assert_eq!(flow.peer_key, Some(PublicKey([1; 32]).to_string()));
         assert_eq!(flow.nat.expect("masqueraded").to_string(), "198.51.100.1:21000");
         assert_eq!((flow.age_seconds, flow.idle_seconds, flow.state.as_deref()), (9, 1, Some("established")));
         let json = serde_json::to_string(&flow).expect("JSON");

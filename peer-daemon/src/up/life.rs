@@ -17,13 +17,14 @@ use peer_io::wt0::Wt0;
 use peer_wireguard::{Engine, EngineConfig, Event};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::endpoints::{self, Keeper};
 use super::translate::{self, Limits};
-use crate::admin::{ControlSocket, Source, serve_health};
+use crate::admin::{ControlSocket, Known, Source, serve_health};
 use crate::cli::UpArgs;
+use crate::peers::PeerIds;
 use crate::state::{EndpointFile, Endpoints};
 use crate::status::Interface;
 
@@ -40,20 +41,27 @@ pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDatapla
     };
     let limits =
         Limits { nat_ports: args.nat_ports.clone(), listeners: opened.listeners(), peer_quota: args.peer_flows };
-    let (wt0, driver) = forward(&desired, dataplane, &limits, &readiness).await?;
-    let node = match Node::start(opened, &desired, wt0, driver, readiness.clone()) {
+    let ids = PeerIds::default().with(&desired.peers);
+    let (wt0, driver) = forward(&desired, &ids, dataplane, &limits, &readiness).await?;
+    let mut node = match Node::start(opened, desired, ids, limits, (wt0, driver), readiness.clone()) {
         Ok(node) => node,
         Err((error, wt0, driver)) => {
             remove(*wt0, *driver, args.keep_dataplane).await?;
             return Err(error);
         }
     };
-    let ended: anyhow::Result<()> = tokio::select! {
-        name = signals.first() => {
-            tracing::info!(signal = name, "stopping");
-            Ok(())
+    let mut stopped = Box::pin(node.shard.stopped());
+    let ended: anyhow::Result<()> = loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Reload => node.reload(&args.config).await,
+                Told::Stop(name) => {
+                    tracing::info!(signal = name, "stopping");
+                    break Ok(());
+                }
+            },
+            stopped = &mut stopped => break Err(stopped.into()),
         }
-        stopped = node.shard.stopped() => Err(stopped.into()),
     };
     readiness.drain();
     // As after a crash: what is in the kernel stays, and the next start takes it over.
@@ -108,6 +116,7 @@ async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Device and programs. The programs are in place before the first packet comes out of the device.
 async fn forward(
     desired: &Desired,
+    ids: &PeerIds,
     dataplane: EbpfDataplane,
     limits: &Limits,
     readiness: &Readiness,
@@ -121,7 +130,7 @@ async fn forward(
         }
     };
     let device = peer_dataplane::Wt0 { name: name.clone(), index: wt0.index(), mtu: desired.interface.mtu.into() };
-    let intent = translate::intent(desired, device, limits);
+    let intent = translate::intent(desired, ids, device, limits);
     match Driver::start(Box::new(dataplane), intent, readiness.latch("dataplane"), wt0.adopted()).await {
         Ok(driver) => Ok((wt0, driver)),
         Err(error) => {
@@ -134,10 +143,17 @@ async fn forward(
 }
 
 /// A running peer.
-struct Node {
-    wt0: Wt0,
-    driver: Driver,
-    shard: Arc<Shard<Engine>>,
+pub(super) struct Node {
+    pub(super) wt0: Wt0,
+    pub(super) driver: Driver,
+    pub(super) shard: Arc<Shard<Engine>>,
+    /// What is in force.
+    pub(super) desired: Desired,
+    pub(super) ids: PeerIds,
+    pub(super) device: peer_dataplane::Wt0,
+    pub(super) limits: Limits,
+    /// Tells those who answer questions what is in force.
+    pub(super) known: watch::Sender<Arc<Known>>,
     /// Serve until they are aborted.
     tasks: JoinSet<()>,
     /// Ends by itself after it was told to.
@@ -149,9 +165,10 @@ type Failed = (anyhow::Error, Box<Wt0>, Box<Driver>);
 impl Node {
     fn start(
         opened: Opened,
-        desired: &Desired,
-        mut wt0: Wt0,
-        driver: Driver,
+        desired: Desired,
+        ids: PeerIds,
+        limits: Limits,
+        (mut wt0, driver): (Wt0, Driver),
         readiness: Readiness,
     ) -> Result<Self, Failed> {
         let interface = Interface {
@@ -163,7 +180,7 @@ impl Node {
             public_key: desired.interface.private_key.public_key().to_string(),
         };
         let changed = Arc::new(Notify::new());
-        let engine = engine(desired, &opened.endpoints);
+        let engine = engine(&desired, &opened.endpoints);
         let engine_stats = engine.stats();
         for skipped in wt0.skipped_routes() {
             tracing::warn!(destination = %skipped.destination, "the node sends this network elsewhere: left as it is");
@@ -190,13 +207,16 @@ impl Node {
             adopted = wt0.adopted(),
             "up"
         );
+        let device =
+            peer_dataplane::Wt0 { name: interface.name.clone(), index: interface.index, mtu: interface.mtu.into() };
+        let known = watch::Sender::new(Arc::new(Known::of(&desired, &ids)));
         let source = Arc::new(Source {
             started: Instant::now(),
             readiness,
             interface,
             mode: driver.mode().clone(),
             dataplane: driver.stats(),
-            peer_keys: desired.peers.iter().map(|peer| peer.public_key).collect(),
+            known: known.subscribe(),
             shard: Arc::clone(&shard),
             engine_stats,
         });
@@ -210,7 +230,7 @@ impl Node {
             let keeper = Keeper::new(file, Arc::clone(&shard), changed);
             (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
         });
-        Ok(Self { wt0, driver, shard, tasks, keeper })
+        Ok(Self { wt0, driver, shard, desired, ids, device, limits, known, tasks, keeper })
     }
 
     /// Stops in the order in which packets flow: no packet enters a device whose programs are gone.
@@ -268,19 +288,33 @@ fn log_event(event: Event, changed: &Notify) {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal tells.
+enum Told {
+    /// To end, by the signal of that name.
+    Stop(&'static str),
+    /// To read the configuration again.
+    Reload,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    /// The first signal that comes.
-    async fn first(&mut self) -> &'static str {
+    /// The next signal that comes.
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
 }

@@ -221,7 +221,8 @@ impl Driven {
 
     async fn follow_intent(&mut self, intent: Arc<Intent>) -> Result<(), Error> {
         let node = self.netlink.snapshot(&ebpf::destinations(&intent)).await?;
-        self.dataplane.apply(&intent, &node)?;
+        // Thousands of rules are compiled and written.
+        block_in_place(|| self.dataplane.apply(&intent, &node))?;
         self.intent = intent;
         self.node = node;
         Ok(())

@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use capabilities::Capabilities;
 pub use error::Error;
 pub use intent::{DEFAULT_NAT_PORTS, Intent, Listener, PeerPrefixes, Wt0};
-pub use stats::{Attachment, Collected, Mode, ProgramStats, Repairs, RouteStats, Stats};
+pub use stats::{Attachment, Collected, Mode, PolicyUpdate, ProgramStats, Repairs, RouteStats, Stats};
 
 /// What forwards packets.
 pub trait Dataplane: Send + 'static {

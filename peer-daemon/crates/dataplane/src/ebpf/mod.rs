@@ -30,7 +30,7 @@ use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
 use crate::flows::{self, FlowReader};
-use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
+use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStats, RouteStats, Stats, kernel, sys};
 
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
@@ -73,6 +73,7 @@ pub struct EbpfDataplane {
     routes: Vec<Route>,
     /// The rules last seen, and what they were compiled to.
     compiled: Option<(Vec<Rule>, Arc<Policy>)>,
+    policy_update: PolicyUpdate,
     scan: Scan,
     hardened: bool,
     /// Reads what the programs log, from the first [`Dataplane::apply`] on.
@@ -122,6 +123,7 @@ impl EbpfDataplane {
             plan: Plan::default(),
             routes: Vec::new(),
             compiled: None,
+            policy_update: PolicyUpdate::default(),
             scan: Scan::default(),
             hardened: !Capabilities::current().perfmon,
             log: None,
@@ -156,9 +158,24 @@ impl EbpfDataplane {
         {
             return Ok(Arc::clone(policy));
         }
+        let started = Instant::now();
         let policy = Arc::new(Policy::of(rules)?);
+        self.policy_update.compiled = started.elapsed();
         self.compiled = Some((rules.to_vec(), Arc::clone(&policy)));
         Ok(policy)
+    }
+
+    /// Lets packets be judged by the plan's policy, or judged again by the same one.
+    fn put_in_force(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let policy = &self.plan.policy;
+        let rules = self.compiled.as_ref().map_or(0, |(rules, _)| rules.len());
+        if self.tables.set_policy(policy)? {
+            self.policy_update.written = started.elapsed();
+            let PolicyUpdate { compiled, written } = self.policy_update;
+            tracing::info!(rules, entries = policy.cells.len(), ?compiled, ?written, "rules in force");
+        }
+        Ok(())
     }
 
     /// Forgets flows that use an address which the node has lost.
@@ -232,10 +249,10 @@ impl Dataplane for EbpfDataplane {
         let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
         let judged = self.tables.write(&plan)?;
         self.write_config(intent)?;
-        if judged {
-            self.tables.set_policy(&plan.policy)?;
-        }
         self.plan = plan;
+        if judged {
+            self.put_in_force()?;
+        }
         self.flush(&gone)?;
         self.routes.clone_from(&intent.routes);
         let places = self.places(intent);
@@ -289,6 +306,7 @@ impl Dataplane for EbpfDataplane {
             map_bytes: self.tables.bytes()?,
             policy_generation: config.policy_generation,
             policy_entries: config.policy_len[(config.policy_generation & 1) as usize],
+            policy_update: self.policy_update,
             route_generation: config.route_generation,
             collected: self.scan.collected,
         })
