@@ -32,6 +32,8 @@ pub struct Peer {
     pub login_expired: bool,
     /// Has an open Sync stream.
     pub connected: bool,
+    /// Number of the stream after whose end it has been away.
+    pub(crate) away_since: Option<u64>,
     /// Successful logins, registration included.
     pub logins: u32,
     /// Relays it is told to use, if not those of everybody.
@@ -123,6 +125,7 @@ impl Account {
             setup_key,
             login_expired: false,
             connected: false,
+            away_since: None,
             logins: 0,
             relays: None,
         };

@@ -31,7 +31,7 @@ pub(crate) fn begin(
     let (extra, extras) = mpsc::unbounded_channel();
     inner.sessions.insert(key.clone(), Session { id, extra });
     if let Some(peer) = inner.account.peers.get_mut(&key) {
-        peer.connected = true;
+        (peer.connected, peer.away_since) = (true, None);
     }
     let (out, stream) = mpsc::channel(QUEUE);
     let (changed, dropped) = (state.changed.subscribe(), state.dropped.subscribe());
@@ -181,7 +181,7 @@ async fn leave(state: &Arc<State>, key: &str, id: u64) {
         }
         inner.sessions.remove(key);
         let Some(peer) = inner.account.peers.get_mut(key) else { return };
-        peer.connected = false;
+        (peer.connected, peer.away_since) = (false, Some(id));
         if !peer.ephemeral {
             return;
         }
@@ -190,7 +190,7 @@ async fn leave(state: &Arc<State>, key: &str, id: u64) {
     sleep(wait).await;
     let deleted = {
         let mut inner = state.lock();
-        let away = !inner.sessions.contains_key(key);
+        let away = inner.account.peers.get(key).is_some_and(|peer| peer.away_since == Some(id));
         // A router that a network names cannot be deleted: it stays.
         away && inner.account.remove_peer(key).is_ok()
     };

@@ -85,6 +85,15 @@ impl Management {
         open(&self.keys, &server, &answer.body).map_err(|error| Status::data_loss(error.to_string()))
     }
 
+    /// Sends a login with this name and these bytes in place of a sealed request.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn login_raw(&mut self, name: &str, body: Vec<u8>) -> Result<(), Status> {
+        let request = EncryptedMessage { wg_pub_key: name.to_owned(), body, version: 0 };
+        self.client.login(request).await.map(drop)
+    }
+
     /// Opens the stream.
     ///
     /// # Errors
