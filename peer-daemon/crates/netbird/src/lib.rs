@@ -21,4 +21,8 @@ pub mod proto;
 pub mod sealed;
 pub mod server;
 pub mod signal;
+#[cfg(test)]
+mod test_server;
+#[cfg(test)]
+mod testdata;
 mod text;

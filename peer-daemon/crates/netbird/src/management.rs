@@ -18,3 +18,6 @@ pub use metrics::{ManagementCollector, ManagementStats};
 pub use session::{Action, Event, Input, Session};
 pub use setup_key::{ParseSetupKeyError, SetupKey};
 pub use task::{Handle, Management, Node, spawn};
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proto::management::LoginResponse;
+use crate::testdata;
 
 fn private(byte: u8) -> PrivateKey {
     PrivateKey::from_bytes([byte; 32])
@@ -12,19 +13,19 @@ fn pair(a: u8, b: u8) -> (Sealer, Sealer) {
     (Sealer::new(&a, &b.public_key()), Sealer::new(&b, &a.public_key()))
 }
 
-// Of libsodium: shared/vectors/crypto/box.json.
 #[test]
 fn a_body_of_another_implementation_opens_and_is_made_the_same() {
-    let sender: PrivateKey = "0OWLYwzSErmLeHC70iezTbGjzshfJ/PsSPWBokQ0z3w=".parse().expect("a key");
-    let recipient: PrivateKey = "D7X81QseYEdltc9+wiDAanY6OAXnqfgXuxUXV+GSTSo=".parse().expect("a key");
-    let body = hex(
-        "78377b525757b494427f89014f97d79928f3938d14eb51e208e2addfd8e46337a66cb3e723e61a42f094871b00c3ae89c50b50d8a74d10\
-         6b108017",
-    );
-    let opened = Sealer::new(&recipient, &sender.public_key()).open(body.clone()).expect("authentic");
-    assert_eq!(opened.as_slice(), b"sealed body example");
-    let nonce = body[..24].try_into().expect("24 bytes");
-    assert_eq!(Sealer::new(&sender, &recipient.public_key()).seal_with(nonce, &opened), body);
+    let vector = testdata::json("crypto/box.json");
+    let text = |name: &str| vector[name].as_str().expect("text");
+    let key = |name: &str| text(name).parse::<PrivateKey>().expect("a key");
+    let public = |name: &str| text(name).parse::<PublicKey>().expect("a key");
+    let body = testdata::hex(text("body"));
+
+    let opened = Sealer::new(&key("recipient_private"), &public("sender_public")).open(&body[..]).expect("authentic");
+    assert_eq!(opened.as_slice(), text("plaintext").as_bytes());
+    let nonce = testdata::hex(text("nonce")).try_into().expect("24 bytes");
+    let sealed = Sealer::new(&key("sender_private"), &public("recipient_public")).seal_with(nonce, &opened);
+    assert_eq!(sealed, body);
 }
 
 #[test]
@@ -66,7 +67,7 @@ proptest! {
         let (alice, bob) = pair(1, 2);
         let mut body = alice.seal(&plaintext);
         let at = at.index(body.len());
-        body[at] ^= 1 << bit;
+        body[at] ^= 1_u8 << bit;
         prop_assert_eq!(bob.open(body).err(), Some(OpenError::Forged));
     }
 
@@ -83,8 +84,4 @@ proptest! {
             prop_assert!(matches!(error, DecodeError::Protobuf(_)));
         }
     }
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
 }
