@@ -3,6 +3,7 @@
 mod rules;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
@@ -19,6 +20,8 @@ pub struct Options {
     pub own_key: PublicKey,
     /// Own overlay addresses, which no peer may claim.
     pub addresses: OwnAddresses,
+    /// Other addresses of this node, e.g. in its LAN: rules for traffic to this node cover them, too.
+    pub local: Vec<IpAddr>,
     /// Seconds between keepalives.
     pub keepalive: Option<NonZeroU16>,
     /// Mixed into the handshakes with every peer.
@@ -88,7 +91,7 @@ pub fn compile(map: &NetworkMap, options: &Options, ids: &mut Ids) -> Compiled {
     compiled.peers(map, options);
     let unserved = compiled.routes(map, options);
     if !options.block_inbound {
-        compiled.rules = rules::of(map, &compiled.routes, &unserved, ids);
+        compiled.rules = rules::of(map, &options.destinations(), &compiled.routes, &unserved, ids);
     }
     if map.forwarding_rules > 0 {
         let (kind, detail) = (UnsupportedKind::Forwarding, map.forwarding_rules.to_string());
@@ -96,6 +99,18 @@ pub fn compile(map: &NetworkMap, options: &Options, ids: &mut Ids) -> Compiled {
     }
     compiled.unsupported.sort();
     compiled
+}
+
+impl Options {
+    /// What rules for traffic to this node lead to. Not everything: each destination of route rules would have to be told
+    /// apart from it, for each source.
+    fn destinations(&self) -> Vec<IpNet> {
+        let own = self.addresses.iter().map(|net| net.addr());
+        let mut destinations: Vec<IpNet> = own.chain(self.local.iter().copied()).map(IpNet::from).collect();
+        destinations.sort();
+        destinations.dedup();
+        destinations
+    }
 }
 
 impl Compiled {

@@ -13,17 +13,25 @@ use super::Groups;
 use crate::ids::Ids;
 use crate::model::{Matcher, NetworkMap, PeerRule, RouteRule, RouteTarget, Rules};
 
-/// Rules of both scopes. Of routes in `unserved` only what forbids is heard.
-pub(super) fn of(map: &NetworkMap, routes: &[Route], unserved: &HashSet<&str>, ids: &mut Ids) -> Vec<Rule> {
+/// Rules of both scopes, `own` being the addresses of this node. Of routes in `unserved` only what forbids is heard.
+pub(super) fn of(
+    map: &NetworkMap,
+    own: &[IpNet],
+    routes: &[Route],
+    unserved: &HashSet<&str>,
+    ids: &mut Ids,
+) -> Vec<Rule> {
     let mut drafts = match &map.peer_rules {
-        Rules::Legacy => vec![Draft::permit(Scope::Node, vec![ANY[0]])],
-        Rules::List(rules) => of_peers(rules),
+        _ if own.is_empty() => Vec::new(),
+        // Servers so old know no IPv6.
+        Rules::Legacy => vec![Draft::permit(Scope::Node, &ANY[..1], own.to_vec())],
+        Rules::List(rules) => of_peers(rules, own),
     };
     match &map.route_rules {
         _ if routes.is_empty() => {}
         Rules::Legacy => {
             let destinations = routes.iter().map(|route| route.destination).collect();
-            drafts.push(Draft::permit(Scope::Route, destinations));
+            drafts.push(Draft::permit(Scope::Route, &ANY, destinations));
         }
         Rules::List(rules) => drafts.extend(of_routes(rules, unserved)),
     }
@@ -31,7 +39,7 @@ pub(super) fn of(map: &NetworkMap, routes: &[Route], unserved: &HashSet<&str>, i
     drafts.into_iter().map(|draft| draft.rule(ids)).collect()
 }
 
-fn of_peers(rules: &[PeerRule]) -> Vec<Draft> {
+fn of_peers(rules: &[PeerRule], own: &[IpNet]) -> Vec<Draft> {
     let mut sources: Groups<Subject, Vec<IpNet>> = Groups::new();
     for rule in rules {
         for subject in Subject::of(&rule.matcher) {
@@ -45,7 +53,7 @@ fn of_peers(rules: &[PeerRule]) -> Vec<Draft> {
     }
     let draft = |((policy, action, protocol, sources), ports)| {
         let ports = merged(ports);
-        Draft { policy, action, protocol, ports, sources, destinations: ANY.to_vec(), scope: Scope::Node }
+        Draft { policy, action, protocol, ports, sources, destinations: own.to_vec(), scope: Scope::Node }
     };
     ports.groups.into_iter().map(draft).collect()
 }
@@ -114,14 +122,14 @@ impl Subject {
 }
 
 impl Draft {
-    /// Everybody may.
-    fn permit(scope: Scope, destinations: Vec<IpNet>) -> Self {
+    /// Everything is permitted.
+    fn permit(scope: Scope, sources: &[IpNet], destinations: Vec<IpNet>) -> Self {
         Self {
             policy: Arc::from(""),
             action: Action::Accept,
             protocol: Protocol::Any,
             ports: Vec::new(),
-            sources: ANY.to_vec(),
+            sources: sources.to_vec(),
             destinations,
             scope,
         }

@@ -15,6 +15,7 @@ fn options() -> Options {
     Options {
         own_key: OWN,
         addresses: OwnAddresses { v4: "100.64.0.9/16".parse().ok(), v6: None },
+        local: Vec::new(),
         keepalive: NonZeroU16::new(25),
         preshared_key: None,
         server_routes: true,

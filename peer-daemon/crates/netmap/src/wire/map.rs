@@ -91,10 +91,10 @@ fn route(route: wire::Route, known: &mut HashSet<String>, skipped: &mut Skipped)
     } else {
         Some(RouteTarget::Domains(route.domains))
     };
-    let router = route.peer.parse().ok();
     // A dynamic route without domains leads to its placeholder, which is nothing.
     let target = target.filter(|target| route.network_type != DOMAINS || matches!(target, RouteTarget::Domains(_)));
-    let (Some(target), Some(router), true) = (target, router, known.insert(route.id.clone())) else {
+    let usable = target.zip(route.peer.parse().ok()).filter(|_| known.insert(route.id.clone()));
+    let Some((target, router)) = usable else {
         skipped.routes += 1;
         return None;
     };
