@@ -2,13 +2,11 @@
 
 mod common;
 
-use common::{SECOND, tell};
+use common::{SECOND, official, tell};
 use peer_test_control::account::SetupKey;
 use peer_test_control::member::Habits;
 use peer_test_control::{Account, Options, Server};
-use peer_tests::lab::{
-    Internet, Joining, Member, Namespace, Official, OfficialClient, SERVERS, Tunnel, ping, wait_for,
-};
+use peer_tests::lab::{Internet, Joining, Member, Namespace, OfficialClient, SERVERS, Tunnel, ping, wait_for};
 
 const PORT: u16 = 8080;
 
@@ -41,7 +39,8 @@ fn two_official_clients_reach_each_other_through_the_relay() {
     let answered = || ping(&one.namespace, target, 1, SECOND).is_ok_and(|pings| pings.all_answered());
     assert!(wait_for(SECOND * 20, answered), "{}", one.process().expect("it runs").log());
     let key = other.key().expect("a key");
-    assert_eq!(one.connection(&key).expect("status").as_deref(), Some("Relayed"));
+    let connection = || one.connection(&key).expect("status");
+    assert!(wait_for(SECOND * 5, || connection().as_deref() == Some("Relayed")), "{:?}", connection());
     assert!(server.relay_frames() > 0);
     let known = server.look(|account| account.peers.len());
     assert_eq!(known, 2);
@@ -64,14 +63,6 @@ fn a_member_routes_for_nobody_but_an_official_client_pings_it() {
         let answered = || ping(from, to, 1, SECOND).is_ok_and(|pings| pings.all_answered());
         assert!(wait_for(SECOND * 20, answered), "{:?}", member.heard());
     }
-}
-
-fn official() -> Option<Official> {
-    let official = Official::find().expect("official programs");
-    if official.is_none() {
-        tell("SKIPPED: NETBIRD_BIN_DIR names no folder with the official programs `netbird` and `combined`");
-    }
-    official
 }
 
 fn server() -> (Internet, Server, String) {

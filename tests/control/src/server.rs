@@ -18,6 +18,7 @@ use tonic::service::Routes;
 
 pub use super::state::{Faults, Seen};
 pub use tls::Certificates;
+pub use tonic::Code;
 
 use super::account::{Account, RemovalError};
 use super::keys::KeyPair;

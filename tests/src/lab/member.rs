@@ -44,13 +44,20 @@ pub struct Joining {
 }
 
 impl Member {
-    /// Lets one join from a namespace that reaches the servers.
+    /// Lets a new one join from a namespace that reaches the servers.
     ///
     /// # Errors
     /// A program is missing or fails.
     pub fn join(namespace: Namespace, tunnel: &Tunnel, joining: Joining) -> Result<Self> {
+        Self::join_as(KeyPair::generate(), namespace, tunnel, joining)
+    }
+
+    /// As [`Self::join`], with an identity that may be known already.
+    ///
+    /// # Errors
+    /// A program is missing or fails.
+    pub fn join_as(keys: KeyPair, namespace: Namespace, tunnel: &Tunnel, joining: Joining) -> Result<Self> {
         let wireguard = tunnel.start(&namespace, DEVICE)?;
-        let keys = KeyPair::generate();
         let text = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n", keys.private_text());
         set_configuration(&namespace, DEVICE, &text)?;
         namespace.exec("ip", &["link", "set", DEVICE, "addrgenmode", "none"])?;

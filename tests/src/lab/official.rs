@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod mesh;
 mod server;
 
 use std::env;
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 pub use api::Api;
 pub use client::OfficialClient;
+pub use mesh::OfficialMesh;
 pub use server::OfficialServer;
 
 /// Names the folder.

@@ -219,15 +219,11 @@ impl Agent {
     }
 
     fn configured(&mut self, config: NetbirdConfig) {
-        if let Some(relay) = &config.relay
-            && let Some(url) = relay.urls.first()
-        {
-            self.open_relay(&url.clone());
-        }
-        self.config.send_replace(Some(merged(self.config.borrow().as_ref(), config)));
-        if let Some(home) =
-            self.config.borrow().as_ref().and_then(|config| config.relay.as_ref()?.urls.first().cloned())
-        {
+        let merged = merged(self.config.borrow().as_ref(), config);
+        let home = merged.relay.as_ref().and_then(|relay| relay.urls.first().cloned());
+        self.config.send_replace(Some(merged));
+        if let Some(home) = home {
+            self.open_relay(&home);
             self.home.get_or_insert(home);
         }
     }
