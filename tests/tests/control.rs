@@ -6,7 +6,9 @@ use common::{SECOND, official, tell};
 use peer_test_control::account::SetupKey;
 use peer_test_control::member::Habits;
 use peer_test_control::{Account, Options, Server};
-use peer_tests::lab::{Internet, Joining, Member, Namespace, OfficialClient, SERVERS, Tunnel, ping, wait_for};
+use peer_tests::lab::{
+    Internet, Joining, Member, Namespace, OfficialClient, OfficialServer, SERVERS, Tunnel, ping, wait_for,
+};
 
 const PORT: u16 = 8080;
 
@@ -63,6 +65,32 @@ fn a_member_routes_for_nobody_but_an_official_client_pings_it() {
         let answered = || ping(from, to, 1, SECOND).is_ok_and(|pings| pings.all_answered());
         assert!(wait_for(SECOND * 20, answered), "{:?}", member.heard());
     }
+}
+
+#[test]
+fn a_member_and_an_official_client_meet_at_official_servers() {
+    let Some(official) = official() else { return };
+    let internet = Internet::new().expect("a wire");
+    let server = OfficialServer::start(internet.clone(), &official, PORT).expect("official servers");
+    let api = server.set_up().expect("an account");
+    let setup_key = api.setup_key("everybody", false, &[]).expect("a key");
+    let joining = |number: u8| Joining {
+        url: server.url(),
+        setup_key: setup_key.clone(),
+        hostname: format!("party{number}"),
+        habits: Habits::default(),
+    };
+    let tunnel = Tunnel::find().expect("wireguard-go");
+    let member = Member::join(party(&internet, 1), &tunnel, joining(1)).expect("a member");
+    let client = OfficialClient::join(party(&internet, 2), &official, &joining(2)).expect("an official client");
+    assert!(wait_for(SECOND * 10, || member.overlay().is_ok()), "{:?}", member.heard());
+    let (target, back) = (member.overlay().expect("an address"), client.overlay().expect("an address"));
+    for (from, to) in [(&client.namespace, target), (&member.namespace, back)] {
+        let answered = || ping(from, to, 1, SECOND).is_ok_and(|pings| pings.all_answered());
+        assert!(wait_for(SECOND * 20, answered), "{:?}", member.heard());
+    }
+    let map = member.heard().map.expect("a map");
+    assert!(map.dns_config.is_some() && map.firewall_rules.len() == 4, "{map:?}");
 }
 
 fn server() -> (Internet, Server, String) {
