@@ -22,6 +22,7 @@ pub(crate) struct Base {
     /// Bytes of the server that came behind the proxy's answer, before `transport` is read.
     early: Bytes,
     transport: Transport,
+    proxied: bool,
 }
 
 pub(crate) enum Transport {
@@ -54,6 +55,15 @@ impl Stream {
         matches!(self.0, Layers::Tls(_))
     }
 
+    /// Whether a proxy is in between: then the TCP socket's peer is the proxy.
+    #[must_use]
+    pub fn is_proxied(&self) -> bool {
+        match &self.0 {
+            Layers::Plain(base) => base.proxied,
+            Layers::Tls(tls) => tls.get_ref().0.proxied,
+        }
+    }
+
     /// The protocol that the server chose inside TLS.
     #[must_use]
     pub fn alpn(&self) -> Option<&[u8]> {
@@ -66,12 +76,12 @@ impl Stream {
 
 impl Base {
     pub(crate) fn new(transport: Transport) -> Self {
-        Self { early: Bytes::new(), transport }
+        Self { early: Bytes::new(), transport, proxied: false }
     }
 
-    /// The same, with bytes of the server that were read from it already.
-    pub(crate) fn with_early(self, early: Bytes) -> Self {
-        if early.is_empty() { self } else { Self { early, ..self } }
+    /// The same after a proxy has connected it on; `early`: what was read from it already.
+    pub(crate) fn through_proxy(self, early: Bytes) -> Self {
+        Self { early, proxied: true, ..self }
     }
 
     fn tcp(&self) -> &TcpStream {

@@ -106,7 +106,7 @@ async fn without_tls_it_is_tcp() {
     let server = tokio::spawn(async move { serve(listener.accept().await?.0).await });
     let stream = connector(Vec::new(), Proxy::none()).connect(&target(false, "127.0.0.1", port), Alpn::H2).await;
     let stream = stream.expect("a connection");
-    assert!(!stream.is_tls() && stream.alpn().is_none());
+    assert!(!stream.is_tls() && !stream.is_proxied() && stream.alpn().is_none());
     assert!(stream.tcp().nodelay().expect("a socket"), "small messages must not wait");
     talk(stream).await;
     server.await.expect("no panic").expect("served");
@@ -150,6 +150,7 @@ async fn a_proxy_is_asked_and_nothing_early_is_lost() {
     let proxied = tokio::spawn(proxy_once(proxy, port, Some("authorization: basic dXNlcjpwYXNz")));
     let connector = connector(Vec::new(), proxy_at(proxy_port, "user:pass@"));
     let stream = connector.connect(&target(false, "192.0.2.1", 8080), Alpn::H2).await.expect("a connection");
+    assert!(stream.is_proxied());
     talk(stream).await;
     server.await.expect("no panic").expect("served");
     let request = proxied.await.expect("no panic").expect("served");

@@ -36,5 +36,5 @@ pub(crate) async fn open(proxy: &ProxyServer, target: &Target, base: Base) -> Re
         connection.abort();
     }
     let parts = upgraded?.downcast::<TokioIo<Base>>().map_err(|_| failed("it is another connection".into()))?;
-    Ok(parts.io.into_inner().with_early(parts.read_buf))
+    Ok(parts.io.into_inner().through_proxy(parts.read_buf))
 }
