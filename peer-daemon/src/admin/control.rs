@@ -54,7 +54,14 @@ impl ControlSocket {
 
     /// Serves until the task is aborted.
     pub(crate) async fn serve(self, source: Arc<Source>) {
-        let router = Router::new().route("/status", get(status)).route("/flows", get(flows)).with_state(source);
+        let router = Router::new()
+            .route("/status", get(status))
+            .route("/networks", get(networks))
+            .route("/check/live", get(live))
+            .route("/check/ready", get(ready))
+            .route("/check/startup", get(startup))
+            .route("/flows", get(flows))
+            .with_state(source);
         if let Err(error) = axum::serve(self.listener, router).await {
             tracing::error!(%error, "the control socket has stopped");
         }
@@ -63,14 +70,41 @@ impl ControlSocket {
 }
 
 async fn status(State(source): State<Arc<Source>>) -> Response {
-    match source.report().await {
-        Ok(report) => Json(report).into_response(),
+    match source.answer().await {
+        Ok(answer) => Json(answer).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
 }
 
+async fn networks(State(source): State<Arc<Source>>) -> Response {
+    Json(source.networks()).into_response()
+}
+
+async fn live(State(source): State<Arc<Source>>) -> Response {
+    checked(source.alive().await.map_err(|error| format!("{error:#}")))
+}
+
+async fn ready(State(source): State<Arc<Source>>) -> Response {
+    let report = source.readiness().report();
+    checked(if report.ready { Ok(()) } else { Err(report.to_string()) })
+}
+
+async fn startup(State(source): State<Arc<Source>>) -> Response {
+    checked(source.joined())
+}
+
+fn checked(result: Result<(), String>) -> Response {
+    match result {
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
+    }
+}
+
 async fn flows(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
-    match answer(&source.dataplane, &source.known().peers, &query.unwrap_or_default()).await {
+    let Some(running) = source.running() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the node has not started yet\n").into_response();
+    };
+    match answer(&running.dataplane, &running.known().peers, &query.unwrap_or_default()).await {
         Ok(listing) => Json(listing).into_response(),
         Err(Refused::Field(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         Err(Refused::Dataplane(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
