@@ -36,8 +36,8 @@ pub(crate) struct Conn {
     hold: Option<Instant>,
     watch: Option<Watch>,
     last_handshake: Option<Instant>,
-    /// When a handshake was last asked of the engine.
-    nudged: Option<Instant>,
+    /// When the engine was last asked for a handshake.
+    handshake_begun: Option<Instant>,
     shown: (State, Option<PathKind>),
     since: Instant,
 }
@@ -89,7 +89,7 @@ impl Conn {
             hold: None,
             watch: None,
             last_handshake: None,
-            nudged: None,
+            handshake_begun: None,
             shown: (State::Idle, None),
             since: now,
         }
@@ -177,7 +177,7 @@ impl Conn {
         if due(self.hold) {
             self.hold = None;
             self.use_best(shared);
-            self.nudge(shared, now);
+            self.begin_handshake(shared, now);
         }
         if due(self.watch.as_ref().map(Watch::due)) {
             let good = self.watch.as_mut().is_some_and(|watch| watch.check(self.last_handshake, now));
@@ -220,8 +220,12 @@ impl Conn {
                 self.meet(shared);
                 self.choose(shared, now);
                 // The peer may have lost its session, and waits for the controller to make a new one.
-                if self.controller && self.path.is_some() {
-                    self.nudge(shared, now);
+                let recent = [self.handshake_begun, self.last_handshake].into_iter().flatten().max();
+                if self.controller
+                    && self.path.is_some()
+                    && recent.is_none_or(|at| now.saturating_duration_since(at) >= HANDSHAKE_AGAIN)
+                {
+                    self.begin_handshake(shared, now);
                 }
             }
             Message::Answer(offer) => {
@@ -338,7 +342,7 @@ impl Conn {
         self.watch = Some(Watch::start(now));
         if self.controller {
             self.use_best(shared);
-            self.nudge(shared, now);
+            self.begin_handshake(shared, now);
         } else if self.path.is_some() {
             self.use_best(shared);
         } else {
@@ -363,12 +367,9 @@ impl Conn {
         self.watch = None;
     }
 
-    fn nudge(&mut self, shared: &mut Shared, now: Instant) {
-        let recently = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < NUDGE_INTERVAL);
-        if !recently(self.nudged) {
-            self.nudged = Some(now);
-            shared.act(self.key, Action::Handshake);
-        }
+    fn begin_handshake(&mut self, shared: &mut Shared, now: Instant) {
+        self.handshake_begun = Some(now);
+        shared.act(self.key, Action::Handshake);
     }
 
     fn settle(&mut self, now: Instant) {
@@ -419,4 +420,4 @@ const GREETING: Duration = Duration::from_secs(60);
 /// How long the controller has to begin the handshake.
 const CONTROLLER_HEADSTART: Duration = Duration::from_secs(5);
 /// Offers may come often; a handshake for each would not help.
-const NUDGE_INTERVAL: Duration = Duration::from_secs(3);
+const HANDSHAKE_AGAIN: Duration = Duration::from_secs(3);

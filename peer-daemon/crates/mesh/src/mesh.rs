@@ -74,7 +74,7 @@ impl Mesh {
             remotes.into_iter().map(|remote| (remote.key, remote.can_be_lazy)).collect();
         let gone: Vec<PublicKey> = self.conns.keys().filter(|key| !remotes.contains_key(key)).copied().collect();
         for key in gone {
-            self.with(key, |conn, shared| conn.close(shared));
+            self.with(key, Conn::close);
             self.conns.remove(&key);
             self.schedule(key);
         }
