@@ -60,9 +60,12 @@ fn ten_thousand_peers_are_no_problem_a_million_empty_ones_are() {
     let message = SyncResponse { network_map: Some(map), ..SyncResponse::default() };
     decode_sync(&message.encode_to_vec()).expect("within bounds");
 
-    let map = NetworkMap { remote_peers: vec![RemotePeerConfig::default(); 1_000_000], ..NetworkMap::default() };
-    let message = SyncResponse { network_map: Some(map), ..SyncResponse::default() };
-    let error = decode_sync(&message.encode_to_vec()).expect_err("too many");
+    // Two bytes each: field 3 of the map (field 5), empty.
+    let peers = [0x1a, 0].repeat(1_000_000);
+    let mut message = vec![0x2a];
+    prost::encode_length_delimiter(peers.len(), &mut message).expect("room");
+    message.extend(peers);
+    let error = decode_sync(&message).expect_err("too many");
     assert_eq!(error, DecodeError::TooManyEntries { entries: 1_000_000, limit: MAX_ENTRIES });
 }
 
