@@ -63,7 +63,7 @@ impl<'a> Found<'a, '_> {
                 if key == self.own.key {
                     self.routes.push(route);
                     for policy in &policies {
-                        self.policy_rules(policy, &id, &resource.destination);
+                        self.policy_rules(policy, &id, &resource.destination, false);
                     }
                     reachable.extend(&users);
                 } else if users.contains(self.own.key.as_str()) {
@@ -116,12 +116,12 @@ impl<'a> Found<'a, '_> {
             return;
         }
         for policy in self.policies_to(&classic.access_control_groups).collect::<Vec<_>>() {
-            self.policy_rules(policy, id, destination);
+            self.policy_rules(policy, id, destination, self.shape.has_rules_without_sources());
         }
     }
 
     /// One rule for each port; for names, one for each family of sources besides.
-    fn policy_rules(&mut self, policy: &Policy, id: &str, destination: &Destination) {
+    fn policy_rules(&mut self, policy: &Policy, id: &str, destination: &Destination, even_without_sources: bool) {
         let families: &[bool] = match destination {
             Destination::Prefix(prefix) => &[matches!(prefix, IpNet::V6(_))],
             Destination::Domain(_) if speaks_ipv6(self.own, self.shape) => &[false, true],
@@ -130,7 +130,7 @@ impl<'a> Found<'a, '_> {
         for ports in ports_of(policy) {
             for &v6 in families {
                 let source_ranges = self.sources(policy, v6);
-                if source_ranges.is_empty() && !self.shape.has_rules_without_sources() {
+                if source_ranges.is_empty() && !even_without_sources {
                     continue;
                 }
                 self.rules.push(RouteFirewallRule {

@@ -25,7 +25,7 @@ impl Shape {
         !self.has_ipv6()
     }
 
-    /// Route rules whose sources are all gone are sent without sources.
+    /// Rules of classic routes whose sources are all gone are sent without sources.
     pub(crate) fn has_rules_without_sources(self) -> bool {
         self == Self::V0_66
     }
