@@ -47,7 +47,7 @@ fn account(recorded: &NetworkMap) -> Account {
     account.groups.insert("client".to_owned(), [CLIENT.to_owned()].into());
     let policy = |id, action, protocol| Policy::new(id, action, protocol, &["client"], &["services"]);
     account.policies = vec![
-        Policy::new("dc18p5qmd2tq8cv91o0", Action::Accept, Protocol::All, &[ALL], &[ALL]),
+        Policy::new("dc18p5dqmd2tq8cv91o0", Action::Accept, Protocol::All, &[ALL], &[ALL]),
         policy("dc19515qmd2tq8cv95a0", Action::Accept, Protocol::Tcp).on_ports(&[80, 443]),
         Policy { ranges: vec![(1000, 2000)], ..policy("dc1951tqmd2tq8cv95c0", Action::Drop, Protocol::Udp) },
         policy("dc1951tqmd2tq8cv95dg", Action::Accept, Protocol::Icmp),
