@@ -9,6 +9,8 @@ use common::{SECOND, joined, tell};
 use ipnet::IpNet;
 use peer_test_control::account::{Action, Peer, Policy, Protocol};
 use peer_test_control::member::Habits;
+use peer_test_control::server::Certificates;
+use peer_test_control::{Account, Options};
 use peer_tests::lab::{
     Binaries, Download, GATEWAY, GATEWAY6, HTTP_PORT, MEMBERS, Member, Mesh, MeshPlan, NODE_LAN, NODE_LAN6, ROUTERS,
     SERVERS, SERVICES, get, page_within, ping, wait_for,
@@ -163,6 +165,29 @@ fn a_member_at_another_relay_is_reached_there() {
     page_within(SECOND * 10, &member.namespace, GATEWAY).expect("page");
     assert!(mesh.server.relay_frames() > 0, "by management's relay");
     assert!(mesh.server.has_relay(&controls), "where the node went for it");
+}
+
+#[test]
+fn servers_with_tls_are_trusted_by_their_authority_alone() {
+    let certificates = Certificates::generate(&[&SERVERS.to_string()]).expect("certificates");
+    let authority = certificates.authority.clone();
+    let binaries = Binaries::find().expect("programs");
+    let change = |options: &mut Options, _: &mut Account| options.tls = Some(certificates);
+    let mut mesh = Mesh::prepare_with(&MeshPlan::default(), &binaries, change).expect("mesh");
+    mesh.node.launch().expect("launch");
+    wait_for(SECOND * 3, || mesh.server.seen().logins > 0);
+    assert_eq!(mesh.server.seen().logins, 0, "nobody vouches for this server");
+    let (status, reason) = mesh.node.probe("/readyz").expect("an answer");
+    assert_eq!(status, 503, "{reason}");
+    mesh.node.kill().expect("kill");
+    mesh.node.namespace.write("/run/lab/authority.pem".as_ref(), &authority).expect("written");
+    let environment = &mut mesh.node.joining.as_mut().expect("joins").environment;
+    environment.push(("NB_CA_FILE".to_owned(), "/run/lab/authority.pem".to_owned()));
+    mesh.node.start().expect("start");
+    let key = mesh.node_peer().expect("registered");
+    assert!(wait_for(SECOND * 5, || mesh.server.has_signal(&key) && mesh.server.has_relay(&key)));
+    let status = mesh.node.status_text(&["-d"]).expect("status");
+    assert!(status.contains("[rels://192.0.2.254:8080] is Available"), "{status}");
 }
 
 /// What a change in management may take to be in force.
