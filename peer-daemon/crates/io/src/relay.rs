@@ -15,14 +15,16 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use peer_core::batch::DatagramBatch;
 use peer_core::path::{Path, RelayId};
+use rustix::event::EventfdFlags;
 
 use crate::stats::{IoDrop, ShardStats};
 
@@ -133,6 +135,17 @@ pub struct RelayConnection<F: Framer> {
 pub struct PortClosed;
 
 impl RelayPort {
+    /// A port whose other end the caller drives, in the place of a shard: for tests and benches of relay connections.
+    ///
+    /// # Errors
+    /// When there is no descriptor to be had.
+    pub fn detached() -> io::Result<(Self, RelayEnd)> {
+        let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let port = Self::new(Arc::new(wake));
+        let end = RelayEnd::new(&port);
+        Ok((port, end))
+    }
+
     pub(crate) fn new(wake: Arc<OwnedFd>) -> Self {
         let (news, next_connection) = (AtomicBool::new(false), AtomicU32::new(1));
         Self(Arc::new(Port { wake, news, next_connection, desk: Mutex::default() }))
@@ -341,8 +354,8 @@ impl<F: Framer> Lane for Way<F> {
     }
 }
 
-/// The thread's end. Dropping it closes the port.
-pub(crate) struct RelayEnd {
+/// The thread's end of a port. Dropping it closes the port.
+pub struct RelayEnd {
     port: Arc<Port>,
     lanes: Vec<Arc<dyn Lane>>,
     arrived: VecDeque<(Arc<dyn Lane>, DatagramBatch)>,
@@ -354,7 +367,7 @@ impl RelayEnd {
     }
 
     /// Looks for news. Returns whether datagrams are waiting.
-    pub(crate) fn look(&mut self) -> bool {
+    pub fn look(&mut self) -> bool {
         if self.port.news.swap(false, Ordering::AcqRel) {
             let mut desk = lock(&self.port.desk);
             self.arrived.append(&mut desk.arrived);
@@ -366,7 +379,7 @@ impl RelayEnd {
     }
 
     /// Lets `f` have the next batch.
-    pub(crate) fn receive<R>(&mut self, stats: &ShardStats, f: impl FnOnce(&mut DatagramBatch) -> R) -> Option<R> {
+    pub fn receive<R>(&mut self, stats: &ShardStats, f: impl FnOnce(&mut DatagramBatch) -> R) -> Option<R> {
         let (lane, mut batch) = self.arrived.pop_front()?;
         stats.relay_in.calls.add(1);
         stats.relay_in.packets.add(batch.len() as u64);
@@ -377,7 +390,7 @@ impl RelayEnd {
     }
 
     /// Passes on what in `batch` goes by relays: each run of one connection at once.
-    pub(crate) fn send(&mut self, batch: &DatagramBatch, stats: &ShardStats) {
+    pub fn send(&mut self, batch: &DatagramBatch, stats: &ShardStats) {
         let connection = |at| match batch.get(at) {
             Some((_, Path::Relay(id))) => Some(id.connection),
             _ => None,
@@ -395,6 +408,19 @@ impl RelayEnd {
                 None => stats.dropped(IoDrop::RelayGone, (next - start) as u64),
             }
         }
+    }
+}
+
+impl fmt::Debug for RelayEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayEnd").field("connections", &self.lanes.len()).finish_non_exhaustive()
+    }
+}
+
+impl AsFd for RelayEnd {
+    /// Readable after news.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.port.wake.as_fd()
     }
 }
 

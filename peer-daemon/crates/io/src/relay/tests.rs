@@ -3,7 +3,6 @@
 use std::task::Context;
 
 use futures_util::task::noop_waker_ref;
-use rustix::event::EventfdFlags;
 
 use super::*;
 
@@ -27,10 +26,7 @@ impl Framer for Numbered {
 }
 
 fn port() -> (RelayPort, RelayEnd) {
-    let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor");
-    let port = RelayPort::new(Arc::new(wake));
-    let end = RelayEnd::new(&port);
-    (port, end)
+    RelayPort::detached().expect("a descriptor")
 }
 
 fn woken(port: &RelayPort) -> bool {
