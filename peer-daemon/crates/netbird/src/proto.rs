@@ -3,7 +3,14 @@
 //! Enumerations are `i32` in here: a value that we do not know is no error, and the typed accessor of the field gives the
 //! default for it.
 #![allow(missing_docs, reason = "generated; the .proto files say what a field is")]
-#![allow(unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+#![allow(
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 
 use std::fmt;
 

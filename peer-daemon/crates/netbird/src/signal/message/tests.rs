@@ -39,7 +39,7 @@ fn recorded_candidates_decode_and_encode() {
     }
 }
 
-fn offer(body: Body) -> Result<Description, MessageError> {
+fn offer(body: &Body) -> Result<Description, MessageError> {
     match Message::decode(&body.encode_to_vec())? {
         Message::Offer(description) => Ok(description),
         other => panic!("{other:?}"),
@@ -48,13 +48,13 @@ fn offer(body: Body) -> Result<Description, MessageError> {
 
 #[test]
 fn a_peer_without_ice_says_a_colon() {
-    let description = offer(Body { payload: ":".to_owned(), ..Body::default() }).expect("an offer");
+    let description = offer(&Body { payload: ":".to_owned(), ..Body::default() }).expect("an offer");
     assert_eq!((description.ice, description.listen_port), (None, 51820));
     for payload in ["ufrag:", ":password"] {
-        assert_eq!(offer(Body { payload: payload.to_owned(), ..Body::default() }).expect("an offer").ice, None);
+        assert_eq!(offer(&Body { payload: payload.to_owned(), ..Body::default() }).expect("an offer").ice, None);
     }
     for payload in ["", "none", "a:b:c"] {
-        let error = offer(Body { payload: payload.to_owned(), ..Body::default() });
+        let error = offer(&Body { payload: payload.to_owned(), ..Body::default() });
         assert_eq!(error, Err(MessageError::Payload), "{payload:?}");
     }
 }
@@ -69,7 +69,7 @@ fn fields_of_a_wrong_length_count_as_absent() {
         wg_listen_port: 65_536,
         ..Body::default()
     };
-    let description = offer(body).expect("an offer");
+    let description = offer(&body).expect("an offer");
     assert_eq!((description.session, description.relay_ip, description.relay), (None, None, None));
     assert_eq!(description.listen_port, 51820);
 }

@@ -24,8 +24,12 @@ fn list<T>(items: &[T], item: impl Fn(&T) -> Value) -> Value {
     Value::Array(items.iter().map(item).collect())
 }
 
-fn long(number: impl ToString + PartialEq + Default) -> Value {
-    if number == Default::default() { Value::Null } else { json!(number.to_string()) }
+/// 64-bit numbers are text.
+fn long(number: impl Into<i128>) -> Value {
+    match number.into() {
+        0 => Value::Null,
+        number => json!(number.to_string()),
+    }
 }
 
 fn bytes(bytes: &[u8]) -> Value {
