@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn addresses_are_those_that_others_can_name() {
-        let link = |name: &str, loopback, nets: &[&str]| Link {
+        let link = |name: &str, loopback: bool, nets: &[&str]| Link {
             name: name.to_owned(),
             mtu: 1500,
             ethernet: !loopback,

@@ -28,7 +28,7 @@ fn the_summary_is_that_of_a_real_client() {
 #[test]
 fn the_details_are_those_of_a_real_client() {
     let overview = recorded();
-    let now = "2026-11-22T07:00:24Z".parse().expect("a time");
+    let now = "2026-11-22T07:00:24.4Z".parse().expect("a time");
     let text = Detail { overview: &overview, now }.to_string() + &summary(&overview, Expanded::Yes);
     assert_eq!(text, DETAIL);
 }
