@@ -138,7 +138,7 @@ fn members_with_habits_of_official_clients() {
 
 #[test]
 fn a_member_at_another_relay_is_reached_there() {
-    let plan = MeshPlan { relay_apart: true, ..MeshPlan::default() };
+    let plan = MeshPlan { carriers_apart: true, ..MeshPlan::default() };
     let mut mesh = Mesh::prepare(&plan, &Binaries::find().expect("programs")).expect("mesh");
     // Management's own relay is there, too: it takes the same tokens.
     let other = format!("rel://{SERVERS}:8080");

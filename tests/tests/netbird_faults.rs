@@ -15,7 +15,7 @@ use peer_test_control::relay::token::issue;
 use peer_test_control::sealed::seal_bytes;
 use peer_test_control::server::Faults;
 use peer_tests::lab::{Binaries, Download, GATEWAY, Mesh, MeshPlan, Namespace, page_within, wait_for};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 const ENDLESS: u64 = 1 << 40;
 /// Pieces of rubbish of each kind.
@@ -82,8 +82,8 @@ fn rubbish_by_signal_changes_nothing() {
     let stranger = KeyPair::generate();
     let download = Download::start(&mesh.member().namespace, GATEWAY, ENDLESS).expect("download");
     let lines = log_lines(&mut mesh);
-    let (runtime, url) = (runtime(&mesh.internet.namespace), mesh.server.url());
-    runtime.block_on(async {
+    let (server, url) = (&mesh.server, mesh.server.url());
+    inside(&mesh.internet.namespace, async {
         let (mut signal, _) = Signal::connect(&url, stranger.clone()).await.expect("registered");
         for piece in 0..PIECES {
             signal.send_raw(&key, rubbish(piece)).await.expect("taken");
@@ -92,8 +92,8 @@ fn rubbish_by_signal_changes_nothing() {
             let offer = Body { payload: "a:b".to_owned(), ..Body::default() };
             signal.send(&key, &offer).await.expect("taken");
             // By a peer of the map, too.
-            mesh.server.signal_raw(member.public(), &key, seal_bytes(&member, &key, &rubbish(piece)).expect("sealed"));
-            mesh.server.signal_raw("no key", &key, rubbish(piece));
+            server.signal_raw(member.public(), &key, seal_bytes(&member, &key, &rubbish(piece)).expect("sealed"));
+            server.signal_raw("no key", &key, rubbish(piece));
         }
         for payload in ["", "no colon", "too:many:colons", ":x", "x:"] {
             for kind in -1..9 {
@@ -108,7 +108,7 @@ fn rubbish_by_signal_changes_nothing() {
                 // Idle is what a peer may ask for: it must not come last.
                 if kind != 5 {
                     let sealed = peer_test_control::sealed::seal(&member, &key, &body).expect("sealed");
-                    mesh.server.signal_raw(member.public(), &key, sealed);
+                    server.signal_raw(member.public(), &key, sealed);
                 }
             }
         }
@@ -127,10 +127,10 @@ fn rubbish_by_the_relay_changes_nothing() {
     let key = mesh.node_peer().expect("registered");
     let download = Download::start(&mesh.member().namespace, GATEWAY, ENDLESS).expect("download");
     let lines = log_lines(&mut mesh);
-    let runtime = runtime(&mesh.internet.namespace);
-    runtime.block_on(async {
+    let server = &mesh.server;
+    inside(&mesh.internet.namespace, async {
         let token = issue("interop-secret", std::time::SystemTime::now() + SECOND * 60);
-        let url = mesh.server.url().replacen("http", "rel", 1);
+        let url = server.url().replacen("http", "rel", 1);
         let relay = Relay::connect(&url, KeyPair::generate().public(), &token).await.expect("let in");
         let (mut sender, _receiver) = (relay.sender, relay.receiver);
         for piece in 0..PIECES {
@@ -212,7 +212,7 @@ fn rubbish(seed: u32) -> Vec<u8> {
     bytes
 }
 
-fn runtime(namespace: &Namespace) -> Runtime {
-    let runtime = namespace.enter(|| Builder::new_multi_thread().worker_threads(1).enable_all().build());
-    runtime.expect("a runtime")
+/// Runs `work` with sockets of this namespace.
+fn inside(namespace: &Namespace, work: impl Future<Output = ()> + Send) {
+    namespace.enter(|| Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work));
 }

@@ -42,6 +42,8 @@ pub struct Options {
     pub relay_secret: String,
     /// Validity of tokens; new ones are pushed after three quarters of it.
     pub token_ttl: Duration,
+    /// Host and port of the signal server that peers are told; `None`: this one.
+    pub signal: Option<String>,
     /// Relays that peers are told; `None`: this one.
     pub relays: Option<Vec<String>>,
     /// Files that peers are asked about, by posture checks.
@@ -76,6 +78,7 @@ impl Options {
             tls: None,
             relay_secret: "interop-secret".to_owned(),
             token_ttl: Duration::from_secs(12 * 3600),
+            signal: None,
             relays: None,
             posture_files: Vec::new(),
             stuns: Vec::new(),

@@ -144,10 +144,11 @@ impl Inner {
         use crate::proto::management::{HostConfig, MetricsConfig, host_config};
         let protocol =
             if self.options.tls.is_some() { host_config::Protocol::Https } else { host_config::Protocol::Http };
+        let signal = self.options.signal.as_ref().unwrap_or(&self.options.exposed);
         let stun = |uri: &String| HostConfig { uri: uri.clone(), protocol: host_config::Protocol::Udp.into() };
         NetbirdConfig {
             stuns: self.options.stuns.iter().map(stun).collect(),
-            signal: Some(HostConfig { uri: self.options.exposed.clone(), protocol: protocol.into() }),
+            signal: Some(HostConfig { uri: signal.clone(), protocol: protocol.into() }),
             relay: self.relay_config(key),
             metrics: self.shape().has_ipv6().then(MetricsConfig::default),
             ..NetbirdConfig::default()

@@ -24,10 +24,10 @@ use super::topology::lan;
 use super::traffic::wait_for;
 use super::tunnel::Tunnel;
 
-/// Port of management and signal, and of the relay unless it is apart.
+/// Port of management, and of signal and relay unless they are apart.
 const PORT: u16 = 8080;
-/// Port of a relay that is apart.
-const RELAY_PORT: u16 = 8081;
+/// Port of signal and relay when they are apart.
+const CARRIER_PORT: u16 = 8081;
 /// The node's number at the wire; members follow.
 const NODE: u8 = 1;
 /// Group of the node.
@@ -42,8 +42,8 @@ pub const SERVICES: &str = "lan";
 pub struct MeshPlan {
     /// What the daemon may do.
     pub capabilities: Capabilities,
-    /// The relay is a server of its own, which lives on when management ends.
-    pub relay_apart: bool,
+    /// Signal and relay are a server of their own, which lives on when management ends.
+    pub carriers_apart: bool,
 }
 
 /// Servers, node, service and members. Nothing of it is left when it is dropped.
@@ -54,10 +54,10 @@ pub struct Mesh {
     pub node: Node,
     /// The service.
     pub gateway: Gateway,
-    /// Management and signal; the relay, unless it is apart.
+    /// Management; signal and relay, unless they are apart.
     pub server: Server,
-    /// The relay, if it is apart.
-    pub relay: Option<Server>,
+    /// Signal and relay, if they are apart.
+    pub carriers: Option<Server>,
     /// The wire.
     pub internet: Internet,
     /// Lets members in.
@@ -86,15 +86,14 @@ impl Mesh {
         change: impl FnOnce(&mut Options, &mut Account),
     ) -> Result<Self> {
         let internet = Internet::new()?;
-        let relay = if plan.relay_apart {
-            let options = Options::new(&format!("{SERVERS}:{RELAY_PORT}"));
-            Some(Server::start(options, Account::default(), internet.listener(RELAY_PORT))?)
-        } else {
-            None
-        };
         let mut options = Options::new(&format!("{SERVERS}:{PORT}"));
-        if plan.relay_apart {
-            options.relays = Some(vec![format!("rel://{SERVERS}:{RELAY_PORT}")]);
+        let mut carriers = None;
+        if plan.carriers_apart {
+            let address = format!("{SERVERS}:{CARRIER_PORT}");
+            options.signal = Some(address.clone());
+            options.relays = Some(vec![format!("rel://{address}")]);
+            let bind = internet.listener(CARRIER_PORT);
+            carriers = Some(Server::start(Options::new(&address), Account::default(), bind)?);
         }
         let mut account = account_serving_lan()?;
         let key = |group: &str| SetupKey { auto_groups: vec![group.to_owned()], ..SetupKey::reusable() };
@@ -115,7 +114,7 @@ impl Mesh {
         let mut node = Node::new(namespace, config, plan.capabilities, &binaries.daemon)?;
         node.joining = Some(joining);
         let tunnel = binaries.tunnel.clone();
-        Ok(Self { members: Vec::new(), node, gateway, server, relay, internet, member_key, tunnel, next: NODE + 1 })
+        Ok(Self { members: Vec::new(), node, gateway, server, carriers, internet, member_key, tunnel, next: NODE + 1 })
     }
 
     /// Builds it, starts the daemon, and lets one member join.
@@ -156,6 +155,12 @@ impl Mesh {
     #[must_use]
     pub fn member(&self) -> &Member {
         &self.members[0]
+    }
+
+    /// The server that carries signal and relay.
+    #[must_use]
+    pub fn carrier(&self) -> &Server {
+        self.carriers.as_ref().unwrap_or(&self.server)
     }
 
     /// The node's public key, as management knows it.

@@ -131,6 +131,10 @@ struct Remote {
     id: PeerId,
     link: Link,
     settings: PeerSettings,
+    /// Known to `WireGuard`: from when there is a path on, or something that waits for packets.
+    known: bool,
+    /// The latest packet for which there was no path.
+    waiting: Option<Bytes>,
     bridge: Arc<UdpSocket>,
     reader: tokio::task::AbortHandle,
 }
@@ -211,7 +215,7 @@ impl Agent {
                     let _ = remote.bridge.try_send(&payload);
                 }
             }
-            Event::Packet(key, payload) => self.packet(&key, payload, now).await,
+            Event::Packet(key, payload) => self.packet(&key, payload, now),
             Event::Trouble(text) => self.heard().trouble = Some(text),
         }
         self.show();
@@ -245,7 +249,9 @@ impl Agent {
         for key in gone {
             if let Some(remote) = self.peers.remove(&key) {
                 remote.reader.abort();
-                self.device.remove_peer(&key)?;
+                if remote.known {
+                    self.device.remove_peer(&key)?;
+                }
             }
         }
         let mut routes = BTreeSet::new();
@@ -271,6 +277,10 @@ impl Agent {
         if let Some(remote) = self.peers.get_mut(key) {
             if remote.settings.allowed_ips != allowed_ips {
                 remote.settings.allowed_ips = allowed_ips;
+            } else {
+                return Ok(());
+            }
+            if remote.known {
                 self.device.set_peer(&PeerSettings { endpoint: None, ..remote.settings.clone() })?;
             }
             return Ok(());
@@ -283,9 +293,12 @@ impl Agent {
         // A sleeping link is woken by the first packet, which must come to us.
         let endpoint = if lazy { Some(bridge.local_addr()?) } else { None };
         let settings = PeerSettings { key: key.clone(), allowed_ips, endpoint, keepalive: false };
-        self.device.set_peer(&settings)?;
+        if lazy {
+            self.device.set_peer(&settings)?;
+        }
         let link = Link::new(self.membership.keys.public(), key, lazy, Instant::now());
-        let remote = Remote { id: PeerId::of(key), link, settings, bridge, reader: reader.abort_handle() };
+        let (id, reader) = (PeerId::of(key), reader.abort_handle());
+        let remote = Remote { id, link, settings, known: lazy, waiting: None, bridge, reader };
         self.peers.insert(key.clone(), remote);
         Ok(())
     }
@@ -353,15 +366,26 @@ impl Agent {
         for remote in self.peers.values_mut().filter(|remote| ids.contains(&remote.id)) {
             if remote.link.came(now) {
                 begin(remote, self.device.as_mut())?;
+            } else if !remote.known {
+                self.device.set_peer(&remote.settings)?;
+            }
+            remote.known = true;
+            if let (Some(payload), Some(relay)) =
+                (remote.waiting.take(), remote.link.relay.as_ref().and_then(|url| self.relays.get(url)))
+            {
+                // A full queue loses packets, as any wire does.
+                let _ = relay.try_send(Frame::Transport(remote.id, payload));
             }
         }
         Ok(())
     }
 
-    async fn packet(&mut self, key: &str, payload: Bytes, now: Instant) {
+    fn packet(&mut self, key: &str, payload: Bytes, now: Instant) {
         let Some(remote) = self.peers.get_mut(key) else { return };
         remote.link.wake(now);
-        if let Some(relay) = remote.link.relay.as_ref().and_then(|url| self.relays.get(url)) {
+        if !remote.link.online {
+            remote.waiting = Some(payload);
+        } else if let Some(relay) = remote.link.relay.as_ref().and_then(|url| self.relays.get(url)) {
             // A full queue loses packets, as any wire does.
             let _ = relay.try_send(Frame::Transport(remote.id, payload));
         }
