@@ -1,9 +1,11 @@
 //! Single calls to management.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use peer_core::key::{PrivateKey, PublicKey};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -66,6 +68,8 @@ pub struct Client {
     options: Options,
     public_key: String,
     channels: Channels,
+    /// Whether the peer has left its account.
+    left: Arc<watch::Sender<bool>>,
 }
 
 impl fmt::Debug for Client {
@@ -79,7 +83,8 @@ impl Client {
     #[must_use]
     pub fn new(options: Options, dial: impl Dial) -> Self {
         let channels = Channels::new(&options.server, dial);
-        Self { public_key: options.identity.public_key().to_string(), options, channels }
+        let left = Arc::new(watch::Sender::new(false));
+        Self { public_key: options.identity.public_key().to_string(), options, channels, left }
     }
 
     /// Logs in, or registers if there is a setup key. A peer that is known already is logged in either way.
@@ -130,12 +135,13 @@ impl Client {
         self.within("SyncMeta", CALL_TIMEOUT, grpc.sync_meta(self.envelope(body))).await.map(|_| ())
     }
 
-    /// Deletes this peer from its account.
+    /// Deletes this peer from its account. The task of the same client ends first: it would register the peer again.
     ///
     /// # Errors
     ///
     /// `FailedPrecondition` while the peer is named as a Network's router.
     pub async fn logout(&self) -> Result<(), Error> {
+        self.left.send_replace(true);
         let body = self.sealer().await?.seal_message(&Empty {});
         let mut grpc = self.grpc();
         self.within("Logout", LOGOUT_TIMEOUT, grpc.logout(self.envelope(body))).await.map(|_| ())
@@ -180,6 +186,12 @@ impl Client {
         };
         self.doubt(&result);
         Err(result)
+    }
+
+    /// Until [`Self::logout`] is called.
+    pub(super) async fn left(&self) {
+        // An error would mean that the sender is gone, which we hold.
+        let _ = self.left.subscribe().wait_for(|left| *left).await;
     }
 
     /// Leaves the connection if it may be dead after `error`.

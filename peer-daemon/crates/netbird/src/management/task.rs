@@ -28,7 +28,7 @@ pub trait Node: Send + Sync + 'static {
     fn setup_key(&self) -> Option<SetupKey>;
 }
 
-/// The running task. It ends when [`Self::events`] is dropped.
+/// The running task. It ends when [`Self::events`] is dropped, and with [`Client::logout`].
 #[derive(Debug)]
 pub struct Management {
     /// What happens, in order. While it is not read, nothing more is received.
@@ -125,7 +125,15 @@ enum Woken {
 }
 
 impl<N: Node> Task<N> {
-    async fn run(mut self) {
+    async fn run(self) {
+        let client = self.client.clone();
+        tokio::select! {
+            () = client.left() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(mut self) {
         loop {
             while let Some(action) = self.session.poll_action() {
                 self.act(action);

@@ -284,17 +284,27 @@ async fn posture_checks_are_answered_when_they_change() {
 #[tokio::test(start_paused = true)]
 async fn single_calls_work_beside_the_stream() {
     let (server, mut management, _) = connected().await;
-    let client = management.handle.client().clone();
-    client.healthy().await.expect("healthy");
-    let refusal = Status::failed_precondition("peer is linked to a network router");
-    server.script().refuse_logout = Some(refusal);
-    let error = client.logout().await.expect_err("refused");
-    assert_eq!(error.to_string(), "Logout: peer is linked to a network router (FailedPrecondition)");
-    server.script().refuse_logout = None;
-    client.logout().await.expect("taken");
-    assert!(server.script().known.is_empty());
+    management.handle.client().healthy().await.expect("healthy");
     server.push(&map(1)).await;
     assert_eq!(serial(&mut management).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_leaves_does_not_register_again() {
+    let server = TestServer::start();
+    server.script().setup_keys.insert(KEY.to_owned());
+    let (mut management, _) = start(&server, &TestNode::with_key());
+    assert!(matches!(next(&mut management).await, Event::LoggedIn { by_setup_key: true, .. }));
+    resumed(&mut management).await;
+    server.script().refuse_logout = Some(Status::failed_precondition("peer is linked to a network router"));
+    let error = management.handle.client().logout().await.expect_err("refused");
+    assert_eq!(error.to_string(), "Logout: peer is linked to a network router (FailedPrecondition)");
+    server.script().refuse_logout = None;
+    management.handle.client().logout().await.expect("taken");
+    // The server ends the stream of a deleted peer; nobody comes back.
+    server.stream_left().await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(server.script().known.is_empty() && management.task.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
