@@ -4,7 +4,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, WAIT, frame};
+use common::server::frame;
+use common::{Client, Server, WAIT};
 use peer_relay::{Event, PeerId};
 
 async fn pair(server: &Server) -> (Client, Client) {

@@ -1,7 +1,7 @@
 //! A small relay server, written from the protocol's description, and clients with the shard's end in hand.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-mod server;
+pub(crate) mod server;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use peer_io::stats::ShardStats;
 use peer_relay::{Config, Event, RelayStats, Relays, Token};
 use tokio::sync::mpsc;
 
-pub(crate) use server::{Server, frame};
+pub(crate) use server::Server;
 
 pub(crate) const WAIT: Duration = Duration::from_secs(10);
 
