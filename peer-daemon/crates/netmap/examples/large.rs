@@ -1,11 +1,11 @@
-//! How long a large map takes: `cargo run --release -p peer-netmap --example large [PEERS [ROUTE_RULES]]`.
+//! How long a large map takes: `cargo run --release -p peer-netmap --example large [PEERS [ROUTE_RULES [ROUNDS]]]`.
 //!
 //! Prints milliseconds for each step from bytes to compiled rules, for a first map and for one that differs by one peer.
 
 use std::time::Instant;
 
 use peer_core::key::PublicKey;
-use peer_core::policy::compile::{Limits, compile as compile_policy};
+use peer_core::policy::compile::{Compiler, Limits};
 use peer_netbird::proto::management as wire;
 use peer_netmap::compile::{Compiled, Options, compile};
 use peer_netmap::ids::Ids;
@@ -18,15 +18,20 @@ const OWN: PublicKey = PublicKey([0xff; 32]);
 fn main() {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse().expect("a number"));
     let (peers, route_rules) = (numbers.next().unwrap_or(10_000), numbers.next().unwrap_or(5_000));
+    let rounds = numbers.next().unwrap_or(0);
     let first = message(peers, route_rules);
     let second = message(peers + 1, route_rules);
     println!("{peers} peers, {route_rules} route rules: {} bytes on the wire", first.len());
     println!("{:>24} {:>9} {:>9} {:>9} {:>9}", "", "decode", "session", "compile", "policy");
     let mut session = Session::new(OWN);
-    let mut ids = Ids::new();
-    let one = apply("first", &first, &mut session, &mut ids);
-    let other = apply("one peer more", &second, &mut session, &mut ids);
-    let again = apply("the same again", &second, &mut session, &mut ids);
+    let (mut ids, mut policy) = (Ids::new(), Compiler::default());
+    let one = apply("first", &first, &mut session, &mut ids, &mut policy);
+    let other = apply("one peer more", &second, &mut session, &mut ids, &mut policy);
+    let again = apply("the same again", &second, &mut session, &mut ids, &mut policy);
+    for round in 0..rounds {
+        let (what, bytes) = if round % 2 == 0 { ("one peer less", &first) } else { ("one peer more", &second) };
+        apply(what, bytes, &mut session, &mut ids, &mut policy);
+    }
     println!(
         "peers {} → {}, rules {} (equal: {}), unchanged when sent again: {}",
         one.peers.len(),
@@ -38,7 +43,7 @@ fn main() {
     println!("resident: {} KiB", resident_kib());
 }
 
-fn apply(what: &str, bytes: &[u8], session: &mut Session, ids: &mut Ids) -> Compiled {
+fn apply(what: &str, bytes: &[u8], session: &mut Session, ids: &mut Ids, policy: &mut Compiler) -> Compiled {
     let start = Instant::now();
     let message = wire::SyncResponse::decode(bytes).expect("a message");
     let decoded = Instant::now();
@@ -57,7 +62,7 @@ fn apply(what: &str, bytes: &[u8], session: &mut Session, ids: &mut Ids) -> Comp
     let compiled = compile(session.map().expect("a map"), &options, ids);
     let made = Instant::now();
     let limits = Limits { prefixes: 1 << 20, cells: 1 << 22 };
-    let policy = compile_policy(&compiled.rules, &limits).expect("it fits");
+    let policy = policy.compile(&compiled.rules, &limits).expect("it fits");
     let steps = [decoded - start, updated - decoded, made - updated, made.elapsed()];
     let [decode, session, compile, tables] = steps.map(|step| step.as_secs_f64() * 1e3);
     println!("{what:>24} {decode:>9.1} {session:>9.1} {compile:>9.1} {tables:>9.1}   ({} cells)", policy.cells.len());
@@ -90,9 +95,7 @@ fn message(peers: u32, route_rules: u32) -> Vec<u8> {
         })
     });
     let route_rule = |n: u32| wire::RouteFirewallRule {
-        source_ranges: (0..20)
-            .map(|k| format!("{}/32", v4((n * 7919 + k * 104_729) % peers.min(10_000) + 1)))
-            .collect(),
+        source_ranges: (0..20).map(|k| format!("{}/32", v4((n * 7919 + k * 104_729) % 5_000 + 1))).collect(),
         destination: format!("10.{}.{}.0/24", n / 256, n % 256),
         protocol: wire::RuleProtocol::Tcp.into(),
         port_info: Some(wire::PortInfo { selection: Some(wire::port_info::Selection::Port(1000 + n % 5)) }),
