@@ -9,11 +9,7 @@ use zeroize::Zeroizing;
 
 /// Prints a new private key.
 pub(crate) fn genkey() -> anyhow::Result<ExitCode> {
-    let mut bytes = Zeroizing::new(rand::random::<[u8; 32]>());
-    // RFC 7748 §5: the bits that every scalar has set or clear; `wg` prints them so, too.
-    bytes[0] &= 0xf8;
-    bytes[31] = bytes[31] & 0x7f | 0x40;
-    let key = PrivateKey::from_bytes(*bytes);
+    let key = peer_identity::generate();
     print_line(&key.expose_base64())
 }
 

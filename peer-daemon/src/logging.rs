@@ -12,6 +12,12 @@ use crate::cli::LogFormat;
 /// # Errors
 /// When `level` is no filter.
 pub(crate) fn init(level: &str, format: LogFormat) -> anyhow::Result<()> {
+    // Names that the official client has and this logger has not.
+    let level = match level {
+        "panic" | "fatal" => "error",
+        "warning" => "warn",
+        other => other,
+    };
     let filter = EnvFilter::builder()
         .parse(format!("{},{level}", peer_wireguard::LOG_DIRECTIVE))
         .with_context(|| format!("--log-level {level:?}: write error, warn, info, debug or trace"))?;

@@ -8,25 +8,33 @@ mod flow_log;
 mod flows;
 mod keys;
 mod logging;
+mod netbird;
 mod peers;
-mod state;
 mod status;
 mod trace;
 mod up;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, ServiceCommand};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::from_line(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command {
         Command::Up(args) => up::run(&args),
+        Command::Service(service) => match service.command {
+            ServiceCommand::Run(args) => up::run(&args),
+        },
         Command::Status(args) => status::run(&args),
+        Command::Networks(args) => status::networks(&args),
         Command::Flows(args) => flows::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Version => version(),
         Command::Genkey => keys::genkey(),
         Command::Pubkey => keys::pubkey(),
     };
@@ -37,4 +45,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn version() -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stdout(), "{}", env!("CARGO_PKG_VERSION"))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ mod compare;
 mod figures;
 mod machine;
 mod path;
+mod stage;
 mod story;
 mod teardown;
 mod voice;
@@ -12,20 +13,33 @@ mod voice;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-use crate::lab::{Binaries, Capabilities, ForeignProgram, Lab, Plan, Tunnel};
+use crate::lab::{Binaries, Capabilities, ForeignProgram, Tunnel};
 use checks::Checks;
 use figures::Figures;
 use machine::Machine;
+use stage::Stage;
 use story::Story;
 use voice::Voice;
+
+/// Who tells the node what to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Control {
+    /// A file.
+    Static,
+    /// Management, signal and relay.
+    #[default]
+    Netbird,
+}
 
 /// What to show, and with which programs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The result also as one JSON object, the last line of standard output; what is for people goes to standard error.
     pub json: bool,
+    /// Who tells the node what to do.
+    pub control: Control,
     /// Also run the same traffic through wireguard-go with iptables MASQUERADE, and print the ratio.
     pub compare: bool,
     /// `peer-daemon`.
@@ -48,26 +62,24 @@ pub fn run(options: &Options) -> Result<bool> {
     let mut figures = Figures::default();
     figures.set("wireguard_go_version", options.wireguard_go_version.as_str());
 
-    voice.heading("Three namespaces: remote (wireguard-go) ── node (peer-daemon) ── gateway (HTTP, no route back)");
-    let plan = Plan {
-        capabilities: if options.compare { Capabilities::Deployed } else { Capabilities::Minimal },
-        ..Plan::default()
-    };
+    let capabilities = if options.compare { Capabilities::Deployed } else { Capabilities::Minimal };
     let binaries =
         Binaries { daemon: options.daemon.clone(), tunnel: Tunnel::WireguardGo(options.wireguard_go.clone()) };
-    let mut lab = Lab::prepare(&plan, &binaries).context("build the lab")?;
-    let devices = lab.node.namespace.devices()?;
+    let mut stage = Stage::prepare(options.control, capabilities, &binaries).context("build the lab")?;
+    voice.heading(stage.cast());
+    let devices = stage.node().namespace.devices()?;
     // Attached before the daemon comes, as another agent of the node would be.
-    let foreign = ForeignProgram::attach(&lab.node.namespace, "eth0")?;
-    lab.up()?;
+    let foreign = ForeignProgram::attach(&stage.node().namespace, "eth0")?;
+    stage.up()?;
     figures.set("seconds_to_ready", start.elapsed().as_secs_f64());
-    voice.line(&format!("ready after {:.1} s with {}", start.elapsed().as_secs_f64(), plan.capabilities.names()));
+    voice.line(&format!("ready after {:.1} s with {}", start.elapsed().as_secs_f64(), capabilities.names()));
 
-    let foreign = Story { voice, checks: &mut checks, figures: &mut figures }.tell(&mut lab, foreign)?;
+    let foreign = Story { voice, checks: &mut checks, figures: &mut figures }.tell(&mut stage, foreign)?;
     if options.compare {
-        compare::run(voice, &mut lab, options, &mut figures)?;
+        let Stage::Static(lab) = &mut stage else { bail!("only what comes by UDP can be compared: --control static") };
+        compare::run(voice, lab, options, &mut figures)?;
     }
-    teardown::run(lab, foreign, &devices, &machine, &mut checks)?;
+    teardown::run(stage, foreign, &devices, &machine, &mut checks)?;
 
     figures.set("seconds", start.elapsed().as_secs_f64());
     voice.heading("Checks");

@@ -13,11 +13,15 @@ mod flood;
 mod forge;
 mod gateway;
 mod http;
+mod internet;
 mod iperf;
 mod link;
+mod member;
+mod mesh;
 mod metrics;
 mod namespace;
 mod node;
+mod official;
 mod offload;
 mod ping;
 mod process;
@@ -31,7 +35,7 @@ mod wireguard;
 
 pub use addresses::{
     BEHIND, BEHIND6, GATEWAY, GATEWAY6, LAN, LAN6, NODE_LAN, NODE_LAN6, NODE_OVERLAY, NODE_OVERLAY6, OVERLAY, OVERLAY6,
-    client_overlay, client_overlay6,
+    SERVERS, client_overlay, client_overlay6,
 };
 pub use baseline::Baseline;
 pub use binaries::{Binaries, find_daemon, find_daemon_of_other_layout, find_wireguard_go};
@@ -45,17 +49,21 @@ pub use flood::{Flood, flood, random_flows};
 pub use forge::{Datagram, announce, forge, forge_bytes};
 pub use gateway::{ECHO_PORT, Gateway, HTTP_PORT, IPERF_PORT};
 pub use http::{Download, get, pattern_word};
+pub use internet::Internet;
 pub use iperf::{Direction, Throughput, iperf};
 pub use link::{End, add_address, sysctl, wire};
+pub use member::{Joining, Member};
+pub use mesh::{MEMBERS, Mesh, MeshPlan, ROUTERS, SERVICES, page_within};
 pub use metrics::{Metrics, Sample};
 pub use namespace::Namespace;
-pub use node::{Capabilities, Node};
+pub use node::{Capabilities, Node, NodeJoining};
+pub use official::{Api, Official, OfficialClient, OfficialMesh, OfficialServer};
 pub use offload::{Offload, set_offload};
 pub use ping::{Pings, ping, ping_with};
 pub use process::{Cpu, Process};
 pub use queue::arrive_twice_at_once;
 pub use relay::Relay;
-pub use topology::{Lab, Plan};
+pub use topology::{Lab, Plan, lan};
 pub use traffic::{EchoSocket, PATIENCE, patient, wait_for};
 pub use tunnel::Tunnel;
 pub use udp::{Fragmenting, Udp};

@@ -52,7 +52,7 @@ fn a_bad_configuration_is_refused_before_anything_is_opened() {
     }
     assert_eq!(lab.node.namespace.devices().expect("devices"), devices);
     assert_eq!(lab.node.pins().expect("pins"), Vec::<std::path::PathBuf>::new());
-    let socket = lab.node.namespace.enter(|| fs::exists("/run/lab/peer.sock")).expect("/run/lab");
+    let socket = lab.node.namespace.enter(|| fs::exists("/run/netbird.sock")).expect("/run");
     assert!(!socket, "no control socket");
     assert!(!finished.stderr.contains(&lab.node.config.private_key), "secrets are not repeated");
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use clap::Args;
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
 
 use crate::setup::wireguard_go::WireguardGo;
 use crate::steps::Steps;
@@ -14,14 +14,26 @@ pub(crate) struct Options {
     /// End with one JSON object on stdout
     #[arg(long)]
     json: bool,
+    /// Who tells the node what to do: a NetBird control plane of our own, or a file [default: netbird; static with
+    /// --compare]
+    #[arg(long, value_enum)]
+    control: Option<Control>,
     /// Also measure wireguard-go with iptables MASQUERADE, interleaved, and print the ratio
     #[arg(long)]
     compare: bool,
 }
 
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Control {
+    /// Management, signal and relay: packets come through the relay
+    Netbird,
+    /// A configuration file: packets come by UDP
+    Static,
+}
+
 impl Options {
     pub(crate) fn for_ci() -> Self {
-        Self { json: true, compare: false }
+        Self { json: true, control: None, compare: false }
     }
 }
 
@@ -37,9 +49,19 @@ pub(crate) fn command(options: Options) -> Result<bool> {
 
 /// The demo itself, with everything built.
 pub(crate) fn run(options: Options, daemon: PathBuf, wireguard_go: WireguardGo) -> Result<bool> {
-    let Options { json, compare } = options;
+    let Options { json, control, compare } = options;
+    let control = control.unwrap_or(if compare { Control::Static } else { Control::Netbird });
+    ensure!(
+        !compare || control == Control::Static,
+        "--compare is about packets that come by UDP: not with --control netbird"
+    );
+    let control = match control {
+        Control::Netbird => peer_tests::demo::Control::Netbird,
+        Control::Static => peer_tests::demo::Control::Static,
+    };
     peer_tests::demo::run(&peer_tests::demo::Options {
         json,
+        control,
         compare,
         daemon,
         wireguard_go: wireguard_go.binary,

@@ -62,6 +62,10 @@ impl ControlSocket {
             .route("/trace/live", get(follow))
             .route("/trace/packets", get(followed))
             .route("/trace/end", get(end_following))
+            .route("/networks", get(networks))
+            .route("/check/live", get(live))
+            .route("/check/ready", get(ready))
+            .route("/check/startup", get(startup))
             .with_state(source);
         if let Err(error) = axum::serve(self.listener, router).await {
             tracing::error!(%error, "the control socket has stopped");
@@ -71,14 +75,39 @@ impl ControlSocket {
 }
 
 async fn status(State(source): State<Arc<Source>>) -> Response {
-    match source.report().await {
-        Ok(report) => Json(report).into_response(),
+    match source.answer().await {
+        Ok(answer) => Json(answer).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
 }
 
+async fn networks(State(source): State<Arc<Source>>) -> Response {
+    Json(source.networks()).into_response()
+}
+
+async fn live(State(source): State<Arc<Source>>) -> Response {
+    checked(source.alive().await.map_err(|error| format!("{error:#}")))
+}
+
+async fn ready(State(source): State<Arc<Source>>) -> Response {
+    let report = source.readiness().report();
+    checked(if report.ready { Ok(()) } else { Err(report.to_string()) })
+}
+
+async fn startup(State(source): State<Arc<Source>>) -> Response {
+    checked(source.joined())
+}
+
+fn checked(result: Result<(), String>) -> Response {
+    match result {
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
+    }
+}
+
 async fn flows(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
-    match answer(&source.dataplane, &source.observer, &source.known().peers, &query.unwrap_or_default()).await {
+    let Some(running) = source.running() else { return not_started() };
+    match answer(&running.dataplane, &running.observer, &running.known().peers, &query.unwrap_or_default()).await {
         Ok(listing) => Json(listing).into_response(),
         Err(Refused::Field(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         Err(Refused::Dataplane(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -86,19 +115,27 @@ async fn flows(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> 
 }
 
 async fn trace(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
-    answered(trace::describe(&source, &query.unwrap_or_default()).await)
+    let Some(running) = source.running() else { return not_started() };
+    answered(trace::describe(&running, &query.unwrap_or_default()).await)
 }
 
 async fn follow(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
-    answered(trace::follow(&source, &query.unwrap_or_default()).await)
+    let Some(running) = source.running() else { return not_started() };
+    answered(trace::follow(&running, &query.unwrap_or_default()).await)
 }
 
 async fn followed(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
-    answered(trace::followed(&source, &query.unwrap_or_default()))
+    let Some(running) = source.running() else { return not_started() };
+    answered(trace::followed(&running, &query.unwrap_or_default()))
 }
 
 async fn end_following(State(source): State<Arc<Source>>) -> Response {
-    answered(trace::end(&source).await)
+    let Some(running) = source.running() else { return not_started() };
+    answered(trace::end(&running).await)
+}
+
+fn not_started() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the node has not started yet\n").into_response()
 }
 
 fn answered<T: serde::Serialize>(answer: Result<T, trace::Refused>) -> Response {

@@ -2,8 +2,56 @@
 
 mod control;
 mod health;
+mod overview;
 mod source;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
 pub(crate) use self::control::ControlSocket;
-pub(crate) use self::health::serve as serve_health;
-pub(crate) use self::source::{Known, Source, endpoint};
+pub(crate) use self::overview::timestamp;
+pub(crate) use self::source::{ControlPlane, Known, Running, Source, endpoint};
+use crate::cli::UpArgs;
+
+/// Both, bound.
+pub(crate) struct Admin {
+    control: ControlSocket,
+    health: Option<TcpListener>,
+}
+
+impl Admin {
+    /// Binds what the command line asks for.
+    ///
+    /// # Errors
+    /// When an address cannot be had.
+    pub(crate) async fn bind(args: &UpArgs) -> anyhow::Result<Self> {
+        let health = match args.health_addr {
+            Some(addr) => Some(bind_health(addr).await?),
+            None => None,
+        };
+        Ok(Self { control: ControlSocket::bind(&args.socket.candidates())?, health })
+    }
+
+    /// The TCP port of the health endpoints, if there are any.
+    pub(crate) fn health_port(&self) -> Option<u16> {
+        self.health.as_ref().and_then(|listener| listener.local_addr().ok()).map(|addr| addr.port())
+    }
+
+    /// Serves until the tasks are aborted.
+    pub(crate) fn serve(self, source: &Arc<Source>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.control.serve(Arc::clone(source)));
+        if let Some(listener) = self.health {
+            tasks.spawn(health::serve(listener, Arc::clone(source)));
+        }
+        tasks
+    }
+}
+
+async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("--health-addr {addr}: choose a free port of an own address"))
+}

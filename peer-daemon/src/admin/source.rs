@@ -24,19 +24,37 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use super::overview;
 use crate::flow_log::{FlowLogCollector, FlowLogStats};
+use crate::netbird;
 use crate::peers::{PeerIds, PeerKeys};
-use crate::status::{self, Attachment, Count, Dataplane, Flows, Interface, Part, Policy, Report, Route};
+use crate::status::{
+    self, Answer, Attachment, Control, Count, Dataplane, Flows, Interface, Network, Part, Policy, Report, Route,
+};
 use crate::trace::LiveTrace;
 
 /// How long the shard may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whom to ask.
-#[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) started: Instant,
-    pub(crate) readiness: Readiness,
+    started: Instant,
+    readiness: Readiness,
+    control: ControlPlane,
+    running: watch::Receiver<Option<Arc<Running>>>,
+}
+
+/// Who says what the node serves.
+pub(crate) enum ControlPlane {
+    /// A file.
+    Static,
+    /// A NetBird network.
+    NetBird(Arc<netbird::View>),
+}
+
+/// A node that has started.
+#[derive(Debug)]
+pub(crate) struct Running {
     pub(crate) interface: Interface,
     pub(crate) mode: Mode,
     pub(crate) dataplane: StatsReader,
@@ -49,7 +67,7 @@ pub(crate) struct Source {
 }
 
 /// What may change while the daemon runs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) peers: PeerKeys,
@@ -71,21 +89,41 @@ impl Known {
     }
 }
 
-impl Source {
+impl Running {
     pub(crate) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.borrow())
+    }
+
+    fn interface(&self) -> Interface {
+        Interface { addresses: self.known().addresses.clone(), ..self.interface.clone() }
+    }
+}
+
+impl Source {
+    pub(crate) fn new(
+        readiness: Readiness,
+        control: ControlPlane,
+        running: watch::Receiver<Option<Arc<Running>>>,
+    ) -> Self {
+        Self { started: Instant::now(), readiness, control, running }
+    }
+
+    /// The node, once it has started.
+    pub(crate) fn running(&self) -> Option<Arc<Running>> {
+        self.running.borrow().clone()
     }
 
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// Whether the shard still turns.
+    /// Whether the shard, if there is one yet, still turns.
     ///
     /// # Errors
     /// When it does not answer in time.
     pub(crate) async fn alive(&self) -> anyhow::Result<()> {
-        let answer = self.shard.with_engine(|_, _| ());
+        let Some(running) = self.running() else { return Ok(()) };
+        let answer = running.shard.with_engine(|_, _| ());
         tokio::time::timeout(PATIENCE, answer).await.context("the packet thread does not answer")??;
         Ok(())
     }
@@ -95,21 +133,25 @@ impl Source {
     /// # Errors
     /// When the dataplane does not answer.
     pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
-        let stats = self.dataplane.read().await?;
         let mut registry = Registry::default();
         let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         let build = registry.sub_registry_with_labels(version.into_iter().map(|(k, v)| (k.into(), v.into())));
         build.register("peer_build_info", "The daemon's version", ConstGauge::new(1_u64));
         let ready = ConstGauge::new(u64::from(self.readiness.report().ready));
         registry.register("peer_ready", "Whether packets can flow", ready);
-        registry.register_collector(Box::new(stats));
-        registry.register_collector(Box::new(self.mode.clone()));
-        registry.register_collector(Box::new(self.observer.clone()));
-        if let Some(flow_log) = &self.flow_log {
-            registry.register_collector(Box::new(FlowLogCollector(Arc::clone(flow_log))));
+        if let Some(running) = self.running() {
+            registry.register_collector(Box::new(running.dataplane.read().await?));
+            registry.register_collector(Box::new(running.mode.clone()));
+            registry.register_collector(Box::new(running.observer.clone()));
+            if let Some(flow_log) = &running.flow_log {
+                registry.register_collector(Box::new(FlowLogCollector(Arc::clone(flow_log))));
+            }
+            registry.register_collector(Box::new(IoMetrics::new([(ShardId::ONLY, running.shard.stats())])));
+            registry.register_collector(Box::new(EngineCollector::new([Arc::clone(&running.engine_stats)])));
         }
-        registry.register_collector(Box::new(IoMetrics::new([(ShardId::ONLY, self.shard.stats())])));
-        registry.register_collector(Box::new(EngineCollector::new([Arc::clone(&self.engine_stats)])));
+        if let ControlPlane::NetBird(view) = &self.control {
+            view.register(&mut registry);
+        }
         let mut text = String::new();
         encode(&mut text, &registry).context("encode the metrics")?;
         Ok(text)
@@ -119,25 +161,71 @@ impl Source {
     ///
     /// # Errors
     /// When dataplane or shard do not answer.
-    pub(crate) async fn report(&self) -> anyhow::Result<Report> {
-        let stats = self.dataplane.read().await?;
-        let peers = self.shard.with_engine(|engine, now| engine.peers(now)).await?;
+    pub(crate) async fn answer(&self) -> anyhow::Result<Answer> {
+        let running = self.running();
+        let (stats, peers) = match &running {
+            Some(running) => {
+                let peers = running.shard.with_engine(|engine, now| engine.peers(now)).await?;
+                (Some(running.dataplane.read().await?), peers)
+            }
+            None => (None, Vec::new()),
+        };
+        let interface = running.as_ref().map(|running| running.interface());
+        let overview = match &self.control {
+            ControlPlane::Static => overview::of_static(interface.as_ref(), &peers, stats.as_ref()),
+            ControlPlane::NetBird(view) => view.overview(interface.as_ref(), &peers),
+        };
+        let mut report = self.report();
+        report.interface = interface;
+        report.routes = stats.iter().flat_map(|stats| &stats.routes).map(route).collect();
+        report.dataplane = running.zip(stats).map(|(running, stats)| dataplane(&running.mode, stats));
+        report.peers = peers.into_iter().map(peer).collect();
+        Ok(Answer { overview, node: report })
+    }
+
+    /// The networks of the map.
+    pub(crate) fn networks(&self) -> Vec<Network> {
+        match &self.control {
+            ControlPlane::Static => Vec::new(),
+            ControlPlane::NetBird(view) => view.networks(),
+        }
+    }
+
+    /// Whether the daemon is as far as `status --check startup` wants it.
+    pub(crate) fn joined(&self) -> Result<(), String> {
+        match &self.control {
+            ControlPlane::Static => {
+                let report = self.readiness.report();
+                if report.started { Ok(()) } else { Err(report.to_string()) }
+            }
+            ControlPlane::NetBird(view) => view.joined(),
+        }
+    }
+
+    fn report(&self) -> Report {
         let readiness = self.readiness.report();
         let part = |part: &peer_core::readiness::Part| Part {
             name: part.name.to_owned(),
             ready: part.ready,
             reason: (!part.ready).then(|| part.reason.clone()),
         };
-        Ok(Report {
+        let (control, unsupported, map) = match &self.control {
+            ControlPlane::Static => (Control::Static, Vec::new(), None),
+            ControlPlane::NetBird(view) => (Control::NetBird, view.unsupported(), view.map()),
+        };
+        Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            control,
             uptime_seconds: self.started.elapsed().as_secs(),
             ready: readiness.ready,
             parts: readiness.parts.iter().map(part).collect(),
-            interface: Interface { addresses: self.known().addresses.clone(), ..self.interface.clone() },
-            routes: stats.routes.iter().map(route).collect(),
-            dataplane: dataplane(&self.mode, stats),
-            peers: peers.into_iter().map(peer).collect(),
-        })
+            interface: None,
+            dataplane: None,
+            peers: Vec::new(),
+            routes: Vec::new(),
+            unsupported,
+            map,
+        }
     }
 }
 

@@ -48,12 +48,13 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Report> {
-    let running = status::ask(&args.socket).await.ok();
+    let running = status::ask(&args.socket).await.ok().map(|answer| answer.node);
     let configured = desired.map(|desired| desired.interface.name.clone());
-    let told = running.as_ref().map(|running| running.interface.name.clone());
+    let name = |running: &status::Report| running.interface.as_ref().map(|interface| interface.name.clone());
+    let told = running.as_ref().and_then(name);
     let device = args.interface.clone().or(configured).or(told).unwrap_or_else(|| DEFAULT_DEVICE.to_owned());
     // That peer is about this device; another one is a neighbour.
-    let running = running.filter(|running| running.interface.name == device);
+    let running = running.filter(|running| name(running).as_ref() == Some(&device));
     let netlink = Netlink::connect().context("open a netlink socket")?;
     let early = desired.map(|desired| intent(args, desired, &device, &Snapshot::default()));
     let mut uplinks = args.uplinks.clone();

@@ -1,4 +1,4 @@
-//! The report as JSON. Fields are only ever added.
+//! What the official client has no words for: how this node carries what it serves. Fields are only ever added.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,21 +8,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::doctor::Finding;
 
-/// Everything.
+/// Everything about this node.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
     /// Version of the daemon.
     pub(crate) version: String,
+    /// Who says what it serves.
+    pub(crate) control: Control,
     /// Seconds since it started.
     pub(crate) uptime_seconds: u64,
     /// Whether packets can flow.
     pub(crate) ready: bool,
     /// What readiness is made of.
     pub(crate) parts: Vec<Part>,
-    pub(crate) interface: Interface,
-    pub(crate) dataplane: Dataplane,
+    /// Absent until it is known what the node shall be.
+    pub(crate) interface: Option<Interface>,
+    /// As [`Self::interface`].
+    pub(crate) dataplane: Option<Dataplane>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) routes: Vec<Route>,
+    /// What the network wants of this node and it cannot do.
+    #[serde(default)]
+    pub(crate) unsupported: Vec<String>,
+    /// The map in force, where there is one.
+    #[serde(default)]
+    pub(crate) map: Option<Map>,
+}
+
+/// Who says what a node serves.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Control {
+    /// A file.
+    Static,
+    /// A NetBird network.
+    NetBird,
+}
+
+/// The network map in force.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Map {
+    pub(crate) serial: u64,
+    /// Seconds since it was received.
+    pub(crate) age_seconds: u64,
+    /// It was kept by an earlier run, and the server has not yet said anything.
+    pub(crate) kept: bool,
+    /// Why a newer one is not in force, if so.
+    pub(crate) refused: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

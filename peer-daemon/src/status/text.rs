@@ -1,41 +1,58 @@
-//! The report for people. The line `Peers count: n/m Connected` is what today's probes look for.
+//! The report for people.
 
 use std::fmt;
 
-use super::report::{Count, Peer, Report, Route};
+use super::report::{Control, Count, Peer, Report, Route};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let interface = &self.interface;
-        writeln!(f, "Daemon version: {}, up {}", self.version, Ago(self.uptime_seconds))?;
-        let addresses: Vec<_> = interface.addresses.iter().map(ToString::to_string).collect();
-        writeln!(f, "Interface: {} {}, MTU {}", interface.name, addresses.join(", "), interface.mtu)?;
-        writeln!(f, "Public key: {}", interface.public_key)?;
-        writeln!(f, "Listening on: UDP port {}", interface.listen_port)?;
-        self.fmt_readiness(f)?;
-        self.fmt_dataplane(f)?;
-        let connected = self.peers.iter().filter(|peer| peer.connected).count();
-        writeln!(f, "Peers count: {connected}/{} Connected", self.peers.len())?;
-        for peer in &self.peers {
-            fmt_peer(f, peer)?;
+        writeln!(f, "Node, up {}:", Ago(self.uptime_seconds))?;
+        if let Some(interface) = &self.interface {
+            let addresses: Vec<_> = interface.addresses.iter().map(ToString::to_string).collect();
+            writeln!(f, "  {} {}, MTU {}", interface.name, addresses.join(", "), interface.mtu)?;
+            writeln!(f, "  public key: {}", interface.public_key)?;
         }
-        writeln!(f, "Networks: {}", self.routes.len())?;
-        self.routes.iter().try_for_each(|route| fmt_route(f, route))
+        self.fmt_map(f)?;
+        self.fmt_dataplane(f)?;
+        if self.control == Control::Static {
+            self.peers.iter().try_for_each(|peer| fmt_peer(f, peer))?;
+        }
+        for route in &self.routes {
+            fmt_route(f, route)?;
+        }
+        Ok(())
     }
 }
 
 impl Report {
-    fn fmt_readiness(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Ready: {}", if self.ready { "yes" } else { "no" })?;
+    /// What stands behind the summary: whether packets can flow, and what is not done.
+    pub(super) fn verdict(&self) -> String {
+        let mut text = format!("Ready: {}\n", if self.ready { "yes" } else { "no" });
         for part in self.parts.iter().filter(|part| !part.ready) {
-            writeln!(f, "  {}: {}", part.name, part.reason.as_deref().unwrap_or("not ready"))?;
+            text += &format!("  {}: {}\n", part.name, part.reason.as_deref().unwrap_or("not ready"));
         }
-        Ok(())
+        if let Some(dataplane) = &self.dataplane {
+            let hardened = if dataplane.hardened { ", hardened" } else { "" };
+            text += &format!("Dataplane: {}{hardened} ({})\n", dataplane.mode, dataplane.why);
+        }
+        for unsupported in &self.unsupported {
+            text += &format!("Unsupported: {unsupported}\n");
+        }
+        text
+    }
+
+    fn fmt_map(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(map) = &self.map else { return Ok(()) };
+        let kept = if map.kept { ", kept by an earlier run" } else { "" };
+        writeln!(f, "  network map {}, received {} ago{kept}", map.serial, Ago(map.age_seconds))?;
+        match &map.refused {
+            Some(why) => writeln!(f, "  A NEWER MAP IS NOT IN FORCE: {why}"),
+            None => Ok(()),
+        }
     }
 
     fn fmt_dataplane(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dataplane = &self.dataplane;
-        writeln!(f, "Dataplane: {} ({})", dataplane.mode, dataplane.why)?;
+        let Some(dataplane) = &self.dataplane else { return Ok(()) };
         let flows = &dataplane.flows;
         writeln!(f, "  flows: {} of {}, maps: {}", flows.used, flows.max, Size(dataplane.map_bytes))?;
         writeln!(f, "  policy: {} entries, generation {}", dataplane.policy.entries, dataplane.policy.generation)?;
@@ -58,17 +75,17 @@ impl Report {
 }
 
 fn fmt_peer(f: &mut fmt::Formatter<'_>, peer: &Peer) -> fmt::Result {
-    writeln!(f, " {}", peer.public_key)?;
-    writeln!(f, "  status: {}", if peer.connected { "Connected" } else { "Idle" })?;
+    writeln!(f, "  peer {}", peer.public_key)?;
+    writeln!(f, "    status: {}", if peer.connected { "Connected" } else { "Idle" })?;
     if let Some(endpoint) = peer.endpoint {
-        writeln!(f, "  endpoint: {endpoint}")?;
+        writeln!(f, "    endpoint: {endpoint}")?;
     }
     let allowed: Vec<_> = peer.allowed_ips.iter().map(ToString::to_string).collect();
-    writeln!(f, "  allowed IPs: {}", if allowed.is_empty() { "(none)".to_owned() } else { allowed.join(", ") })?;
+    writeln!(f, "    allowed IPs: {}", if allowed.is_empty() { "(none)".to_owned() } else { allowed.join(", ") })?;
     if let Some(seconds) = peer.last_handshake_seconds {
-        writeln!(f, "  last handshake: {} ago", Ago(seconds))?;
+        writeln!(f, "    last handshake: {} ago", Ago(seconds))?;
     }
-    writeln!(f, "  received: {}, sent: {}", peer.received, peer.sent)
+    writeln!(f, "    received: {}, sent: {}", peer.received, peer.sent)
 }
 
 fn fmt_route(f: &mut fmt::Formatter<'_>, route: &Route) -> fmt::Result {
@@ -77,7 +94,7 @@ fn fmt_route(f: &mut fmt::Formatter<'_>, route: &Route) -> fmt::Result {
         Some(why) => format!("NOT SERVED: {why}"),
         None => format!("by {}", route.uplinks.join(", ")),
     };
-    writeln!(f, "  {}: {how}, {by}; out {}, in {}", route.destination, route.forwarded_out, route.forwarded_in)
+    writeln!(f, "  route {}: {how}, {by}; out {}, in {}", route.destination, route.forwarded_out, route.forwarded_in)
 }
 
 impl fmt::Display for Count {

@@ -8,7 +8,7 @@ use peer_dataplane::observe::Follow;
 use super::live::{Following, Packets};
 use super::question;
 use super::report::{Context, Report};
-use crate::admin::Source;
+use crate::admin::Running;
 use crate::flows::{BadField, Query};
 
 /// Why there is no answer.
@@ -29,37 +29,37 @@ pub(crate) enum Refused {
 ///
 /// # Errors
 /// When the query cannot be used, or the dataplane fails.
-pub(crate) async fn describe(source: &Source, query: &str) -> Result<Report, Refused> {
-    let known = source.known();
+pub(crate) async fn describe(running: &Running, query: &str) -> Result<Report, Refused> {
+    let known = running.known();
     let packet = question::described(&Query::parse(query), &known)?;
-    let event = source.dataplane.describe(packet).await?;
-    Ok(Report::new(&event, &Context { known: &known, observer: &source.observer }))
+    let event = running.dataplane.describe(packet).await?;
+    Ok(Report::new(&event, &Context { known: &known, observer: &running.observer }))
 }
 
 /// Begins to follow the packets that a query string names.
 ///
 /// # Errors
 /// When the query cannot be used, somebody follows packets already, or the dataplane fails.
-pub(crate) async fn follow(source: &Source, query: &str) -> Result<Following, Refused> {
-    let (follow, seconds) = question::wanted(&Query::parse(query), &source.known())?;
+pub(crate) async fn follow(running: &Running, query: &str) -> Result<Following, Refused> {
+    let (follow, seconds) = question::wanted(&Query::parse(query), &running.known())?;
     let time = Duration::from_secs(seconds.into());
-    let begun = source.live_trace.begin(Instant::now(), time);
+    let begun = running.live_trace.begin(Instant::now(), time);
     let number = begun.map_err(|seconds| Refused::Busy { seconds })?;
     let what = shown(&follow);
-    if let Err(error) = source.dataplane.follow(Some((follow, time))).await {
-        source.live_trace.end();
+    if let Err(error) = running.dataplane.follow(Some((follow, time))).await {
+        running.live_trace.end();
         return Err(error.into());
     }
-    tokio::spawn(source.live_trace.clone().watch(number, source.dataplane.clone()));
+    tokio::spawn(running.live_trace.clone().watch(number, running.dataplane.clone()));
     tracing::info!(what, seconds, "packets are followed");
-    Ok(Following { next: source.observer.followed(u64::MAX).next, seconds, what })
+    Ok(Following { next: running.observer.followed(u64::MAX).next, seconds, what })
 }
 
 /// Packets that were followed, from the one on that the query string names.
 ///
 /// # Errors
 /// When the query cannot be used.
-pub(crate) fn followed(source: &Source, query: &str) -> Result<Packets, Refused> {
+pub(crate) fn followed(running: &Running, query: &str) -> Result<Packets, Refused> {
     let query = Query::parse(query);
     let mut from = 0;
     for (field, value) in query.fields() {
@@ -68,10 +68,10 @@ pub(crate) fn followed(source: &Source, query: &str) -> Result<Packets, Refused>
         from = number.ok_or_else(|| BadField { field: field.to_owned(), value: value.to_owned(), fix })?;
     }
     // Asked before the packets are taken: what comes in between is not lost.
-    let ended = !source.live_trace.fetched(Instant::now());
-    let followed = source.observer.followed(from);
-    let known = source.known();
-    let context = Context { known: &known, observer: &source.observer };
+    let ended = !running.live_trace.fetched(Instant::now());
+    let followed = running.observer.followed(from);
+    let known = running.known();
+    let context = Context { known: &known, observer: &running.observer };
     let packets = followed.packets.iter().map(|event| Report::new(event, &context)).collect();
     Ok(Packets { packets, next: followed.next, missed: followed.missed, ended })
 }
@@ -80,9 +80,9 @@ pub(crate) fn followed(source: &Source, query: &str) -> Result<Packets, Refused>
 ///
 /// # Errors
 /// When the dataplane fails.
-pub(crate) async fn end(source: &Source) -> Result<(), Refused> {
-    source.live_trace.end();
-    Ok(source.dataplane.follow(None).await?)
+pub(crate) async fn end(running: &Running) -> Result<(), Refused> {
+    running.live_trace.end();
+    Ok(running.dataplane.follow(None).await?)
 }
 
 fn shown(follow: &Follow) -> String {

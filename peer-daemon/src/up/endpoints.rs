@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_identity::{EndpointFile, Endpoints};
 use peer_io::shard::Shard;
 use peer_wireguard::Engine;
 use tokio::sync::Notify;
 
 use crate::admin::endpoint;
-use crate::state::{EndpointFile, Endpoints};
 
 /// Least time between two writes: roaming peers must not wear the disk out.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -54,7 +54,7 @@ impl Keeper {
         let Ok(peers) = self.shard.with_engine(|engine, now| engine.peers(now)).await else { return };
         let known = peers.iter().filter_map(|peer| Some((peer.public_key, endpoint(peer.path?)?)));
         if let Err(error) = self.file.write(known.collect()) {
-            tracing::warn!(error = format!("{error:#}"), "endpoints of peers are not kept: a restart takes longer");
+            tracing::warn!(%error, "endpoints of peers are not kept: a restart takes longer");
         }
     }
 }

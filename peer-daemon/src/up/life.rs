@@ -1,68 +1,60 @@
 //! Start, run, stop.
 
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use peer_core::desired::Desired;
+use peer_core::desired::{self, Desired};
+use peer_core::key::PublicKey;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
-use peer_dataplane::Listener;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::EbpfDataplane;
 use peer_dataplane::observe::{ObserveLimits, Observer};
+use peer_identity::{EndpointFile, Endpoints};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
 use peer_io::wt0::Wt0;
 use peer_wireguard::{Engine, EngineConfig, Event};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::task::{JoinHandle, JoinSet, block_in_place};
+use tokio::task::{JoinHandle, block_in_place};
 
+use super::drain::drain;
 use super::endpoints::{self, Keeper};
+use super::signals::{Signals, Told};
 use super::translate::{self, Limits};
-use crate::admin::{ControlSocket, Known, Source, serve_health};
+use crate::admin::{Admin, ControlPlane, Known, Running, Source};
 use crate::cli::UpArgs;
 use crate::flow_log::FlowLog;
 use crate::peers::PeerIds;
-use crate::state::{EndpointFile, Endpoints};
 use crate::status::Interface;
 use crate::trace::LiveTrace;
 
 /// Runs until a signal, or until a part fails.
-pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDataplane) -> anyhow::Result<()> {
+pub(super) async fn live(args: &UpArgs, file: &Path, desired: Desired, dataplane: EbpfDataplane) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let readiness = Readiness::new();
-    let ids = PeerIds::default().with(&desired.peers);
-    let known = watch::Sender::new(Arc::new(Known::of(&desired, &ids)));
-    let opened = match Opened::open(args, &desired, &known).await {
+    let opened = async { Ok((Admin::bind(args).await?, Opened::open(args, &desired.interface)?)) };
+    let (admin, opened) = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
             dataplane.abandon()?;
             return Err(error);
         }
     };
-    let limits =
-        Limits { nat_ports: args.nat_ports.clone(), listeners: opened.listeners(), peer_quota: args.peer_flows };
-    let dataplane = dataplane.observed_by(opened.observer.clone());
-    let (wt0, driver) = forward(&desired, &ids, dataplane, &limits, &readiness).await?;
-    let started = InForce { desired, ids, limits, known };
-    let mut node = match Node::start(opened, started, (wt0, driver), readiness.clone()) {
-        Ok(node) => node,
-        Err((error, wt0, driver)) => {
-            remove(*wt0, *driver, args.keep_dataplane).await?;
-            return Err(error);
-        }
-    };
+    let limits = Limits::of(args, opened.sockets.port(), admin.health_port());
+    let mut node = Node::start(opened, desired, limits, dataplane, args.keep_dataplane, &readiness, |_| {}).await?;
+    let (_publish, running) = watch::channel(Some(node.running()));
+    let source = Source::new(readiness.clone(), ControlPlane::Static, running);
+    let mut tasks = admin.serve(&Arc::new(source));
     let mut stopped = Box::pin(node.shard.stopped());
     let ended: anyhow::Result<()> = loop {
         tokio::select! {
             told = signals.next() => match told {
                 Told::Reload => {
                     node.reopen_flow_log();
-                    node.reload(&args.config).await;
+                    node.reload(file).await;
                 }
                 Told::Stop(name) => {
                     tracing::info!(signal = name, "stopping");
@@ -75,67 +67,48 @@ pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDatapla
     readiness.drain();
     // As after a crash: what is in the kernel stays, and the next start takes it over.
     ended?;
+    drain(args.drain_timeout, &node, &mut signals).await;
+    tasks.shutdown().await;
     node.stop(args.keep_dataplane).await
 }
 
 /// What can be refused without a trace: it is asked for before the device exists.
-struct Opened {
-    sockets: Sockets,
-    health: Option<TcpListener>,
-    control: ControlSocket,
+pub(crate) struct Opened {
+    pub(crate) sockets: Sockets,
     file: Option<EndpointFile>,
     endpoints: Endpoints,
     flow_log: Option<FlowLog>,
     observer: Observer,
-}
-
-/// What is in force at the start, and who is told when that changes.
-struct InForce {
-    desired: Desired,
-    ids: PeerIds,
-    limits: Limits,
     known: watch::Sender<Arc<Known>>,
 }
 
 impl Opened {
-    async fn open(args: &UpArgs, desired: &Desired, known: &watch::Sender<Arc<Known>>) -> anyhow::Result<Self> {
+    pub(crate) fn open(args: &UpArgs, interface: &desired::Interface) -> anyhow::Result<Self> {
+        Self::with(Sockets::bind(interface.listen_port)?, args, interface.private_key.public_key())
+    }
+
+    /// As [`Self::open`], with sockets that are bound already.
+    ///
+    /// # Errors
+    /// When the flow log cannot be opened.
+    pub(crate) fn with(sockets: Sockets, args: &UpArgs, own: PublicKey) -> anyhow::Result<Self> {
+        let known = watch::Sender::new(Arc::new(Known::default()));
         let flow_log = args.flow_log.as_deref().map(|path| FlowLog::open(path, known.subscribe())).transpose()?;
         let limits = ObserveLimits {
             events_per_second: args.flow_log_rate,
             denied: usize::try_from(args.denied_flows).unwrap_or(usize::MAX),
         };
         let observer = Observer::new(limits, flow_log.as_ref().map(FlowLog::sink));
-        let sockets = Sockets::bind(desired.interface.listen_port)?;
-        let health = match args.health_addr {
-            Some(addr) => Some(bind_health(addr).await?),
-            None => None,
-        };
-        let control = ControlSocket::bind(&args.socket.candidates())?;
-        let own = desired.interface.private_key.public_key();
         let kept = EndpointFile::open(&args.socket.state_dir, own).and_then(|file| Ok((file.read()?, file)));
         let (endpoints, file) = match kept {
             Ok((endpoints, file)) => (endpoints, Some(file)),
             Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(error, "endpoints of peers are not kept: a restart takes longer");
+                tracing::warn!(%error, "endpoints of peers are not kept: a restart takes longer");
                 (Endpoints::new(), None)
             }
         };
-        Ok(Self { sockets, health, control, file, endpoints, flow_log, observer })
+        Ok(Self { sockets, file, endpoints, flow_log, observer, known })
     }
-}
-
-impl Opened {
-    /// Ports that nobody in the mesh may reach.
-    fn listeners(&self) -> Vec<Listener> {
-        let health = self.health.as_ref().and_then(|listener| listener.local_addr().ok());
-        let health = health.map(|addr| Listener::Tcp(addr.port()));
-        std::iter::once(Listener::Udp(self.sockets.port())).chain(health).collect()
-    }
-}
-
-async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("--health-addr {addr}: choose a free port of an own address"))
 }
 
 /// Device and programs. The programs are in place before the first packet comes out of the device.
@@ -168,63 +141,55 @@ async fn forward(
 }
 
 /// A running peer.
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) wt0: Wt0,
     pub(super) driver: Driver,
-    pub(super) shard: Arc<Shard<Engine>>,
+    pub(crate) shard: Arc<Shard<Engine>>,
     /// What is in force.
-    pub(super) desired: Desired,
+    pub(crate) desired: Desired,
     pub(super) ids: PeerIds,
     pub(super) device: peer_dataplane::Wt0,
     pub(super) limits: Limits,
     /// Tells those who answer questions what is in force.
     pub(super) known: watch::Sender<Arc<Known>>,
     flow_log: Option<FlowLog>,
-    /// Serve until they are aborted.
-    tasks: JoinSet<()>,
+    running: Arc<Running>,
     /// Ends by itself after it was told to.
     keeper: Option<(Arc<Notify>, JoinHandle<()>)>,
 }
 
-type Failed = (anyhow::Error, Box<Wt0>, Box<Driver>);
-
 impl Node {
-    fn start(
+    /// Starts it. `on_event` is told, on the packet thread, what the engine has to say: it must not block.
+    ///
+    /// # Errors
+    /// When a part refuses. Nothing is left in place then but what was there before.
+    pub(crate) async fn start(
         opened: Opened,
-        InForce { desired, ids, limits, known }: InForce,
-        (mut wt0, driver): (Wt0, Driver),
-        readiness: Readiness,
-    ) -> Result<Self, Failed> {
-        let interface = Interface {
-            name: wt0.name().to_owned(),
-            index: wt0.index(),
-            mtu: desired.interface.mtu,
-            addresses: desired.interface.addresses.clone(),
-            listen_port: opened.sockets.port(),
-            public_key: desired.interface.private_key.public_key().to_string(),
-        };
+        desired: Desired,
+        limits: Limits,
+        dataplane: EbpfDataplane,
+        keep: bool,
+        readiness: &Readiness,
+        on_event: impl FnMut(&Event) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let ids = PeerIds::default().with(&desired.peers);
+        let dataplane = dataplane.observed_by(opened.observer.clone());
+        let (mut wt0, driver) = forward(&desired, &ids, dataplane, &limits, readiness).await?;
+        let port = opened.sockets.port();
         let changed = Arc::new(Notify::new());
         let engine = engine(&desired, &opened.endpoints);
         let engine_stats = engine.stats();
-        for skipped in wt0.skipped_routes() {
-            tracing::warn!(destination = %skipped.destination, "the node sends this network elsewhere: left as it is");
-        }
-        let queues = wt0.take_queues();
-        let Some(queue) = queues.into_iter().next() else {
-            return Err((anyhow::anyhow!("{} has no queue", wt0.name()), Box::new(wt0), Box::new(driver)));
-        };
-        let config = ShardConfig { id: ShardId::ONLY, mtu: desired.interface.mtu };
-        let on_event = {
-            let changed = Arc::clone(&changed);
-            move |event| log_event(event, &changed)
-        };
-        let shard = match peer_io::shard::spawn(config, engine, queue, opened.sockets, on_event) {
+        let shard = match spawn(&mut wt0, &desired, engine, opened.sockets, on_event, &changed) {
             Ok(shard) => Arc::new(shard),
-            Err(error) => return Err((error.into(), Box::new(wt0), Box::new(driver))),
+            Err(error) => {
+                remove(wt0, driver, keep).await?;
+                return Err(error);
+            }
         };
+        let interface = interface(&wt0, &desired, port);
         tracing::info!(
             device = interface.name,
-            port = interface.listen_port,
+            port,
             public_key = interface.public_key,
             mode = driver.mode().name,
             hardened = driver.mode().hardened,
@@ -233,9 +198,9 @@ impl Node {
         );
         let device =
             peer_dataplane::Wt0 { name: interface.name.clone(), index: interface.index, mtu: interface.mtu.into() };
-        let source = Arc::new(Source {
-            started: Instant::now(),
-            readiness,
+        let known = opened.known;
+        known.send_replace(Arc::new(Known::of(&desired, &ids)));
+        let running = Arc::new(Running {
             interface,
             mode: driver.mode().clone(),
             dataplane: driver.stats(),
@@ -246,34 +211,33 @@ impl Node {
             flow_log: opened.flow_log.as_ref().map(FlowLog::stats),
             live_trace: LiveTrace::default(),
         });
-        let mut tasks = JoinSet::new();
-        tasks.spawn(opened.control.serve(Arc::clone(&source)));
-        if let Some(listener) = opened.health {
-            tasks.spawn(serve_health(listener, source));
-        }
         let keeper = opened.file.map(|file| {
             let stop = Arc::new(Notify::new());
             let keeper = Keeper::new(file, Arc::clone(&shard), changed);
             (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
         });
         let flow_log = opened.flow_log;
-        Ok(Self { wt0, driver, shard, desired, ids, device, limits, known, flow_log, tasks, keeper })
+        Ok(Self { wt0, driver, shard, desired, ids, device, limits, known, flow_log, running, keeper })
     }
 
     /// Somebody may have moved it away.
-    fn reopen_flow_log(&self) {
+    pub(crate) fn reopen_flow_log(&self) {
         if let Some(flow_log) = &self.flow_log {
             flow_log.reopen();
         }
     }
 
+    /// For those who answer questions.
+    pub(crate) fn running(&self) -> Arc<Running> {
+        Arc::clone(&self.running)
+    }
+
     /// Stops in the order in which packets flow: no packet enters a device whose programs are gone.
-    async fn stop(mut self, keep: bool) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self, keep: bool) -> anyhow::Result<()> {
         if let Some((stop, keeper)) = self.keeper {
             stop.notify_one();
             keeper.await.context("keep endpoints")?;
         }
-        self.tasks.shutdown().await;
         // It ends within a turn of its loop.
         self.shard.stop();
         let removed = remove(self.wt0, self.driver, keep).await;
@@ -281,6 +245,38 @@ impl Node {
             block_in_place(|| flow_log.end());
         }
         removed
+    }
+}
+
+fn spawn(
+    wt0: &mut Wt0,
+    desired: &Desired,
+    engine: Engine,
+    sockets: Sockets,
+    mut on_event: impl FnMut(&Event) + Send + 'static,
+    changed: &Arc<Notify>,
+) -> anyhow::Result<Shard<Engine>> {
+    for skipped in wt0.skipped_routes() {
+        tracing::warn!(destination = %skipped.destination, "the node sends this network elsewhere: left as it is");
+    }
+    let queue = wt0.take_queues().into_iter().next().with_context(|| format!("{} has no queue", wt0.name()))?;
+    let config = ShardConfig { id: ShardId::ONLY, mtu: desired.interface.mtu };
+    let changed = Arc::clone(changed);
+    let on_event = move |event| {
+        on_event(&event);
+        log_event(event, &changed);
+    };
+    Ok(peer_io::shard::spawn(config, engine, queue, sockets, on_event)?)
+}
+
+fn interface(wt0: &Wt0, desired: &Desired, listen_port: u16) -> Interface {
+    Interface {
+        name: wt0.name().to_owned(),
+        index: wt0.index(),
+        mtu: desired.interface.mtu,
+        addresses: desired.interface.addresses.clone(),
+        listen_port,
+        public_key: desired.interface.private_key.public_key().to_string(),
     }
 }
 
@@ -320,39 +316,5 @@ fn log_event(event: Event, changed: &Notify) {
         Event::SessionExpired { peer } => tracing::info!(%peer, "session expired"),
         Event::HandshakeTimedOut { peer } => tracing::info!(%peer, "peer does not answer"),
         other => tracing::debug!(?other, "event"),
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-/// What a signal tells.
-enum Told {
-    /// To end, by the signal of that name.
-    Stop(&'static str),
-    /// To read the configuration again.
-    Reload,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("listen for signals");
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// The next signal that comes.
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
-            _ = self.hangup.recv() => Told::Reload,
-        }
     }
 }

@@ -2,8 +2,10 @@
 
 mod apply;
 mod capabilities;
+mod drain;
 mod endpoints;
 mod life;
+mod signals;
 pub(crate) mod translate;
 
 use std::process::ExitCode;
@@ -11,8 +13,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use peer_dataplane::ebpf::{Attach, EbpfDataplane, Options};
 
+pub(crate) use self::drain::drain;
+pub(crate) use self::life::{Node, Opened};
+pub(crate) use self::signals::{Signals, Told};
 use crate::cli::{AttachBy, EXIT_CONFIG, UpArgs};
-use crate::logging;
+use crate::{logging, netbird};
 
 /// Runs the peer until it is told to stop.
 ///
@@ -20,14 +25,35 @@ use crate::logging;
 /// When it cannot start, or a part of it fails.
 pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     logging::init(&args.log_level, args.log_format)?;
+    if let Some(warning) = args.ignored.warning(|name| std::env::var(name).ok()) {
+        tracing::warn!("{warning}");
+    }
+    if args.log_file.iter().any(|file| !file.is_empty() && file != "console") {
+        tracing::warn!("--log-file is without effect: logs go to standard error");
+    }
+    // The official client's configuration is JSON; ours is not.
+    match args.config.as_deref() {
+        Some(file) if file.extension().is_none_or(|extension| extension != "json") => run_static(args, file),
+        _ => netbird::run(args),
+    }
+}
+
+fn run_static(args: &UpArgs, file: &std::path::Path) -> anyhow::Result<ExitCode> {
     // Whatever is wrong in the file is said before anything is opened.
-    let desired = match peer_static::load(&args.config) {
+    let desired = match peer_static::load(file) {
         Ok(desired) => desired,
         Err(error) => {
             eprintln!("{error}");
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
+    let dataplane = open_dataplane(args, &desired.interface.name)?;
+    runtime()?.block_on(life::live(args, file, desired, dataplane))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the programs, and gives up what only that needed.
+pub(crate) fn open_dataplane(args: &UpArgs, device: &str) -> anyhow::Result<EbpfDataplane> {
     let attach = match args.attach {
         AttachBy::Auto => Attach::Auto,
         AttachBy::Tcx => Attach::Tcx,
@@ -39,12 +65,14 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
         attach,
         allow_unsafe_order: args.allow_unsafe_order,
     };
-    let dataplane = EbpfDataplane::open(&options, &desired.interface.name)?;
+    let dataplane = EbpfDataplane::open(&options, device)?;
     // Loading was all that it is for. Capabilities belong to threads, and as yet there is one.
     capabilities::drop_perfmon()?;
-    // Control side only: packets have a thread of their own.
+    Ok(dataplane)
+}
+
+/// For the control side only: packets have a thread of their own.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(2).enable_all().build().context("start the runtime")?;
-    runtime.block_on(life::live(args, desired, dataplane))?;
-    Ok(ExitCode::SUCCESS)
+    runtime.worker_threads(2).enable_all().build().context("start the runtime")
 }

@@ -7,6 +7,7 @@ use peer_core::desired::Desired;
 use peer_dataplane::{Intent, Listener, PeerPrefixes};
 use peer_io::wt0::Wt0Config;
 
+use crate::cli::UpArgs;
 use crate::peers::PeerIds;
 
 /// What the command line says, and what the daemon itself occupies.
@@ -15,6 +16,14 @@ pub(crate) struct Limits {
     pub(crate) nat_ports: RangeInclusive<u16>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peer_quota: Option<u32>,
+}
+
+impl Limits {
+    /// Of the command line; WireGuard has bound `port`, the health endpoints perhaps one of TCP.
+    pub(crate) fn of(args: &UpArgs, port: u16, health: Option<u16>) -> Self {
+        let listeners = std::iter::once(Listener::Udp(port)).chain(health.map(Listener::Tcp)).collect();
+        Self { nat_ports: args.nat_ports.clone(), listeners, peer_quota: args.peer_flows }
+    }
 }
 
 /// What the dataplane is told; `ids` has those of all peers.

@@ -11,12 +11,12 @@ pub(crate) fn moved(before: &Metrics, after: &Metrics, name: &str, labels: &[(&s
 }
 
 /// The path with its counters, then every counter of ours that moved.
-pub(crate) fn draw(before: &Metrics, after: &Metrics) -> String {
+pub(crate) fn draw(way: &str, before: &Metrics, after: &Metrics) -> String {
     let path = |name: &str| moved(before, after, "peer_packets_total", &[("path", name)]);
     let dropped = moved(before, after, "peer_dropped_packets_total", &[]);
     let mut text = format!(
         "  remote   wireguard-go
-     │ ▲   UDP 51820
+     │ ▲   {way}
      ▼ │
   node     peer-daemon: decrypts, checks the source, writes to wt0; reads wt0, encrypts
      │ │
@@ -71,7 +71,7 @@ mod tests {
         };
         let (before, after) = (text(2), text(14));
         assert_eq!(moved(&before, &after, "peer_packets_total", &[]), 12.0);
-        let drawn = draw(&before, &after);
+        let drawn = draw("UDP", &before, &after);
         assert!(drawn.contains("forwarded out         12"), "{drawn}");
         assert!(drawn.contains("peer_packets_total{path=forwarded_out}") && !drawn.contains("to_node"), "{drawn}");
     }

@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use super::checks::Checks;
 use super::figures::Figures;
 use super::path;
+use super::stage::Stage;
 use super::voice::Voice;
 use crate::lab::{
-    Direction, EchoSocket, ForeignProgram, GATEWAY, GATEWAY6, Lab, Metrics, NODE_LAN, NODE_LAN6, Namespace, Node,
-    iperf, ping,
+    Direction, EchoSocket, ForeignProgram, GATEWAY, GATEWAY6, Metrics, NODE_LAN, NODE_LAN6, Namespace, Node, iperf,
+    ping,
 };
 
 const TCP: u8 = 6;
@@ -18,7 +19,7 @@ const UDP: u8 = 17;
 const ICMP: u8 = 1;
 
 const PINGS: u32 = 5;
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Length of one iperf3 run.
 const IPERF_SECONDS: u32 = 3;
 
@@ -31,23 +32,26 @@ pub(crate) struct Story<'a> {
 
 impl Story<'_> {
     /// Returns the foreign program that is attached at the end.
-    pub(crate) fn tell(mut self, lab: &mut Lab, early: ForeignProgram) -> Result<ForeignProgram> {
-        let before = lab.node.metrics().context("metrics before the traffic")?;
-        self.pages(lab);
-        self.pings(lab);
-        self.throughput(lab);
-        let late = self.foreign(lab, early)?;
-        let after = lab.node.metrics();
+    pub(crate) fn tell(mut self, stage: &mut Stage, early: ForeignProgram) -> Result<ForeignProgram> {
+        let before = stage.node().metrics().context("metrics before the traffic")?;
+        self.pages(stage);
+        self.pings(stage);
+        self.throughput(stage);
+        let late = self.foreign(stage, early)?;
+        let after = stage.node().metrics();
         if let Ok(after) = &after {
-            self.path(&before, after);
+            self.path(stage.way(), &before, after);
+        }
+        if let Some(registration) = stage.registration() {
+            self.checks.add("registered_and_relayed", registration);
         }
         let samples = after.map(|metrics| format!("{} samples", metrics.samples().len()));
         self.checks.add("metrics_parse", samples);
-        self.checks.add("probes_answer", probes(&lab.node));
-        self.checks.add("status_answers", lab.node.status().map(|_| "status --json is JSON".to_owned()));
-        self.checks.add("iptables_empty", iptables(&lab.node.namespace));
-        self.checks.add("nftables_empty", empty(&lab.node.namespace, "nft", &["list", "ruleset"]));
-        let forwarded = lab.node.kernel_forwarded().and_then(|count| {
+        self.checks.add("probes_answer", probes(stage.node()));
+        self.checks.add("status_answers", stage.node().status().map(|_| "status --json is JSON".to_owned()));
+        self.checks.add("iptables_empty", iptables(&stage.node().namespace));
+        self.checks.add("nftables_empty", empty(&stage.node().namespace, "nft", &["list", "ruleset"]));
+        let forwarded = stage.node().kernel_forwarded().and_then(|count| {
             ensure!(count == 0, "the kernel forwarded {count} datagrams");
             Ok("0 datagrams, IPv4 and IPv6, with forwarding on".to_owned())
         });
@@ -55,15 +59,15 @@ impl Story<'_> {
         Ok(late)
     }
 
-    fn pages(&mut self, lab: &Lab) {
+    fn pages(&mut self, stage: &Stage) {
         self.voice.heading("remote: curl a page of the gateway");
         let start = Instant::now();
-        let page = curl(&lab.client().namespace, &format!("http://{GATEWAY}/"));
+        let page = curl(stage.remote(), &format!("http://{GATEWAY}/"));
         self.figures.set("first_page_seconds", start.elapsed().as_secs_f64());
         self.page("page_arrived", page, &NODE_LAN.to_string());
-        let page = curl(&lab.client().namespace, &format!("http://[{GATEWAY6}]/"));
+        let page = curl(stage.remote(), &format!("http://[{GATEWAY6}]/"));
         self.page("page_arrived_ipv6", page, &NODE_LAN6.to_string());
-        let seen: Vec<_> = lab.gateway.http_clients().into_keys().collect();
+        let seen: Vec<_> = stage.gateway().http_clients().into_keys().collect();
         let outcome = if seen == [NODE_LAN, NODE_LAN6] {
             Ok(format!("the service saw {NODE_LAN} and {NODE_LAN6}, eth0 of the node, and nobody else"))
         } else {
@@ -81,13 +85,13 @@ impl Story<'_> {
         self.checks.add(name, outcome);
     }
 
-    fn pings(&mut self, lab: &Lab) {
+    fn pings(&mut self, stage: &Stage) {
         self.voice.heading("remote: ping the gateway");
         for (name, figure, target) in [
             ("pings_answered", "ping_milliseconds", GATEWAY),
             ("pings_answered_ipv6", "ping_ipv6_milliseconds", GATEWAY6),
         ] {
-            let outcome = ping(&lab.client().namespace, target, PINGS, SECOND).and_then(|pings| {
+            let outcome = ping(stage.remote(), target, PINGS, SECOND).and_then(|pings| {
                 let median = pings.median().unwrap_or_default().as_secs_f64() * 1e3;
                 let text = format!("{target}: {} of {} answered, {median:.2} ms", pings.round_trips.len(), pings.sent);
                 self.voice.line(&text);
@@ -99,14 +103,14 @@ impl Story<'_> {
         }
     }
 
-    fn throughput(&mut self, lab: &mut Lab) {
+    fn throughput(&mut self, stage: &mut Stage) {
         self.voice.heading("remote: iperf3 to the gateway, both ways");
         for (name, figure, direction) in [
             ("tcp_upload", "upload_gbit_per_second", Direction::Upload),
             ("tcp_download", "download_gbit_per_second", Direction::Download),
         ] {
-            let started = lab.gateway.start_iperf();
-            let outcome = started.and_then(|()| iperf(&lab.client().namespace, GATEWAY, direction, IPERF_SECONDS));
+            let started = stage.gateway_mut().start_iperf();
+            let outcome = started.and_then(|()| iperf(stage.remote(), GATEWAY, direction, IPERF_SECONDS));
             let outcome = outcome.and_then(|measured| {
                 let rate = measured.bits_per_second / 1e9;
                 let text = format!("{rate:.2} Gbit/s, {} segments sent again", measured.retransmits);
@@ -121,21 +125,21 @@ impl Story<'_> {
 
     /// Traffic of the gateway with the node itself is not ours: the foreign program must see all of it, and of ours none,
     /// whether it was attached before the daemon or after it.
-    fn foreign(&mut self, lab: &Lab, early: ForeignProgram) -> Result<ForeignProgram> {
-        let outcome = not_ours(lab).and_then(|()| expect_not_ours_only(&early));
+    fn foreign(&mut self, stage: &Stage, early: ForeignProgram) -> Result<ForeignProgram> {
+        let outcome = not_ours(stage).and_then(|()| expect_not_ours_only(&early));
         self.checks.add("foreign_program_sees_the_rest", outcome);
         // It returns OK, after which the kernel asks nobody: a second one sees something only without the first.
         drop(early);
-        let late = ForeignProgram::attach(&lab.node.namespace, "eth0")?;
-        let page = curl(&lab.client().namespace, &format!("http://{GATEWAY}/"));
-        let outcome = page.and_then(|_| not_ours(lab)).and_then(|()| expect_not_ours_only(&late));
+        let late = ForeignProgram::attach(&stage.node().namespace, "eth0")?;
+        let page = curl(stage.remote(), &format!("http://{GATEWAY}/"));
+        let outcome = page.and_then(|_| not_ours(stage)).and_then(|()| expect_not_ours_only(&late));
         self.checks.add("late_foreign_program_sees_the_rest", outcome);
         Ok(late)
     }
 
-    fn path(&mut self, before: &Metrics, after: &Metrics) {
+    fn path(&mut self, way: &str, before: &Metrics, after: &Metrics) {
         self.voice.heading("The path of a packet, with the counters that moved");
-        self.voice.line(&path::draw(before, after));
+        self.voice.line(&path::draw(way, before, after));
         for path in ["forwarded_out", "forwarded_in", "flows_opened"] {
             self.figures.set(path, path::moved(before, after, "peer_packets_total", &[("path", path)]));
         }
@@ -143,8 +147,8 @@ impl Story<'_> {
     }
 }
 
-fn not_ours(lab: &Lab) -> Result<()> {
-    let from = &lab.gateway.namespace;
+fn not_ours(stage: &Stage) -> Result<()> {
+    let from = &stage.gateway().namespace;
     ensure!(ping(from, NODE_LAN, PINGS, SECOND)?.all_answered(), "the node does not answer the gateway's pings");
     for node in [NODE_LAN, NODE_LAN6] {
         // The discard port: an ICMP error comes back, which never is ours either.

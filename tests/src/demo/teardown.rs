@@ -4,36 +4,36 @@ use anyhow::{Result, ensure};
 
 use super::checks::Checks;
 use super::machine::Machine;
-use crate::lab::{ForeignProgram, Lab, Namespace};
+use super::stage::Stage;
+use crate::lab::{ForeignProgram, Namespace, Node};
 
 /// Ends the daemon, looks around in the node, then ends the lab and looks around on the machine.
 pub(crate) fn run(
-    mut lab: Lab,
+    mut stage: Stage,
     foreign: ForeignProgram,
     devices: &[String],
     machine: &Machine,
     checks: &mut Checks,
 ) -> Result<()> {
-    let ended = lab.node.stop().and_then(|status| {
+    let ended = stage.node_mut().stop().and_then(|status| {
         ensure!(status.success(), "{status}");
         Ok("SIGTERM, then exit code 0".to_owned())
     });
     checks.add("clean_exit", ended);
-    checks.add("nothing_left_in_the_node", left_in_node(&lab, devices));
+    checks.add("nothing_left_in_the_node", left_in_node(stage.node(), devices));
     drop(foreign);
-    let ids = lab.namespace_ids()?;
-    drop(lab);
+    let ids = stage.namespace_ids()?;
+    drop(stage);
     checks.add("nothing_left_on_the_machine", left_on_machine(&ids, machine));
     Ok(())
 }
 
-fn left_in_node(lab: &Lab, devices: &[String]) -> Result<String> {
-    let node = &lab.node.namespace;
-    let now = node.devices()?;
+fn left_in_node(node: &Node, devices: &[String]) -> Result<String> {
+    let now = node.namespace.devices()?;
     ensure!(now == devices, "devices: {now:?}, before {devices:?}");
-    let pins = lab.node.pins()?;
+    let pins = node.pins()?;
     ensure!(pins.is_empty(), "pins: {pins:?}");
-    let programs = ForeignProgram::chain_length(node, "eth0")?;
+    let programs = ForeignProgram::chain_length(&node.namespace, "eth0")?;
     ensure!(programs == 1, "{programs} programs on eth0 ingress, the foreign one included");
     Ok("no device, pin or program of ours; the foreign program is still attached".to_owned())
 }

@@ -54,3 +54,11 @@ pub(crate) fn underlay(index: u8) -> [IpAddr; 2] {
 pub(crate) fn underlay6(index: u8) -> [IpAddr; 2] {
     [1, 2].map(|end| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, u16::from(index), 0, 0, 0, end)))
 }
+
+/// Where the servers of a mesh are.
+pub const SERVERS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
+
+/// A party at the wire that leads to the servers, by its number from 1 on.
+pub(crate) fn at_servers(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))
+}

@@ -133,6 +133,14 @@ impl Namespace {
         .with_context(|| format!("{}: mount bpffs at {}", self.name(), at.display()))
     }
 
+    /// Puts an empty directory of its own over one of the machine's, so that what programs write there is theirs alone.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn hide(&self, at: &Path) -> Result<()> {
+        self.enter(|| sys::mount(c"tmpfs", at)).with_context(|| format!("{}: hide {}", self.name(), at.display()))
+    }
+
     /// Names of the devices in it, loopback left out.
     ///
     /// # Errors

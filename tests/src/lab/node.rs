@@ -1,7 +1,9 @@
 //! The node under test: a namespace with peer-daemon in it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -20,9 +22,11 @@ use super::traffic::wait_for;
 
 const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 const CONFIG: &str = "/run/lab/peer.toml";
-const CONTROL: &str = "/run/lab/peer.sock";
+const CONTROL: &str = "/run/netbird.sock";
 pub(crate) const BPFFS: &str = "/run/lab/bpffs";
 const STATE: &str = "/run/lab/state";
+/// Where other names of the daemon are.
+const NAMES: &str = "/run/lab/bin";
 /// A start or a clean end may take so long.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -47,12 +51,29 @@ impl Capabilities {
     }
 }
 
+/// What the next start of the daemon joins, in place of reading its configuration file.
+#[derive(Clone, Debug)]
+pub struct NodeJoining {
+    /// Management.
+    pub url: String,
+    /// Lets it in; `None`: it must be known already.
+    pub setup_key: Option<String>,
+    /// Its name.
+    pub hostname: String,
+    /// Whether it takes its leave for good: `auto`, `yes`, `no`.
+    pub ephemeral: &'static str,
+    /// More of its environment.
+    pub environment: Vec<(String, String)>,
+}
+
 /// The node; the daemon in it starts and ends as told.
 pub struct Node {
     /// Where it is.
     pub namespace: Namespace,
     /// What the next start of the daemon reads.
     pub config: NodeConfig,
+    /// What the next start of the daemon joins; `None`: nothing, it reads [`Self::config`].
+    pub joining: Option<NodeJoining>,
     /// What the next start of the daemon may do.
     pub capabilities: Capabilities,
     /// More arguments of the next start.
@@ -76,7 +97,8 @@ impl Node {
             files_below(Path::new(BPFFS))
         })?;
         let binary = binary.to_owned();
-        Ok(Self { namespace, config, capabilities, arguments: Vec::new(), binary, kernel_pins, daemon: None })
+        let arguments = Vec::new();
+        Ok(Self { namespace, config, joining: None, capabilities, arguments, binary, kernel_pins, daemon: None })
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -236,7 +258,9 @@ impl Node {
     /// It fails or says no JSON.
     pub fn status(&self) -> Result<Value> {
         let text = self.status_text(&["--json"])?;
-        serde_json::from_str(&text).with_context(|| format!("status --json: {text}"))
+        let mut answer: Value = serde_json::from_str(&text).with_context(|| format!("status --json: {text}"))?;
+        // The rest is what the official client says as well.
+        Ok(answer["node"].take())
     }
 
     /// What `peer-daemon status` says.
@@ -246,6 +270,22 @@ impl Node {
     pub fn status_text(&self, arguments: &[&str]) -> Result<String> {
         let arguments = [&["status", "--control-socket", CONTROL], arguments].concat();
         self.namespace.exec(&self.binary.to_string_lossy(), &arguments)
+    }
+
+    /// Runs a line of a manifest, as kubelet does, where the daemon answers to the name `netbird` as well.
+    ///
+    /// # Errors
+    /// It does not start or does not end.
+    pub fn shell(&self, line: &str) -> Result<Finished> {
+        self.namespace.enter(|| {
+            fs::create_dir_all(NAMES)?;
+            match symlink(&self.binary, Path::new(NAMES).join("netbird")) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+                outcome => outcome,
+            }
+        })?;
+        let path = format!("{NAMES}:/usr/sbin:/usr/bin:/sbin:/bin");
+        run(self.namespace.command("sh").args(["-ec", line]).env("PATH", path))
     }
 
     /// `peer-daemon flows`, with these arguments, to be started.
@@ -308,10 +348,21 @@ impl Node {
     }
 
     fn up_command(&self) -> Result<Command> {
-        self.namespace.write(CONFIG.as_ref(), &self.config.to_string())?;
         let mut command = self.confined();
-        command.arg(&self.binary).args(["up", "--config", CONFIG, "--health-addr", &HEALTH.to_string()]);
+        command.arg(&self.binary).args(["up", "--health-addr", &HEALTH.to_string()]);
         command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);
+        match &self.joining {
+            None => {
+                self.namespace.write(CONFIG.as_ref(), &self.config.to_string())?;
+                command.args(["--config", CONFIG]);
+            }
+            Some(joining) => {
+                command.args(["--ephemeral", joining.ephemeral]).env("NB_MANAGEMENT_URL", &joining.url);
+                command.env("NB_HOSTNAME", &joining.hostname).env("NB_LOG_LEVEL", "debug");
+                command.envs(joining.setup_key.iter().map(|key| ("NB_SETUP_KEY", key)));
+                command.envs(joining.environment.iter().map(|(name, value)| (name, value)));
+            }
+        }
         Ok(command)
     }
 

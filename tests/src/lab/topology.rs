@@ -96,7 +96,10 @@ impl Lab {
 }
 
 /// A node's namespace with forwarding on, as nodes have it, and the service on its LAN.
-pub(crate) fn lan(name: &str) -> Result<(Namespace, Gateway)> {
+///
+/// # Errors
+/// A program is missing or fails.
+pub fn lan(name: &str) -> Result<(Namespace, Gateway)> {
     let (node, gateway) = (Namespace::new(name)?, Namespace::new("gateway")?);
     wire(
         &End { namespace: &node, device: "eth0", addresses: &[(NODE_LAN, 24), (NODE_LAN6, 64)] },

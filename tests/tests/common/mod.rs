@@ -6,7 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peer_tests::lab::{Client, ECHO_PORT, EchoSocket, HTTP_PORT, Lab, Namespace, Plan, Udp, get, wait_for};
+use peer_tests::lab::{
+    Client, ECHO_PORT, EchoSocket, GATEWAY, HTTP_PORT, Lab, Mesh, MeshPlan, Namespace, Official, Plan, Udp, get,
+    page_within, wait_for,
+};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longer than it takes a client to try a handshake again.
@@ -15,6 +18,28 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
 /// A lab whose daemon runs.
 pub(crate) fn lab(plan: &Plan) -> Lab {
     Lab::start(plan).expect("lab")
+}
+
+/// A mesh whose daemon is ready and whose member has had a page from the LAN.
+pub(crate) fn joined(plan: &MeshPlan) -> Mesh {
+    let mesh = Mesh::start(plan).expect("mesh");
+    page_within(PATIENCE, &mesh.member().namespace, GATEWAY).expect("a first page");
+    mesh
+}
+
+/// The member has a page again, soon.
+#[track_caller]
+pub(crate) fn page_by_relay(mesh: &Mesh) {
+    page_within(PATIENCE, &mesh.member().namespace, GATEWAY).expect("page");
+}
+
+/// The official programs; where there are none, the scenario is skipped, and says so.
+pub(crate) fn official() -> Option<Official> {
+    let official = Official::find().expect("official programs");
+    if official.is_none() {
+        tell("SKIPPED: NETBIRD_BIN_DIR names no folder with the official programs `netbird` and `combined`");
+    }
+    official
 }
 
 /// One scenario at a time: for those that load the machine.

@@ -13,4 +13,16 @@ pub enum Path {
         /// Our address that the peer sent to; answers leave from it. `None` lets the kernel choose.
         local: Option<IpAddr>,
     },
+    /// Through a relay server.
+    Relay(RelayId),
+}
+
+/// A peer behind one connection to a relay server. Both numbers are handed out once: what is late for a connection that
+/// is gone goes nowhere, never to somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayId {
+    /// Which connection.
+    pub connection: u32,
+    /// Which peer of it.
+    pub peer: u32,
 }

@@ -3,6 +3,7 @@
 //! * [`wt0`] makes or adopts the persistent TUN and gives it addresses and routes.
 //! * [`tun`] reads and writes it: super-packets of up to 64 KiB outside, batches of packets inside.
 //! * [`udp`] sends with GSO and receives with GRO.
+//! * [`relay`] lets relay connections take part beside the sockets.
 //! * [`shard`] is the thread that owns one TUN queue, its sockets and one engine.
 //!
 //! What degrades, and how: an old kernel without UDP segmentation on TUNs gets single datagrams; a refused super-packet
@@ -12,6 +13,7 @@
 mod checksum;
 mod error;
 mod metrics;
+pub mod relay;
 pub mod shard;
 pub mod stats;
 mod sys;
@@ -21,6 +23,7 @@ pub mod wt0;
 
 pub use error::Error;
 pub use metrics::IoMetrics;
+pub use relay::{RelayConnection, RelayPort};
 pub use shard::{Shard, ShardConfig, StopReason, Stopped, spawn};
 pub use stats::{IoDrop, ShardStats};
 pub use tun::{Offloads, TunQueue};

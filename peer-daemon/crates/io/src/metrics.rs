@@ -26,17 +26,19 @@ type Labelled = (&'static str, &'static str, fn(&ShardStats) -> &Side);
 /// An offload and its flag.
 type Flag = (&'static str, fn(&ShardStats) -> &Figure);
 
-const SIDES: [Labelled; 4] = [
+const SIDES: [Labelled; 6] = [
     ("tun", "in", |stats| &stats.tun_in),
     ("tun", "out", |stats| &stats.tun_out),
     ("udp", "in", |stats| &stats.udp_in),
     ("udp", "out", |stats| &stats.udp_out),
+    ("relay", "in", |stats| &stats.relay_in),
+    ("relay", "out", |stats| &stats.relay_out),
 ];
 
 const SIDE_COUNTERS: [Named<Side>; 5] = [
-    ("peer_io_packets", "Packets (tun) or datagrams (udp); in: to the daemon.", |side| &side.packets),
-    ("peer_io_bytes", "Bytes of packets from layer 3 (tun), or of UDP payload (udp).", |side| &side.bytes),
-    ("peer_io_calls", "System calls that read or write.", |side| &side.calls),
+    ("peer_io_packets", "Packets (tun) or datagrams (udp, relay); in: to the daemon.", |side| &side.packets),
+    ("peer_io_bytes", "Bytes of packets from layer 3 (tun), or of datagrams (udp, relay).", |side| &side.bytes),
+    ("peer_io_calls", "System calls that read or write; relay: batches passed on.", |side| &side.calls),
     ("peer_io_super_packets", "Transfers that carried several packets as one.", |side| &side.super_packets),
     ("peer_io_joined_packets", "Packets that came or went within a super-packet.", |side| &side.joined_packets),
 ];

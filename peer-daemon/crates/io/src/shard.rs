@@ -22,8 +22,9 @@ use peer_core::shard::{Engine, ShardId};
 use rustix::event::EventfdFlags;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::run::Runner;
+use self::run::{Runner, Ways};
 use crate::Error;
+use crate::relay::{RelayEnd, RelayPort};
 use crate::stats::ShardStats;
 use crate::tun::TunQueue;
 use crate::udp::Sockets;
@@ -78,6 +79,7 @@ pub struct Shard<E: Engine> {
     stop: Arc<AtomicBool>,
     ended: watch::Receiver<Option<StopReason>>,
     stats: Arc<ShardStats>,
+    relays: RelayPort,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -106,7 +108,9 @@ pub fn spawn<E: Engine>(
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     let (end, ended) = watch::channel(None);
-    let mut runner = Runner::new(config, engine, queue, sockets, on_event, Arc::clone(&wake), Arc::clone(&stats));
+    let relays = RelayPort::new(Arc::clone(&wake));
+    let ways = Ways { queue, sockets, relays: RelayEnd::new(&relays) };
+    let mut runner = Runner::new(config, engine, ways, on_event, Arc::clone(&wake), Arc::clone(&stats));
     let body = move || {
         // The inbox is closed after the reason is known: who finds it closed also finds the reason.
         let result = catch_unwind(AssertUnwindSafe(|| runner.run(&mut inbox, &stopping)));
@@ -122,7 +126,7 @@ pub fn spawn<E: Engine>(
         .name(format!("shard-{}", config.id.number()))
         .spawn(body)
         .map_err(Error::io("starting a shard's thread"))?;
-    Ok(Shard { commands, wake, stop, ended, stats, thread: Mutex::new(Some(thread)) })
+    Ok(Shard { commands, wake, stop, ended, stats, relays, thread: Mutex::new(Some(thread)) })
 }
 
 impl<E: Engine> Shard<E> {
@@ -152,6 +156,12 @@ impl<E: Engine> Shard<E> {
     #[must_use]
     pub fn stats(&self) -> Arc<ShardStats> {
         Arc::clone(&self.stats)
+    }
+
+    /// Where relay connections are attached.
+    #[must_use]
+    pub fn relay_port(&self) -> RelayPort {
+        self.relays.clone()
     }
 
     /// Ends when the shard has stopped, for whatever reason. It does not borrow the shard.

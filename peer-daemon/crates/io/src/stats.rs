@@ -57,6 +57,12 @@ io_drops! {
     UdpNoSocket = "udp_no_socket",
     /// Sending failed for another reason.
     UdpOther = "udp_other",
+    /// More datagrams than a relay connection takes.
+    RelayFull = "relay_full",
+    /// The relay connection is gone, or it does not know the peer any more.
+    RelayGone = "relay_gone",
+    /// The datagram is larger than a relay message.
+    RelayTooBig = "relay_too_big",
 }
 
 /// A counter or gauge with one writer: relaxed load and store, which costs no locked instruction.
@@ -89,7 +95,7 @@ pub struct Side {
     pub packets: Figure,
     /// Bytes of them, each with its own headers from layer 3 (TUN) or as UDP payload.
     pub bytes: Figure,
-    /// System calls.
+    /// System calls; for relays: batches passed on.
     pub calls: Figure,
     /// Transfers that carried several packets as one.
     pub super_packets: Figure,
@@ -108,6 +114,10 @@ pub struct ShardStats {
     pub udp_in: Side,
     /// Datagrams sent.
     pub udp_out: Side,
+    /// Datagrams that arrived through relays.
+    pub relay_in: Side,
+    /// Datagrams framed for relays.
+    pub relay_out: Side,
     /// 1 once TCP super-packets were refused by the device.
     pub tso_fallback: Figure,
     /// 1 once UDP super-packets were refused by the device.

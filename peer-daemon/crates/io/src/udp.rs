@@ -107,27 +107,28 @@ impl Sockets {
         }
     }
 
-    /// Sends all datagrams; neighbours of equal path and length leave by one system call. What cannot be sent is dropped
-    /// and counted. Waits for full sockets, for 5 ms per call at most.
-    pub fn send(&mut self, batch: &DatagramBatch, stats: &ShardStats) {
+    /// Sends all datagrams whose path is UDP; neighbours of equal path and length leave by one system call. What cannot be
+    /// sent is dropped and counted. Waits for full sockets, for 5 ms per call at most. Returns whether there were others.
+    pub fn send(&mut self, batch: &DatagramBatch, stats: &ShardStats) -> bool {
         let mut deadline = None;
+        let mut others = false;
         for (bytes, segment, path) in batch.runs(MAX_SEND_SEGMENTS, MAX_SEND) {
-            let count = bytes.len().div_ceil(segment.max(1)) as u64;
             let Path::Udp { remote, local } = path else {
-                stats.dropped(IoDrop::UdpNoSocket, count);
+                others = true;
                 continue;
             };
             let socket = match (remote, &mut self.v6) {
                 (SocketAddr::V4(_), _) => &mut self.v4,
                 (SocketAddr::V6(_), Some(v6)) => v6,
                 (SocketAddr::V6(_), None) => {
-                    stats.dropped(IoDrop::UdpNoSocket, count);
+                    stats.dropped(IoDrop::UdpNoSocket, bytes.len().div_ceil(segment.max(1)) as u64);
                     continue;
                 }
             };
             let local = local.filter(|local| local.is_ipv4() == remote.is_ipv4());
             send_run(socket, bytes, segment, (*remote, local), stats, &mut deadline);
         }
+        others
     }
 
     /// Writes sizes and states of the sockets into `stats`.

@@ -27,6 +27,11 @@ pub enum Event {
         /// The path in use.
         to: Path,
     },
+    /// A packet for a peer was dropped, since it is not known where the peer is; at most one report per second and peer.
+    PathWanted {
+        /// Who.
+        peer: PublicKey,
+    },
     /// The last session with a peer has expired: no packet reaches it until the next handshake.
     SessionExpired {
         /// Who.

@@ -38,8 +38,9 @@ pub(crate) const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const RETRY_JITTER: Duration = Duration::from_millis(333);
 /// The Noise core reads its clock later than our caller did: repetitions wait at least so much longer.
 pub(crate) const CLOCK_MARGIN: Duration = Duration::from_millis(10);
-/// Pause between two initiations of ours in answer to stale ones of one peer.
-pub(crate) const FORCED_INITIATION_PAUSE: Duration = Duration::from_secs(5);
+/// Pause between two initiations of ours in answer to stale ones of one peer: whoever replays one gets no more out of us
+/// than this, and a peer that restarts again soon is not kept waiting.
+pub(crate) const FORCED_INITIATION_PAUSE: Duration = Duration::from_secs(1);
 /// Distance of handshakes that are started together: a little more than one costs.
 pub(crate) const HANDSHAKE_SPREAD: Duration = Duration::from_millis(1);
 /// Pause between two reports of one peer's path.

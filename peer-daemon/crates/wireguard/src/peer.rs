@@ -30,6 +30,8 @@ pub struct PeerStatus {
     pub path: Option<Path>,
     /// Time since the last handshake was completed.
     pub last_handshake: Option<Duration>,
+    /// Time since a packet came from it or went to it, keepalives aside.
+    pub last_data: Option<Duration>,
     /// Bytes of datagrams from it that were authentic.
     pub rx_bytes: u64,
     /// Bytes of datagrams to it.
@@ -92,6 +94,10 @@ pub(crate) struct Peer {
     /// While an initiation is unanswered: the core would repeat it from the start on, we let it do so at the end.
     retry: Option<Range<Instant>>,
     forced_at: Option<Instant>,
+    /// When the control side was told that a packet waits for a path.
+    wanted_at: Option<Instant>,
+    /// When a packet last came or went.
+    data_at: Option<Instant>,
 }
 
 impl Peer {
@@ -115,6 +121,8 @@ impl Peer {
             handshake_at: None,
             retry: None,
             forced_at: None,
+            wanted_at: None,
+            data_at: None,
         }
     }
 
@@ -135,6 +143,7 @@ impl Peer {
             public_key: self.config.public_key,
             path: self.path,
             last_handshake: self.last_handshake.map(|at| now.saturating_duration_since(at)),
+            last_data: self.data_at.map(|at| now.saturating_duration_since(at)),
             rx_bytes: self.rx.0,
             tx_bytes: self.tx.0,
             rx_packets: self.rx.1,
@@ -181,6 +190,28 @@ impl Peer {
             if self.wants_session() {
                 self.handshake_at = Some(now);
             }
+        }
+    }
+
+    /// Uses `path` from now on.
+    pub(crate) fn set_path(&mut self, cx: &mut Context, now: Instant, path: Option<Path>) {
+        let had_one = self.path.is_some();
+        if self.path == path {
+            return;
+        }
+        self.path = path;
+        self.report_path(cx, now);
+        if !had_one && !self.usable && self.wants_session() {
+            self.handshake_at = Some(now);
+        }
+    }
+
+    /// A packet waits for a path, which the control side may look for.
+    pub(crate) fn want_path(&mut self, cx: &mut Context, now: Instant) {
+        let soon = self.wanted_at.is_some_and(|at| now.saturating_duration_since(at) < PATH_REPORT_PAUSE);
+        if !soon {
+            self.wanted_at = Some(now);
+            cx.report(Event::PathWanted { peer: self.config.public_key });
         }
     }
 
@@ -231,6 +262,7 @@ impl Peer {
             self.last_source = Some(source);
         }
         self.rx.1 += 1;
+        self.data_at = Some(now);
         cx.stats.received.packet(len);
         Ok(Some(len))
     }
@@ -239,7 +271,7 @@ impl Peer {
     pub(crate) fn seal(&mut self, cx: &mut Context, now: Instant, packet: &[u8], out: &mut [u8]) -> Option<usize> {
         let (tunnel, _) = self.tunnel.as_mut()?;
         let len = seal_padded(tunnel, &mut cx.padding, cx.mtu, packet, out)?;
-        self.traffic_at = now;
+        (self.traffic_at, self.data_at) = (now, Some(now));
         self.tx.0 += len as u64;
         self.tx.1 += 1;
         cx.stats.sent.packet(packet.len());
@@ -324,6 +356,7 @@ impl Peer {
                 && self.send(cx, now, path, len)
             {
                 self.tx.1 += 1;
+                self.data_at = Some(now);
                 cx.stats.sent.packet(packet.len());
             }
         }

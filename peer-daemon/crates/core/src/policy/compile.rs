@@ -9,6 +9,7 @@ mod atoms;
 mod cells;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 
@@ -44,7 +45,7 @@ pub struct Compiled {
     /// Class of a destination by longest prefix. 0: no rule speaks of it.
     pub destinations: BTreeMap<Ipv6Net, u32>,
     /// What becomes of it. What has no cell, no rule speaks of.
-    pub cells: BTreeMap<Cell, Outcome>,
+    pub cells: Arc<BTreeMap<Cell, Outcome>>,
 }
 
 /// A key of the last lookup.
@@ -123,10 +124,63 @@ pub enum Outcome {
 /// # Errors
 /// When the result would be larger than `limits`.
 pub fn compile(rules: &[Rule], limits: &Limits) -> Result<Compiled, TooLarge> {
-    let sources = Atoms::of(rules, |rule| &rule.sources, "source prefixes", limits.prefixes)?;
-    let destinations = Atoms::of(rules, |rule| &rule.destinations, "destination prefixes", limits.prefixes)?;
-    let cells = cells::of(rules, &sources, &destinations, limits.cells)?;
-    Ok(Compiled { sources: sources.into_prefixes(), destinations: destinations.into_prefixes(), cells })
+    Compiler::default().compile(rules, limits)
+}
+
+/// Compiles one policy after the other. Identities and classes that are still there keep their numbers, so that little has to be
+/// written; and while prefixes come and go that add no new one, the cells stay the very same.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    /// The rules without their prefixes.
+    shapes: Vec<Rule>,
+    sources: Atoms,
+    destinations: Atoms,
+    cells: Arc<BTreeMap<Cell, Outcome>>,
+}
+
+impl Compiler {
+    /// Compiles `rules`.
+    ///
+    /// # Errors
+    /// When the result would be larger than `limits`. The next one is then compared with the one before.
+    pub fn compile(&mut self, rules: &[Rule], limits: &Limits) -> Result<Compiled, TooLarge> {
+        let last = self.last.as_ref();
+        let ends = |last: fn(&Last) -> &Atoms| self.last.as_ref().map(last);
+        let sources =
+            Atoms::of(rules, |rule| &rule.sources, "source prefixes", limits.prefixes, ends(|last| &last.sources))?;
+        let destinations = Atoms::of(
+            rules,
+            |rule| &rule.destinations,
+            "destination prefixes",
+            limits.prefixes,
+            ends(|last| &last.destinations),
+        )?;
+        let shapes: Vec<Rule> = rules.iter().map(shape).collect();
+        let same = last.filter(|last| {
+            last.shapes == shapes && last.sources.same_sets(&sources) && last.destinations.same_sets(&destinations)
+        });
+        let cells = match same {
+            Some(last) if last.cells.len() <= limits.cells => Arc::clone(&last.cells),
+            _ => Arc::new(cells::of(rules, &sources, &destinations, limits.cells)?),
+        };
+        let compiled = Compiled {
+            sources: sources.prefixes().clone(),
+            destinations: destinations.prefixes().clone(),
+            cells: Arc::clone(&cells),
+        };
+        self.last = Some(Last { shapes, sources, destinations, cells });
+        Ok(compiled)
+    }
+}
+
+fn shape(rule: &Rule) -> Rule {
+    let Rule { id, protocol, ref ports, action, scope, .. } = *rule;
+    Rule { id, sources: Vec::new(), destinations: Vec::new(), protocol, ports: ports.clone(), action, scope }
 }
 
 /// Prefixes (first port, bits) that make up an inclusive range.

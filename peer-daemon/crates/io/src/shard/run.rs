@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::{Command, ShardConfig, StopReason};
+use crate::relay::RelayEnd;
 use crate::stats::ShardStats;
 use crate::tun::{MAX_PACKET, ReadEnd, TunQueue};
 use crate::udp::{Family, MAX_SEGMENTS, MESSAGE_LEN, MESSAGES, Sockets};
@@ -35,8 +36,7 @@ const EVENTS: usize = 256;
 /// frame, packets and datagrams each, which stays in the second level cache from read to send.
 pub(super) struct Runner<E: Engine, F> {
     engine: E,
-    queue: TunQueue,
-    sockets: Sockets,
+    ways: Ways,
     on_event: F,
     wake: Arc<OwnedFd>,
     stats: Arc<ShardStats>,
@@ -48,6 +48,13 @@ pub(super) struct Runner<E: Engine, F> {
     datagrams_out: DatagramBatch,
     /// Something waits of which poll(2) knows nothing.
     more: bool,
+}
+
+/// Where packets and datagrams come from and go to.
+pub(super) struct Ways {
+    pub(super) queue: TunQueue,
+    pub(super) sockets: Sockets,
+    pub(super) relays: RelayEnd,
 }
 
 /// What poll(2) said.
@@ -63,21 +70,19 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
     pub(super) fn new(
         config: ShardConfig,
         engine: E,
-        mut queue: TunQueue,
-        sockets: Sockets,
+        mut ways: Ways,
         on_event: F,
         wake: Arc<OwnedFd>,
         stats: Arc<ShardStats>,
     ) -> Self {
-        queue.set_mtu(config.mtu);
-        sockets.describe(&stats);
+        ways.queue.set_mtu(config.mtu);
+        ways.sockets.describe(&stats);
         let (bytes_in, items_in) = (MESSAGES * MESSAGE_LEN, MESSAGES * MAX_SEGMENTS);
         // Half is filled, then the largest packet must still fit.
         let bytes_out = 2 * (MAX_PACKET + 1);
         Self {
             engine,
-            queue,
-            sockets,
+            ways,
             on_event,
             wake,
             stats,
@@ -118,7 +123,8 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
                 self.receive(family)?;
             }
         }
-        if ready.tun || self.queue.has_pending() {
+        self.receive_relayed()?;
+        if ready.tun || self.ways.queue.has_pending() {
             self.read_tun()?;
         }
         Ok(())
@@ -133,9 +139,9 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         // A timeout beyond what the kernel can express is none.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let wake = PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN);
-        let tun = PollFd::from_borrowed_fd(self.queue.as_fd(), PollFlags::IN);
-        let v4 = self.sockets.fd(Family::V4).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let v6 = self.sockets.fd(Family::V6).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let tun = PollFd::from_borrowed_fd(self.ways.queue.as_fd(), PollFlags::IN);
+        let v4 = self.ways.sockets.fd(Family::V4).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let v6 = self.ways.sockets.fd(Family::V6).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         let spare = || PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::empty());
         let mut fds = [wake, tun, v4.unwrap_or_else(spare), v6.unwrap_or_else(spare)];
         match poll(&mut fds, timeout.as_ref()) {
@@ -169,13 +175,12 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
     fn receive(&mut self, family: Family) -> Result<(), StopReason> {
         for _ in 0..BATCHES {
             self.datagrams_in.clear();
-            let more = self.sockets.receive(family, &mut self.datagrams_in, &self.stats);
+            let more = self.ways.sockets.receive(family, &mut self.datagrams_in, &self.stats);
             let more = more.map_err(StopReason::io("receiving datagrams"))?;
             if !self.datagrams_in.is_empty() {
                 self.packets_in.clear();
                 self.engine.handle_datagrams(Instant::now(), &mut self.datagrams_in, &mut self.packets_in);
-                self.queue.write(&self.packets_in, &self.stats).map_err(StopReason::io("writing to the device"))?;
-                self.after_input();
+                self.deliver()?;
             }
             if !more {
                 break;
@@ -184,24 +189,57 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         Ok(())
     }
 
-    /// Device to UDP.
+    /// Relays to device.
+    fn receive_relayed(&mut self) -> Result<(), StopReason> {
+        if !self.ways.relays.look() {
+            return Ok(());
+        }
+        for _ in 0..BATCHES {
+            let (engine, packets) = (&mut self.engine, &mut self.packets_in);
+            packets.clear();
+            let received = self.ways.relays.receive(&self.stats, |datagrams| {
+                engine.handle_datagrams(Instant::now(), datagrams, packets);
+            });
+            if received.is_none() {
+                return Ok(());
+            }
+            self.deliver()?;
+        }
+        self.more |= self.ways.relays.look();
+        Ok(())
+    }
+
+    /// Writes the packets that datagrams held to the device, and what the engine says to them.
+    fn deliver(&mut self) -> Result<(), StopReason> {
+        self.ways.queue.write(&self.packets_in, &self.stats).map_err(StopReason::io("writing to the device"))?;
+        self.after_input();
+        Ok(())
+    }
+
+    /// Device to UDP and relays.
     fn read_tun(&mut self) -> Result<(), StopReason> {
         for _ in 0..BATCHES {
             self.packets_out.clear();
-            let end = self.queue.read(&mut self.packets_out, READS, &self.stats);
+            let end = self.ways.queue.read(&mut self.packets_out, READS, &self.stats);
             let end = end.map_err(StopReason::io("reading from the device"))?;
             if !self.packets_out.is_empty() {
                 self.datagrams_out.clear();
                 self.engine.handle_packets(Instant::now(), &self.packets_out, &mut self.datagrams_out);
-                self.sockets.send(&self.datagrams_out, &self.stats);
+                self.send();
                 self.after_input();
             }
             if end == ReadEnd::Empty {
                 break;
             }
         }
-        self.more |= self.queue.has_pending();
+        self.more |= self.ways.queue.has_pending();
         Ok(())
+    }
+
+    fn send(&mut self) {
+        if self.ways.sockets.send(&self.datagrams_out, &self.stats) {
+            self.ways.relays.send(&self.datagrams_out, &self.stats);
+        }
     }
 
     /// Sends and tells what the engine has to say. It may have more than gets through now.
@@ -210,7 +248,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         for _ in 0..TRANSMITS {
             self.datagrams_out.clear();
             waiting = self.engine.poll_transmit(&mut self.datagrams_out);
-            self.sockets.send(&self.datagrams_out, &self.stats);
+            self.send();
             if !waiting {
                 break;
             }

@@ -1,7 +1,8 @@
 //! The loop with a stand-in for the TUN: one end of a packet socket pair. The kernel's TUN is in `tests/namespace`.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::future::poll_fn;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use peer_core::path::Path;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
+use crate::relay::{FrameBuffer, Framer, PortClosed, Unframed};
 use crate::tun::Offloads;
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -17,7 +19,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Sends packets to one place as they are, and hands over datagrams as they came.
 #[derive(Default)]
 struct Copying {
-    remote: Option<SocketAddr>,
+    remote: Option<Path>,
     transmits: VecDeque<Vec<u8>>,
     events: VecDeque<String>,
     due: Option<Instant>,
@@ -40,7 +42,7 @@ impl Engine for Copying {
     fn handle_packets(&mut self, _: Instant, packets: &PacketBatch, datagrams: &mut DatagramBatch) {
         let Some(remote) = self.remote else { return };
         for (packet, ()) in packets.iter() {
-            assert!(datagrams.push(packet, Path::Udp { remote, local: None }));
+            assert!(datagrams.push(packet, remote));
         }
     }
 
@@ -56,7 +58,7 @@ impl Engine for Copying {
     fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool {
         // One at a time, to be asked again.
         if let (Some(bytes), Some(remote)) = (self.transmits.pop_front(), self.remote) {
-            assert!(datagrams.push(&bytes, Path::Udp { remote, local: None }));
+            assert!(datagrams.push(&bytes, remote));
         }
         !self.transmits.is_empty()
     }
@@ -83,7 +85,8 @@ fn lab() -> Lab {
     let port = sockets.port();
     let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     peer.set_read_timeout(Some(WAIT)).expect("a socket");
-    let engine = Copying { remote: peer.local_addr().ok(), ..Copying::default() };
+    let remote = peer.local_addr().ok().map(|remote| Path::Udp { remote, local: None });
+    let engine = Copying { remote, ..Copying::default() };
     let (tell, events) = std_mpsc::channel();
     let config = ShardConfig { id: ShardId::ONLY, mtu: 1420 };
     let shard = spawn(config, engine, queue, sockets, move |event| _ = tell.send(event)).expect("a thread");
@@ -121,6 +124,41 @@ fn packets_go_out_and_datagrams_come_in() {
     assert_eq!((stats.tun_in.packets.get(), stats.tun_in.bytes.get(), stats.udp_out.bytes.get()), (1, 7, 7));
     assert_eq!((stats.udp_in.packets.get(), stats.tun_out.packets.get(), stats.tun_out.bytes.get()), (1, 1, 7));
     assert_eq!(lab.shard.stop(), StopReason::Requested);
+}
+
+/// Frames are datagrams.
+struct Bare;
+
+impl Framer for Bare {
+    const OVERHEAD: usize = 0;
+
+    fn frame(&mut self, _: u32, datagram: &[u8], room: &mut [u8]) -> Result<usize, Unframed> {
+        room.copy_from_slice(datagram);
+        Ok(datagram.len())
+    }
+}
+
+#[test]
+fn relays_stand_beside_sockets() {
+    let lab = lab();
+    let relay = lab.shard.relay_port().attach(Bare);
+    let path = relay.path(1);
+    let answers = block_on(async {
+        lab.shard.with_engine(move |engine, _| engine.remote = Some(path)).await.expect("running");
+        rustix::io::write(&lab.device, &[&[0; 10][..], b"\x45packet"].concat()).expect("an open device");
+        let mut buffer = FrameBuffer::new();
+        poll_fn(|cx| relay.poll_frames(cx, &mut buffer)).await.expect("running");
+        assert_eq!(buffer.bytes(), b"\x45packet");
+        let mut batch = poll_fn(|cx| relay.poll_batch(cx)).await.expect("running");
+        assert!(batch.push(b"\x45one", path) && batch.push(b"\x45two", path));
+        relay.deliver(batch);
+        [read_device(&lab), read_device(&lab)]
+    });
+    assert_eq!(answers, [b"\x45one", b"\x45two"].map(|packet| [&[0; 10][..], packet].concat()));
+    assert_eq!(lab.events.recv_timeout(WAIT).as_deref(), Ok("datagrams 2"));
+    assert_eq!(lab.shard.stop(), StopReason::Requested);
+    let end = block_on(poll_fn(|cx| relay.poll_frames(cx, &mut FrameBuffer::new())));
+    assert_eq!(end, Err(PortClosed), "connections learn that the shard has stopped");
 }
 
 #[test]

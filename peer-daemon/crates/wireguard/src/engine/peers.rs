@@ -7,9 +7,11 @@ use std::time::Instant;
 use ipnet::IpNet;
 use peer_core::desired;
 use peer_core::key::PublicKey;
+use peer_core::path::Path;
 
 use super::Engine;
 use crate::allowed::AllowedIps;
+use crate::context::Context;
 use crate::limits::{HANDSHAKE_SPREAD, MAX_PEERS};
 use crate::peer::{Peer, PeerStatus};
 
@@ -167,17 +169,41 @@ impl Engine {
 
     /// Tells where a peer was seen in an earlier life. Ignored if an endpoint is known, or the peer is not.
     pub fn set_endpoint(&mut self, now: Instant, peer: &PublicKey, endpoint: SocketAddr) {
-        let Some(id) = self.peers.id(peer) else { return };
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.suggest_endpoint(now, endpoint);
-        }
-        self.reschedule(id);
+        self.with_peer(peer, |peer, _| peer.suggest_endpoint(now, endpoint));
+    }
+
+    /// Sends to a peer by this path from now on; by none, with `None`, until it is heard of. The peer may still move itself
+    /// to another path by an authentic message. Ignored if the peer is unknown.
+    pub fn set_path(&mut self, now: Instant, peer: &PublicKey, path: Option<Path>) {
+        self.with_peer(peer, |peer, cx| peer.set_path(cx, now, path));
+    }
+
+    /// A path has broken: the peer has none if it used this one. A path that it moved to meanwhile stays.
+    pub fn drop_path(&mut self, now: Instant, peer: &PublicKey, path: Path) {
+        self.with_peer(peer, |peer, cx| {
+            if peer.path() == Some(path) {
+                peer.set_path(cx, now, None);
+            }
+        });
+    }
+
+    /// Begins a handshake with a peer at once, even if it has a session or another handshake is under way.
+    pub fn start_handshake(&mut self, now: Instant, peer: &PublicKey) {
+        self.with_peer(peer, |peer, cx| peer.initiate(cx, now, true));
     }
 
     /// All peers, in no particular order.
     #[must_use]
     pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
         self.peers.iter().map(|(_, peer)| peer.status(now)).collect()
+    }
+
+    fn with_peer(&mut self, peer: &PublicKey, f: impl FnOnce(&mut Peer, &mut Context)) {
+        let Some(id) = self.peers.id(peer) else { return };
+        if let Some(peer) = self.peers.get_mut(id) {
+            f(peer, &mut self.cx);
+        }
+        self.reschedule(id);
     }
 
     fn acceptable<'a>(&self, peers: &'a [desired::Peer], changed: &mut PeersChanged) -> Vec<&'a desired::Peer> {

@@ -1,10 +1,10 @@
 //! Datagrams in.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use peer_core::batch::PacketBatch;
-use peer_core::path::Path;
+use peer_core::path::{Path, RelayId};
 
 use super::Engine;
 use crate::error::DatagramError;
@@ -100,10 +100,15 @@ impl Engine {
     }
 }
 
-/// The address that limits and cookies are bound to.
+/// The address that limits and cookies are bound to. A peer behind a relay gets one of its own from the prefix that is
+/// never routed (RFC 6666), a /64 each, as sources are counted.
 fn source(path: Path) -> Option<IpAddr> {
     match path {
         Path::Udp { remote, .. } => Some(remote.ip().to_canonical()),
+        Path::Relay(RelayId { connection, peer }) => {
+            let number = u64::from(connection & 0xffff) << 32 | u64::from(peer);
+            Some(Ipv6Addr::from_bits(0x0100 << 112 | u128::from(number) << 64).into())
+        }
         _ => None,
     }
 }

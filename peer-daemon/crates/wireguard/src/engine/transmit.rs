@@ -20,7 +20,10 @@ impl Engine {
         let destination = inner::destination(packet).ok_or(PacketError::Malformed)?;
         let id = self.owner(destination).ok_or(PacketError::NoPeer)?;
         let peer = self.peers.get_mut(id).ok_or(PacketError::NoPeer)?;
-        let path = peer.path().ok_or(PacketError::NoEndpoint)?;
+        let Some(path) = peer.path() else {
+            peer.want_path(&mut self.cx, now);
+            return Err(PacketError::NoEndpoint);
+        };
         // Before the packet is staged: a tunnel found dead now gives up what was staged before.
         peer.refresh(&mut self.cx, now);
         if !peer.usable() {

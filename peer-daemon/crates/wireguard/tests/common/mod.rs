@@ -2,14 +2,14 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
 use peer_core::desired::Peer;
 use peer_core::key::{PresharedKey, PrivateKey, PublicKey};
-use peer_core::path::Path;
+use peer_core::path::{Path, RelayId};
 use peer_core::shard::{Engine as _, ShardId};
 use peer_wireguard::{Engine, EngineConfig, Event};
 use rand::SeedableRng as _;
@@ -77,6 +77,24 @@ pub(crate) fn with_keepalive(mut peer: Peer, seconds: u16) -> Peer {
 
 pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().expect("socket address")
+}
+
+/// The address, in this net, of a peer behind a relay: every other node sees it as that peer of the relay.
+pub(crate) fn relayed(id: RelayId) -> SocketAddr {
+    let number = u128::from(id.connection) << 32 | u128::from(id.peer);
+    SocketAddr::new(Ipv6Addr::from_bits(0x0100 << 112 | number).into(), 0)
+}
+
+fn path_from(remote: SocketAddr, local: IpAddr) -> Path {
+    match remote {
+        SocketAddr::V6(v6) if v6.port() == 0 => {
+            let [.., connection_high, connection_low, peer_high, peer_low] = v6.ip().segments();
+            let number = |high: u16, low: u16| u32::from(high) << 16 | u32::from(low);
+            let (connection, peer) = (number(connection_high, connection_low), number(peer_high, peer_low));
+            Path::Relay(RelayId { connection, peer })
+        }
+        _ => Path::Udp { remote, local: Some(local) },
+    }
 }
 
 /// An IP packet with a UDP protocol number and `payload` bytes of `fill`.
@@ -165,7 +183,7 @@ impl Net {
     /// Hands a datagram to a node.
     pub(crate) fn deliver(&mut self, node: usize, from: SocketAddr, bytes: &[u8]) {
         let (now, Node { engine, addr, received, .. }) = (self.now, &mut self.nodes[node]);
-        let path = Path::Udp { remote: from, local: Some(addr.ip()) };
+        let path = path_from(from, addr.ip());
         let mut datagrams = DatagramBatch::with_capacity(bytes.len(), 1);
         assert!(datagrams.push(bytes, path));
         let mut packets = PacketBatch::with_capacity(bytes.len(), 1);
@@ -252,8 +270,12 @@ impl Net {
     fn put(&mut self, node: usize, datagrams: &DatagramBatch) {
         let from = self.nodes[node].addr;
         for (bytes, path) in datagrams.iter() {
-            let Path::Udp { remote, .. } = *path else { panic!("unknown path {path:?}") };
-            let datagram = Datagram { from, to: remote, bytes: bytes.to_vec() };
+            let to = match *path {
+                Path::Udp { remote, .. } => remote,
+                Path::Relay(id) => relayed(id),
+                _ => panic!("unknown path {path:?}"),
+            };
+            let datagram = Datagram { from, to, bytes: bytes.to_vec() };
             self.log.push(datagram.clone());
             self.wire.push_back(datagram);
         }

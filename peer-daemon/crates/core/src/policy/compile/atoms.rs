@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -21,51 +22,71 @@ pub(super) struct Half {
 pub(super) type Atom = u32;
 
 /// All atoms of one end.
+#[derive(Debug)]
 pub(super) struct Atoms {
     prefixes: BTreeMap<Ipv6Net, Atom>,
-    /// Of each atom, by number.
+    /// Of each atom, by number. Some numbers may be unused.
     nodes: Vec<Node>,
+    known: HashMap<(Atom, Arc<[Half]>), Atom>,
     /// Atoms that name a half first; all their descendants are in its set, too.
     named: HashMap<Half, Vec<Atom>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Node {
     parent: Atom,
     children: Vec<Atom>,
     /// What it adds to the set of its parent, sorted.
-    halves: Vec<Half>,
+    halves: Arc<[Half]>,
 }
 
 impl Atoms {
+    /// Those of `last` that are still there keep their numbers.
     pub(super) fn of(
         rules: &[Rule],
         prefixes: impl Fn(&Rule) -> &Vec<IpNet>,
         what: &'static str,
         limit: usize,
+        last: Option<&Self>,
     ) -> Result<Self, TooLarge> {
-        let mut named: BTreeMap<Ipv6Net, Vec<Half>> = BTreeMap::new();
+        let mut named: Vec<(Ipv6Net, Half)> = Vec::new();
         for (position, rule) in (0..).zip(rules) {
-            for net in prefixes(rule) {
-                let half = Half { rule: position, v4: net.addr().is_ipv4() };
-                let halves = named.entry(widen(net)).or_default();
-                if halves.last() != Some(&half) {
-                    halves.push(half);
-                }
-            }
+            let half = |net: &IpNet| (widen(net), Half { rule: position, v4: net.addr().is_ipv4() });
+            named.extend(prefixes(rule).iter().map(half));
+        }
+        named.sort_unstable();
+        named.dedup();
+        let mut grouped: Vec<(Ipv6Net, Vec<Half>)> = Vec::new();
+        for same in named.chunk_by(|one, other| one.0 == other.0) {
+            grouped.push((same[0].0, same.iter().map(|(_, half)| *half).collect()));
         }
         // Everything wider than the mapped addresses says nothing of IPv4.
-        named.entry(MAPPED).or_default();
+        if let Err(place) = grouped.binary_search_by_key(&MAPPED, |(net, _)| *net) {
+            grouped.insert(place, (MAPPED, Vec::new()));
+        }
+        let named = grouped;
         if named.len() > limit {
             return Err(TooLarge { what, needed: named.len(), limit });
         }
-        Ok(Self::build(named))
+        // Numbers that are not used any more take memory, too.
+        let last = last.filter(|last| last.nodes.len() <= last.known.len() * 2 + SPARE);
+        Ok(Self::build(named, last))
+    }
+
+    /// Whether both have the same sets under the same numbers. Their prefixes may differ.
+    pub(super) fn same_sets(&self, other: &Self) -> bool {
+        self.known == other.known
     }
 
     /// Walks the prefixes from wide to narrow: their order puts each one behind all that contain it.
-    fn build(named: BTreeMap<Ipv6Net, Vec<Half>>) -> Self {
-        let mut atoms = Self { prefixes: BTreeMap::new(), nodes: vec![Node::default()], named: HashMap::new() };
-        let mut known: HashMap<(Atom, Vec<Half>), Atom> = HashMap::new();
+    fn build(named: Vec<(Ipv6Net, Vec<Half>)>, last: Option<&Self>) -> Self {
+        let mut atoms = Self {
+            prefixes: BTreeMap::new(),
+            nodes: vec![Node::default(); last.map_or(1, |last| last.nodes.len())],
+            known: HashMap::new(),
+            named: HashMap::new(),
+        };
+        let mut prefixes = Vec::with_capacity(named.len());
         // The prefixes that contain the current one, with the atom of each.
         let mut around: Vec<(Ipv6Net, Atom)> = Vec::new();
         for (net, mut halves) in named {
@@ -73,16 +94,12 @@ impl Atoms {
                 around.pop();
             }
             let inherits = if net == MAPPED { 0 } else { around.last().map_or(0, |(_, atom)| *atom) };
-            halves.sort_unstable();
             halves.retain(|half| !atoms.covers(inherits, *half));
-            let atom = if halves.is_empty() {
-                inherits
-            } else {
-                *known.entry((inherits, halves)).or_insert_with_key(|(parent, halves)| atoms.add(*parent, halves))
-            };
-            atoms.prefixes.insert(net, atom);
+            let atom = if halves.is_empty() { inherits } else { atoms.number(inherits, halves.into(), last) };
+            prefixes.push((net, atom));
             around.push((net, atom));
         }
+        atoms.prefixes = prefixes.into_iter().collect();
         atoms
     }
 
@@ -93,15 +110,28 @@ impl Atoms {
         ancestors.any(|atom| self.nodes[atom as usize].halves.binary_search(&half).is_ok())
     }
 
-    fn add(&mut self, parent: Atom, halves: &[Half]) -> Atom {
-        let atom = Atom::try_from(self.nodes.len()).unwrap_or(Atom::MAX);
-        self.nodes.push(Node { parent, children: Vec::new(), halves: halves.to_vec() });
+    /// Number of the atom that adds `halves` to the set of `parent`.
+    fn number(&mut self, parent: Atom, halves: Arc<[Half]>, last: Option<&Self>) -> Atom {
+        let set = (parent, halves);
+        if let Some(atom) = self.known.get(&set) {
+            return *atom;
+        }
+        let atom = match last.and_then(|last| last.known.get(&set)) {
+            Some(atom) => *atom,
+            None => {
+                self.nodes.push(Node::default());
+                Atom::try_from(self.nodes.len() - 1).unwrap_or(Atom::MAX)
+            }
+        };
+        let halves = Arc::clone(&set.1);
+        for &half in &*halves {
+            self.named.entry(half).or_default().push(atom);
+        }
+        self.nodes[atom as usize] = Node { parent, children: Vec::new(), halves };
         if parent != 0 {
             self.nodes[parent as usize].children.push(atom);
         }
-        for &half in halves {
-            self.named.entry(half).or_default().push(atom);
-        }
+        self.known.insert(set, atom);
         atom
     }
 
@@ -125,11 +155,13 @@ impl Atoms {
         atoms
     }
 
-    pub(super) fn into_prefixes(self) -> BTreeMap<Ipv6Net, Atom> {
-        self.prefixes
+    pub(super) fn prefixes(&self) -> &BTreeMap<Ipv6Net, Atom> {
+        &self.prefixes
     }
 }
 
+/// So many numbers may be unused, besides as many as are used.
+const SPARE: usize = 1024;
 /// `::ffff:0:0/96`.
 const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
 

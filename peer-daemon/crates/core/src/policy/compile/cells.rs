@@ -1,6 +1,7 @@
 //! Which rules speak of each pair of atoms, and what they say together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use super::atoms::{Atom, Atoms};
 use super::{Cell, CellScope, Kind, Outcome, TooLarge, port_prefixes};
@@ -11,55 +12,76 @@ const ALL_PORTS: PortRange = PortRange { min: 0, max: u16::MAX };
 /// How many times more rules than cells may meet: what meets in vain costs time only.
 const MEETINGS: usize = 8;
 
+/// What becomes of each kind of traffic between two atoms.
+type Lines = Rc<[(CellScope, Kind, u16, u8, Outcome)]>;
+
 pub(super) fn of(
     rules: &[Rule],
     sources: &Atoms,
     destinations: &Atoms,
     limit: usize,
 ) -> Result<BTreeMap<Cell, Outcome>, TooLarge> {
-    let mut cells = BTreeMap::new();
-    for ((identity, class), positions) in pairs(sources, destinations, limit)? {
-        for scope in [CellScope::Node, CellScope::Route] {
-            let speaking: Vec<_> =
-                positions.iter().filter(|&&position| speaks(&rules[position as usize], scope)).collect();
-            for kind in Kind::ALL {
-                for (range, outcome) in outcomes(rules, &speaking, kind) {
-                    cells
-                        .extend(port_prefixes(range).map(|(port, port_bits)| {
-                            (Cell { identity, class, scope, kind, port, port_bits }, outcome)
-                        }));
-                }
-            }
-            if cells.len() > limit {
-                return Err(TooLarge { what: "cells", needed: cells.len(), limit });
-            }
+    let meetings = meetings(sources, destinations, limit)?;
+    // Many pairs are met by the same rules.
+    let mut known: HashMap<Vec<u32>, Lines> = HashMap::new();
+    let mut cells = Vec::new();
+    for pair in meetings.chunk_by(|one, other| (one.identity, one.class) == (other.identity, other.class)) {
+        let Meeting { identity, class, .. } = pair[0];
+        let positions = pair.iter().map(|meeting| meeting.rule).collect();
+        let lines = known.entry(positions).or_insert_with_key(|positions| lines(rules, positions));
+        if cells.len() + lines.len() > limit {
+            return Err(TooLarge { what: "cells", needed: cells.len() + lines.len(), limit });
         }
+        cells.extend(lines.iter().map(|&(scope, kind, port, port_bits, outcome)| {
+            (Cell { identity, class, scope, kind, port, port_bits }, outcome)
+        }));
     }
-    Ok(cells)
+    Ok(cells.into_iter().collect())
 }
 
-/// Positions of the rules that speak of each pair, in order.
-fn pairs(
-    sources: &Atoms,
-    destinations: &Atoms,
-    limit: usize,
-) -> Result<BTreeMap<(Atom, Atom), BTreeSet<u32>>, TooLarge> {
-    let mut pairs: HashMap<(Atom, Atom), BTreeSet<u32>> = HashMap::new();
+/// A rule that speaks of a pair of atoms.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Meeting {
+    identity: Atom,
+    class: Atom,
+    /// Its position.
+    rule: u32,
+}
+
+/// All of them, in order.
+fn meetings(sources: &Atoms, destinations: &Atoms, limit: usize) -> Result<Vec<Meeting>, TooLarge> {
     let limit = limit.saturating_mul(MEETINGS);
-    let mut meetings = 0_usize;
+    let mut meetings = Vec::new();
     for half in sources.halves() {
         let (identities, classes) = (sources.with(half), destinations.with(half));
-        meetings = meetings.saturating_add(identities.len().saturating_mul(classes.len()));
-        if meetings > limit {
-            return Err(TooLarge { what: "meetings of overlapping prefixes", needed: meetings, limit });
+        let needed = identities.len().saturating_mul(classes.len()).saturating_add(meetings.len());
+        if needed > limit {
+            return Err(TooLarge { what: "meetings of overlapping prefixes", needed, limit });
         }
-        for &identity in &identities {
-            for &class in &classes {
-                pairs.entry((identity, class)).or_default().insert(half.rule);
+        let rule = half.rule;
+        meetings.extend(
+            identities.iter().flat_map(|&identity| classes.iter().map(move |&class| Meeting { identity, class, rule })),
+        );
+    }
+    meetings.sort_unstable();
+    // The two halves of a rule may meet in one pair.
+    meetings.dedup();
+    Ok(meetings)
+}
+
+/// What the rules at these positions say together.
+fn lines(rules: &[Rule], positions: &[u32]) -> Lines {
+    let mut lines = Vec::new();
+    for scope in [CellScope::Node, CellScope::Route] {
+        let speaking: Vec<u32> =
+            positions.iter().copied().filter(|&position| speaks(&rules[position as usize], scope)).collect();
+        for kind in Kind::ALL {
+            for (range, outcome) in outcomes(rules, &speaking, kind) {
+                lines.extend(port_prefixes(range).map(|(port, bits)| (scope, kind, port, bits, outcome)));
             }
         }
     }
-    Ok(pairs.into_iter().collect())
+    lines.into()
 }
 
 fn speaks(rule: &Rule, scope: CellScope) -> bool {
@@ -70,9 +92,9 @@ fn speaks(rule: &Rule, scope: CellScope) -> bool {
 }
 
 /// Disjoint ranges of ports and what becomes of each; of kinds without ports, all ports stand for the whole.
-fn outcomes(rules: &[Rule], speaking: &[&u32], kind: Kind) -> Vec<(PortRange, Outcome)> {
+fn outcomes(rules: &[Rule], speaking: &[u32], kind: Kind) -> Vec<(PortRange, Outcome)> {
     let mut starts: BTreeMap<u32, Vec<(u32, bool)>> = BTreeMap::new();
-    for &&position in speaking {
+    for &position in speaking {
         for range in ranges(&rules[position as usize], kind) {
             starts.entry(range.min.into()).or_default().push((position, true));
             starts.entry(u32::from(range.max) + 1).or_default().push((position, false));

@@ -56,6 +56,15 @@ fn look_up(compiled: &Compiled, query: &Query) -> Verdict {
     dropped.or_else(accepted).unwrap_or(Verdict::Default)
 }
 
+/// Of what is asked in both scopes at once the scopes name their own first rule.
+fn kinds(verdict: Verdict, query: &Query) -> (u8, u32) {
+    match verdict {
+        Verdict::Accept { rule } => (1, if query.scope == Scope::Both { 0 } else { rule }),
+        Verdict::Drop { rule } => (2, if query.scope == Scope::Both { 0 } else { rule }),
+        Verdict::Default => (0, 0),
+    }
+}
+
 /// Few addresses, so that prefixes overlap and meet what is asked.
 fn address() -> impl Strategy<Value = IpAddr> {
     let v4 = (select(vec![10_u8, 100]), 0..3_u8, select(vec![0_u8, 64, 255]), 0..4_u8);
@@ -134,13 +143,30 @@ proptest! {
     fn compiled_policy_answers_as_the_oracle(rules in rules(), queries in proptest::collection::vec(query(), 64)) {
         let compiled = compile(&rules, &ROOMY).expect("few rules");
         for query in &queries {
-            // Of what is asked in both scopes at once the scopes name their own first rule.
-            let kinds = |verdict| match verdict {
-                Verdict::Accept { rule } => (1, if query.scope == Scope::Both { 0 } else { rule }),
-                Verdict::Drop { rule } => (2, if query.scope == Scope::Both { 0 } else { rule }),
-                Verdict::Default => (0, 0),
-            };
-            prop_assert_eq!(kinds(look_up(&compiled, query)), kinds(evaluate(&rules, query)), "{:?}", query);
+            let (found, expected) = (look_up(&compiled, query), evaluate(&rules, query));
+            prop_assert_eq!(kinds(found, query), kinds(expected, query), "{:?}", query);
+        }
+    }
+
+    #[test]
+    fn a_compiler_that_remembers_answers_as_the_oracle(
+        first in rules(),
+        changes in proptest::collection::vec((0..8_usize, prefix(), any::<bool>(), any::<bool>()), 0..12),
+        queries in proptest::collection::vec(query(), 16),
+    ) {
+        let mut compiler = Compiler::default();
+        let mut rules = first;
+        for (at, net, source, add) in changes {
+            let count = rules.len().max(1);
+            if let Some(rule) = rules.get_mut(at % count) {
+                let nets = if source { &mut rule.sources } else { &mut rule.destinations };
+                if add { nets.push(net) } else { nets.retain(|other| *other != net) }
+            }
+            let compiled = compiler.compile(&rules, &ROOMY).expect("it fits");
+            for query in &queries {
+                let (found, expected) = (look_up(&compiled, query), evaluate(&rules, query));
+                prop_assert_eq!(kinds(found, query), kinds(expected, query), "{:?}", query);
+            }
         }
     }
 
@@ -193,4 +219,57 @@ fn growth_over_the_limits_is_refused_with_numbers() {
     assert!(error(50, 1000).contains("101 source prefixes"), "{}", error(50, 1000));
     assert!(error(200, 1000).contains("1000 fit"), "{}", error(200, 1000));
     assert!(error(200, 10).contains("meetings"), "{}", error(200, 10));
+}
+
+#[test]
+fn what_stays_keeps_its_number_and_the_cells() {
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a prefix")).collect::<Vec<IpNet>>();
+    let rules = |sources: &[&str], others: &[&str]| {
+        let rule = |id, sources: &[&str]| Rule {
+            id,
+            sources: nets(sources),
+            destinations: nets(&["10.0.0.0/8"]),
+            protocol: Protocol::Any,
+            ports: Vec::new(),
+            action: Action::Accept,
+            scope: Scope::Route,
+        };
+        [rule(1, sources), rule(2, others)]
+    };
+    let mut compiler = Compiler::default();
+    let mut compile = |rules: &[Rule]| compiler.compile(rules, &ROOMY).expect("it fits");
+    let first = compile(&rules(&["100.64.0.5/32"], &["100.64.0.7/32"]));
+    // The new ones stand before all others, which would shift numbers that are given by order.
+    let second = compile(&rules(&["100.64.0.2/32", "100.64.0.5/32"], &["100.64.0.1/32", "100.64.0.7/32"]));
+    assert!(Arc::ptr_eq(&first.cells, &second.cells));
+    assert_eq!(second.sources.len(), first.sources.len() + 2);
+    assert!(first.sources.iter().all(|(net, atom)| second.sources.get(net) == Some(atom)));
+    let third = compile(&rules(&["100.64.0.2/32"], &["100.64.0.2/32", "100.64.0.7/32"]));
+    assert!(!Arc::ptr_eq(&second.cells, &third.cells), "a set is gone, and one is new");
+    let seven: Vec<_> =
+        [&first, &third].iter().map(|c| c.sources[&"::ffff:100.64.0.7/128".parse().expect("valid")]).collect();
+    assert_eq!(seven[0], seven[1]);
+    assert_ne!(third.sources[&"::ffff:100.64.0.2/128".parse().expect("valid")], seven[0]);
+}
+
+#[test]
+fn numbers_do_not_grow_for_ever() {
+    let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
+    let mut compiler = Compiler::default();
+    let mut highest = 0;
+    for round in 1..4000_u32 {
+        // Each round has a set of rules that none before it had.
+        let rule = |id: u32| Rule {
+            id,
+            sources: if round >> id & 1 == 1 { vec![net("100.64.0.1/32")] } else { Vec::new() },
+            destinations: vec![net("10.0.0.0/8")],
+            protocol: Protocol::Any,
+            ports: Vec::new(),
+            action: Action::Accept,
+            scope: Scope::Route,
+        };
+        let compiled = compiler.compile(&(0..12).map(rule).collect::<Vec<_>>(), &ROOMY).expect("it fits");
+        highest = highest.max(*compiled.sources.values().max().expect("one"));
+    }
+    assert!((1000..1030).contains(&highest), "{highest}");
 }

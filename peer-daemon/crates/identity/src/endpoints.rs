@@ -1,21 +1,22 @@
-//! What is kept over restarts: the last endpoint of each peer, so that a restart starts handshakes at once.
+//! The last endpoint of each peer, so that a restart starts handshakes at once.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use peer_core::key::PublicKey;
 use serde::{Deserialize, Serialize};
 
-/// Endpoints by peer.
-pub(crate) type Endpoints = BTreeMap<PublicKey, SocketAddr>;
+use crate::{Error, file};
 
-/// The file of endpoints, written whole or not at all.
+const LIMIT: u64 = 16 << 20;
+
+/// Endpoints by peer.
+pub type Endpoints = BTreeMap<PublicKey, SocketAddr>;
+
+/// The file of endpoints. It needs no lock: what is lost in it costs a handshake a little time.
 #[derive(Debug)]
-pub(crate) struct EndpointFile {
+pub struct EndpointFile {
     path: PathBuf,
     own: PublicKey,
     written: Option<Endpoints>,
@@ -33,9 +34,8 @@ impl EndpointFile {
     ///
     /// # Errors
     /// When the directory can neither be found nor made.
-    pub(crate) fn open(state_dir: &Path, own: PublicKey) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(state_dir)
-            .with_context(|| format!("make the state directory {}", state_dir.display()))?;
+    pub fn open(state_dir: &Path, own: PublicKey) -> Result<Self, Error> {
+        file::make_dir(state_dir)?;
         Ok(Self { path: state_dir.join("endpoints.json"), own, written: None })
     }
 
@@ -43,13 +43,14 @@ impl EndpointFile {
     ///
     /// # Errors
     /// When the file cannot be read or understood.
-    pub(crate) fn read(&self) -> anyhow::Result<Endpoints> {
-        let text = match std::fs::read_to_string(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Endpoints::new()),
-            text => text.with_context(|| format!("read {}", self.path.display()))?,
-        };
-        let content: Content =
-            serde_json::from_str(&text).with_context(|| format!("{} is damaged: delete it", self.path.display()))?;
+    pub fn read(&self) -> Result<Endpoints, Error> {
+        let Some(bytes) = file::read(&self.path, LIMIT)? else { return Ok(Endpoints::new()) };
+        let content: Content = serde_json::from_slice(&bytes).map_err(|error| Error::Damaged {
+            path: self.path.clone(),
+            field: "the file",
+            why: format!("is damaged ({error})"),
+            fix: "delete it",
+        })?;
         if content.public_key != self.own.to_string() {
             return Ok(Endpoints::new());
         }
@@ -60,7 +61,7 @@ impl EndpointFile {
     ///
     /// # Errors
     /// When that fails; the former file stays whole.
-    pub(crate) fn write(&mut self, endpoints: Endpoints) -> anyhow::Result<()> {
+    pub fn write(&mut self, endpoints: Endpoints) -> Result<(), Error> {
         if self.written.as_ref() == Some(&endpoints) {
             return Ok(());
         }
@@ -68,15 +69,8 @@ impl EndpointFile {
             public_key: self.own.to_string(),
             endpoints: endpoints.iter().map(|(key, addr)| (key.to_string(), *addr)).collect(),
         };
-        let new = self.path.with_extension("json.new");
-        let write = || -> std::io::Result<()> {
-            let mut options = std::fs::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(&content)?)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &self.path)
-        };
-        write().with_context(|| format!("write {}", self.path.display()))?;
+        let text = serde_json::to_vec_pretty(&content).map_err(|error| Error::io("write", &self.path)(error.into()))?;
+        file::write(&self.path, &[&text])?;
         self.written = Some(endpoints);
         Ok(())
     }

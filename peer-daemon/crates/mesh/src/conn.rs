@@ -1,0 +1,423 @@
+//! The connection to one peer.
+//!
+//! Both sides send offers and answer them; one of either kind is enough for both to know where to meet. The *controller*,
+//! whose key is greater as text, chooses the relay, and begins the WireGuard handshake; the other side waits a while for it.
+
+use std::time::{Duration, Instant};
+
+use peer_core::key::PublicKey;
+use peer_core::path::Path;
+
+use crate::guard::Ramp;
+use crate::mesh::Shared;
+use crate::message::{Message, Offer, RelayServer};
+use crate::types::{Action, Input, PathKind, State, Status};
+
+mod watch;
+
+use watch::Watch;
+
+/// The connection to one peer.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    key: PublicKey,
+    controller: bool,
+    can_be_lazy: bool,
+    wanted: Wanted,
+    /// When to offer next, while there is no path.
+    ramp: Option<Ramp>,
+    /// The peer's home relay, as it last said; `None`: it has said nothing, or that it has none.
+    remote: Option<RelayServer>,
+    relay: Relay,
+    attempts: u32,
+    /// The path that the engine was told.
+    path: Option<(PathKind, Path)>,
+    /// Until when the peer's handshake is waited for before the engine is told.
+    hold: Option<Instant>,
+    watch: Option<Watch>,
+    last_handshake: Option<Instant>,
+    /// When the engine was last asked for a handshake.
+    handshake_begun: Option<Instant>,
+    shown: (State, Option<PathKind>),
+    since: Instant,
+}
+
+/// Whether a connection is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Nobody wants it.
+    No,
+    /// It was greeted, and has this long to answer.
+    Greeted(Instant),
+    /// It was last needed at this time.
+    Active(Instant),
+    /// It must not be idle.
+    Always,
+}
+
+/// The way through a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Relay {
+    Closed,
+    Opening(RelayServer),
+    Up(RelayServer, Path),
+}
+
+impl Relay {
+    fn server(&self) -> Option<&RelayServer> {
+        match self {
+            Self::Closed => None,
+            Self::Opening(server) | Self::Up(server, _) => Some(server),
+        }
+    }
+}
+
+impl Conn {
+    /// A peer that is new in the map.
+    pub(crate) fn new(own: PublicKey, key: PublicKey, now: Instant) -> Self {
+        Self {
+            key,
+            // Keys are compared as text, which orders them otherwise than their bytes.
+            controller: own.to_string() > key.to_string(),
+            can_be_lazy: true,
+            wanted: Wanted::No,
+            ramp: None,
+            remote: None,
+            relay: Relay::Closed,
+            attempts: 0,
+            path: None,
+            hold: None,
+            watch: None,
+            last_handshake: None,
+            handshake_begun: None,
+            shown: (State::Idle, None),
+            since: now,
+        }
+    }
+
+    /// Offers to a lazy peer, which wakes it.
+    pub(crate) fn greet(&mut self, shared: &mut Shared, first: Instant, now: Instant) {
+        if self.wanted == Wanted::No {
+            self.wanted = Wanted::Greeted(first + GREETING);
+            self.ramp = Some(Ramp::new(first, FIRST_INTERVAL, &mut shared.rng));
+            self.settle(now);
+        }
+    }
+
+    /// Takes what the map says of it. Offers begin at `first` if it is no longer to be idle.
+    pub(crate) fn configure(&mut self, shared: &mut Shared, can_be_lazy: bool, first: Instant, now: Instant) {
+        self.can_be_lazy = can_be_lazy;
+        let always = !(shared.lazy && can_be_lazy);
+        if always && self.wanted != Wanted::Always {
+            if self.wanted == Wanted::No {
+                self.ramp = Some(Ramp::new(first, FIRST_INTERVAL, &mut shared.rng));
+            }
+            self.wanted = Wanted::Always;
+        } else if !always && self.wanted == Wanted::Always {
+            self.wanted = Wanted::Active(now);
+        }
+        self.settle(now);
+    }
+
+    /// It is no longer in the map.
+    pub(crate) fn close(&mut self, shared: &mut Shared) {
+        self.close_relay(shared);
+    }
+
+    /// The signal server or the home relay is another one, or gone.
+    pub(crate) fn servers_changed(&mut self, shared: &mut Shared, first: Instant, now: Instant) {
+        if self.wanted == Wanted::No {
+            return;
+        }
+        let moved = self.controller
+            && self.relay.server().zip(shared.home.as_ref()).is_some_and(|(used, home)| used.url != home.url);
+        if moved {
+            self.meet(shared);
+            self.choose(shared, now);
+        }
+        if moved || !self.connected() {
+            self.ramp = Some(Ramp::new(first, AGAIN_INTERVAL, &mut shared.rng));
+        }
+        self.settle(now);
+    }
+
+    pub(crate) fn handle(&mut self, shared: &mut Shared, input: Input, now: Instant) {
+        match input {
+            Input::Message(message) => self.handle_message(shared, message, now),
+            Input::PathUp { kind: PathKind::Relay, attempt, path } if attempt == self.attempts => {
+                if let Some(server) = self.relay.server() {
+                    self.relay = Relay::Up(server.clone(), path);
+                    self.choose(shared, now);
+                }
+            }
+            Input::PathDown { kind: PathKind::Relay, attempt } if attempt == self.attempts => {
+                self.relay = Relay::Closed;
+                self.choose(shared, now);
+                self.retry(shared, now);
+            }
+            // Of an earlier attempt, or of a kind that was not asked for.
+            Input::PathUp { .. } | Input::PathDown { .. } => {}
+            Input::Handshake(at) => {
+                self.last_handshake = self.last_handshake.max(Some(at));
+                if self.hold.take().is_some() {
+                    self.use_best(shared);
+                }
+            }
+            Input::Traffic(at) => self.needed(at),
+            Input::Wanted => self.wake(shared, now),
+        }
+        self.settle(now);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.idle_at(shared)) {
+            self.go_idle(shared, true);
+        }
+        if due(self.hold) {
+            self.hold = None;
+            self.use_best(shared);
+            self.begin_handshake(shared, now);
+        }
+        if due(self.watch.as_ref().map(Watch::due)) {
+            let good = self.watch.as_mut().is_some_and(|watch| watch.check(self.last_handshake, now));
+            if !good {
+                self.close_relay(shared);
+                self.choose(shared, now);
+                self.retry(shared, now);
+            }
+        }
+        if due(self.offer_at(shared)) {
+            self.offer(shared, now);
+        }
+        self.settle(now);
+    }
+
+    pub(crate) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
+        let watch = self.watch.as_ref().map(Watch::due);
+        [self.idle_at(shared), self.hold, watch, self.offer_at(shared)].into_iter().flatten().min()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        Status {
+            state: self.shown.0,
+            kind: self.shown.1,
+            relay: self.relay.server().cloned(),
+            since: self.since,
+            last_handshake: self.last_handshake,
+        }
+    }
+
+    fn handle_message(&mut self, shared: &mut Shared, message: Message, now: Instant) {
+        match message {
+            Message::Offer(offer) => {
+                self.wake(shared, now);
+                self.remote = offer.relay;
+                // An answer without a relay would say that there is none: an offer follows when there is.
+                if shared.can_offer() {
+                    shared.send(self.key, Message::Answer(shared.own_offer()));
+                }
+                self.meet(shared);
+                self.choose(shared, now);
+                // The peer may have lost its session, and waits for the controller to make a new one.
+                let recent = [self.handshake_begun, self.last_handshake].into_iter().flatten().max();
+                if self.controller
+                    && self.path.is_some()
+                    && recent.is_none_or(|at| now.saturating_duration_since(at) >= HANDSHAKE_AGAIN)
+                {
+                    self.begin_handshake(shared, now);
+                }
+            }
+            Message::Answer(offer) => {
+                self.wake(shared, now);
+                self.remote = offer.relay;
+                self.meet(shared);
+                self.choose(shared, now);
+            }
+            // No ICE was offered, so there is nothing to tell by it; but it wakes like everything else.
+            Message::Candidate(_) => self.wake(shared, now),
+            // One that must not be idle is offered to again as soon as the way breaks.
+            Message::GoIdle if self.wanted == Wanted::Always => {}
+            Message::GoIdle => self.go_idle(shared, false),
+        }
+    }
+
+    fn wake(&mut self, shared: &mut Shared, now: Instant) {
+        if self.wanted == Wanted::No {
+            self.ramp = Some(Ramp::new(now, FIRST_INTERVAL, &mut shared.rng));
+        }
+        if self.wanted != Wanted::Always {
+            self.wanted = Wanted::Active(now);
+        }
+    }
+
+    /// Data flowed. Only one that is not idle can have any.
+    fn needed(&mut self, at: Instant) {
+        match self.wanted {
+            Wanted::Active(last) => self.wanted = Wanted::Active(last.max(at)),
+            Wanted::Greeted(_) => self.wanted = Wanted::Active(at),
+            Wanted::No | Wanted::Always => {}
+        }
+    }
+
+    fn go_idle(&mut self, shared: &mut Shared, tell: bool) {
+        if tell && shared.signal && self.relay != Relay::Closed {
+            shared.send(self.key, Message::GoIdle);
+        }
+        self.wanted = Wanted::No;
+        self.ramp = None;
+        self.remote = None;
+        self.close_relay(shared);
+        self.leave(shared);
+    }
+
+    fn idle_at(&self, shared: &Shared) -> Option<Instant> {
+        match self.wanted {
+            Wanted::Greeted(until) => Some(until),
+            Wanted::Active(last) => Some(last + shared.settings.inactivity),
+            Wanted::No | Wanted::Always => None,
+        }
+    }
+
+    fn offer_at(&self, shared: &Shared) -> Option<Instant> {
+        let ramp = self.ramp.as_ref().filter(|_| shared.can_offer());
+        ramp.map(Ramp::next)
+    }
+
+    fn offer(&mut self, shared: &mut Shared, now: Instant) {
+        shared.send(self.key, Message::Offer(shared.own_offer()));
+        if let Some(ramp) = &mut self.ramp {
+            ramp.advance(now, &mut shared.rng);
+        }
+    }
+
+    /// The path was lost: offer again soon.
+    fn retry(&mut self, shared: &mut Shared, now: Instant) {
+        if self.wanted != Wanted::No && !self.connected() {
+            self.ramp = Some(Ramp::new(now + AGAIN_INTERVAL, AGAIN_INTERVAL * 2, &mut shared.rng));
+        }
+    }
+
+    /// Opens the way through the relay at which both meet, unless it is open.
+    fn meet(&mut self, shared: &mut Shared) {
+        let (Some(home), Some(remote)) = (&shared.home, &self.remote) else { return };
+        let server = if self.controller { home } else { remote }.clone();
+        if self.relay.server().is_some_and(|used| used.url == server.url) {
+            return;
+        }
+        self.close_relay(shared);
+        self.attempts = self.attempts.wrapping_add(1);
+        self.relay = Relay::Opening(server.clone());
+        shared.act(self.key, Action::OpenRelay { attempt: self.attempts, server });
+    }
+
+    fn close_relay(&mut self, shared: &mut Shared) {
+        if std::mem::replace(&mut self.relay, Relay::Closed) != Relay::Closed {
+            shared.act(self.key, Action::CloseRelay { attempt: self.attempts });
+        }
+    }
+
+    /// The best path that is up. Those to come, by TURN or direct, go before the relay.
+    fn best(&self) -> Option<(PathKind, Path)> {
+        match &self.relay {
+            Relay::Up(_, path) => Some((PathKind::Relay, *path)),
+            Relay::Closed | Relay::Opening(_) => None,
+        }
+    }
+
+    fn connected(&self) -> bool {
+        self.best().is_some()
+    }
+
+    /// Something about the paths changed.
+    fn choose(&mut self, shared: &mut Shared, now: Instant) {
+        let Some(best) = self.best() else {
+            self.leave(shared);
+            return;
+        };
+        if self.path == Some(best) || self.hold.is_some() {
+            return;
+        }
+        self.ramp = None;
+        self.watch = Some(Watch::start(now));
+        if self.controller {
+            self.use_best(shared);
+            self.begin_handshake(shared, now);
+        } else if self.path.is_some() {
+            self.use_best(shared);
+        } else {
+            // The controller's handshake makes the engine find the path by itself, and two at once would cross.
+            self.hold = Some(now + CONTROLLER_HEADSTART);
+        }
+    }
+
+    fn use_best(&mut self, shared: &mut Shared) {
+        if let Some((kind, path)) = self.best() {
+            self.path = Some((kind, path));
+            shared.act(self.key, Action::SetPath(path));
+        }
+    }
+
+    /// There is no path.
+    fn leave(&mut self, shared: &mut Shared) {
+        // While the peer's handshake is waited for the engine may have learnt the path from it already.
+        if self.path.take().is_some() | self.hold.take().is_some() {
+            shared.act(self.key, Action::ClearPath);
+        }
+        self.watch = None;
+    }
+
+    fn begin_handshake(&mut self, shared: &mut Shared, now: Instant) {
+        self.handshake_begun = Some(now);
+        shared.act(self.key, Action::Handshake);
+    }
+
+    fn settle(&mut self, now: Instant) {
+        let best = self.best().map(|(kind, _)| kind);
+        let state = match (self.wanted, best) {
+            (_, Some(_)) => State::Connected,
+            (Wanted::No, None) => State::Idle,
+            (_, None) => State::Connecting,
+        };
+        if self.shown != (state, best) {
+            self.shown = (state, best);
+            self.since = now;
+        }
+    }
+}
+
+impl Shared {
+    /// Offers without a relay say nothing.
+    fn can_offer(&self) -> bool {
+        self.signal && self.home.is_some()
+    }
+
+    fn own_offer(&self) -> Offer {
+        Offer {
+            credentials: None,
+            session: None,
+            wireguard_port: self.settings.wireguard_port,
+            version: self.settings.version.clone(),
+            relay: self.home.clone(),
+        }
+    }
+
+    fn send(&mut self, key: PublicKey, message: Message) {
+        self.act(key, Action::Send(message));
+    }
+
+    fn act(&mut self, key: PublicKey, action: Action) {
+        self.actions.push_back((key, action));
+    }
+}
+
+/// Between the first offer and the second.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+/// The same after a loss; the first waits as long.
+const AGAIN_INTERVAL: Duration = Duration::from_millis(800);
+/// How long a greeted peer has to answer.
+const GREETING: Duration = Duration::from_secs(60);
+/// How long the controller has to begin the handshake.
+const CONTROLLER_HEADSTART: Duration = Duration::from_secs(5);
+/// Offers may come often; a handshake for each would not help.
+const HANDSHAKE_AGAIN: Duration = Duration::from_secs(3);

@@ -1,0 +1,23 @@
+//! Management: who we are to the account, and the stream of network maps.
+//!
+//! [`Client`] makes single calls; [`Session`] decides, without I/O, which call comes when; [`spawn`] starts the task that
+//! does what the session says and yields [`Event`]s.
+
+mod client;
+mod decode;
+mod error;
+mod metrics;
+mod session;
+mod setup_key;
+mod task;
+
+pub use client::{Client, DEFAULT_MAX_MESSAGE, MapStream, Options};
+pub use decode::{MAX_ENTRIES, decode_login, decode_sync};
+pub use error::{Class, Error};
+pub use metrics::{ManagementCollector, ManagementStats};
+pub use session::{Action, Event, Input, Session};
+pub use setup_key::{ParseSetupKeyError, SetupKey};
+pub use task::{Handle, Management, Node, spawn};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! What goes wrong between us and management, and what it means.
+
+use std::time::Duration;
+
+use peer_core::key::ParseKeyError;
+use tonic::{Code, Status};
+
+use crate::sealed::DecodeError;
+use crate::text;
+
+/// A call that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The server answered with an error, or could not be reached.
+    #[error("{call}: {message} ({code:?})")]
+    Status {
+        /// Which call.
+        call: &'static str,
+        /// gRPC code; `Unavailable` where there is no connection.
+        code: Code,
+        /// The server's words, or what the connection broke of.
+        message: String,
+    },
+    /// No answer in time.
+    #[error("{call}: no answer within {after:?}")]
+    Timeout {
+        /// Which call.
+        call: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// An answer that cannot be read.
+    #[error("{call}: unreadable answer: {source}")]
+    Answer {
+        /// Which call.
+        call: &'static str,
+        /// Why.
+        source: DecodeError,
+    },
+    /// The server's key is none.
+    #[error("GetServerKey: {0}")]
+    ServerKey(ParseKeyError),
+    /// The server ended the stream.
+    #[error("Sync: the server ended the stream")]
+    Ended,
+}
+
+/// What an error means for the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Try again later.
+    Transient,
+    /// The server does not take this peer: unknown, expired, blocked.
+    Refused,
+    /// The server does not take the setup key: unknown, expired, revoked, used up.
+    SetupKey,
+    /// The server made no sense.
+    Garbage,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Transient, Self::Refused, Self::SetupKey, Self::Garbage];
+
+    /// Label of metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Refused => "refused",
+            Self::SetupKey => "setup_key",
+            Self::Garbage => "garbage",
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn status(call: &'static str, status: &Status) -> Self {
+        Self::Status { call, code: status.code(), message: text::of_status(status) }
+    }
+
+    /// What it means. `InvalidArgument` is transient: a server that was restarted between two calls has a new key and
+    /// cannot open what we sealed for the old one.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Status { code: Code::PermissionDenied | Code::Unauthenticated, .. } => Class::Refused,
+            Self::Status { code: Code::NotFound, call: REGISTER, .. } => Class::SetupKey,
+            // The same text with another code when two registrations meet; "already registered" is the other one.
+            Self::Status { code: Code::FailedPrecondition, call: REGISTER, message }
+                if message.contains("setup key") =>
+            {
+                Class::SetupKey
+            }
+            Self::Status { .. } | Self::Timeout { .. } | Self::Ended => Class::Transient,
+            Self::Answer { .. } | Self::ServerKey(_) => Class::Garbage,
+        }
+    }
+
+    /// The connection may be dead without having been closed.
+    pub(crate) fn doubts_connection(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Status { code, .. } => {
+                matches!(code, Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled)
+            }
+            Self::Answer { .. } | Self::ServerKey(_) | Self::Ended => false,
+        }
+    }
+}
+
+/// Name of a login with a setup key.
+pub(crate) const REGISTER: &str = "Login with setup key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(call: &'static str, status: &Status) -> Class {
+        Error::status(call, status).class()
+    }
+
+    #[test]
+    fn each_refusal_of_the_notes_has_its_class() {
+        let denied = Status::permission_denied("peer is not registered");
+        assert_eq!(class("Login", &denied), Class::Refused);
+        assert_eq!(class("Sync", &denied), Class::Refused);
+        assert_eq!(class("Login", &Status::unauthenticated("")), Class::Refused);
+        let key = Status::not_found("couldn't add peer: setup key is invalid");
+        assert_eq!(class(REGISTER, &key), Class::SetupKey);
+        let race = Status::failed_precondition("couldn't add peer: setup key is invalid");
+        assert_eq!(class(REGISTER, &race), Class::SetupKey);
+        let twice = Status::failed_precondition("peer has been already registered");
+        assert_eq!(class(REGISTER, &twice), Class::Transient);
+        for status in [
+            Status::invalid_argument("cannot open"),
+            Status::internal("failed handling request"),
+            Status::resource_exhausted("too many"),
+            Status::unavailable("gone"),
+            Status::not_found(""),
+        ] {
+            assert_eq!(class("Sync", &status), Class::Transient);
+        }
+    }
+
+    #[test]
+    fn a_servers_words_stay_on_one_line() {
+        let error =
+            Error::status("Sync", &Status::internal(format!("a\nb\u{1b}[2J{}", "x".repeat(10_000)))).to_string();
+        assert!(error.starts_with("Sync: a b [2Jxxx") && error.len() < 300, "{error}");
+        assert!(!error.chars().any(char::is_control));
+    }
+}

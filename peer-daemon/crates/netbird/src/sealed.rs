@@ -1,0 +1,113 @@
+//! The NaCl box around every message: X25519, HSalsa20, XSalsa20-Poly1305 on WireGuard keys as they are.
+//!
+//! A body is 24 bytes of random nonce, then 16 bytes of tag, then the ciphertext.
+
+use crypto_box::SalsaBox;
+use crypto_box::aead::AeadInPlace as _;
+use peer_core::key::{PrivateKey, PublicKey};
+use prost::Message;
+use zeroize::Zeroizing;
+
+/// Bytes that a body is longer than its plaintext.
+pub const OVERHEAD: usize = NONCE + TAG;
+
+const NONCE: usize = 24;
+const TAG: usize = 16;
+
+/// A body that cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It is too short to have a nonce and a tag.
+    #[error("a sealed body has at least {OVERHEAD} bytes, this one {0}")]
+    Short(usize),
+    /// It was not made by the one of the two keys for the other, or was changed since.
+    #[error("a sealed body is not authentic: it was made with another key, or damaged")]
+    Forged,
+}
+
+/// A sealed message that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Its box cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its content is no such message.
+    #[error("not a protobuf message of the expected kind: {0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// It has more entries than anybody needs.
+    #[error("a message of {entries} entries; {limit} are the limit")]
+    TooManyEntries {
+        /// Entries found.
+        entries: usize,
+        /// Entries taken at most.
+        limit: usize,
+    },
+}
+
+/// The box between ourselves and one other key, for both directions.
+pub struct Sealer {
+    shared: SalsaBox,
+}
+
+impl Sealer {
+    /// Derives the shared key: one X25519 operation.
+    #[must_use]
+    pub fn new(own: &PrivateKey, other: &PublicKey) -> Self {
+        let own = crypto_box::SecretKey::from_bytes(*own.expose());
+        Self { shared: SalsaBox::new(&crypto_box::PublicKey::from_bytes(other.0), &own) }
+    }
+
+    /// Seals `plaintext` with a nonce of the thread's generator.
+    #[must_use]
+    pub fn seal(&self, plaintext: &[u8]) -> Vec<u8> {
+        self.seal_with(rand::random(), plaintext)
+    }
+
+    /// Opens a body, in place: a large map is in memory once.
+    ///
+    /// # Errors
+    ///
+    /// When it was not sealed between these two keys.
+    pub fn open(&self, body: impl Into<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let mut body = Zeroizing::new(body.into());
+        let short = OpenError::Short(body.len());
+        let (nonce, rest) = body.split_first_chunk_mut::<NONCE>().ok_or(short)?;
+        let (tag, text) = rest.split_first_chunk_mut::<TAG>().ok_or(short)?;
+        self.shared
+            .decrypt_in_place_detached((&*nonce).into(), &[], text, (&*tag).into())
+            .map_err(|_| OpenError::Forged)?;
+        body.drain(..OVERHEAD);
+        Ok(body)
+    }
+
+    /// Seals a message. Its plaintext is wiped: it may hold a setup key.
+    #[must_use]
+    pub fn seal_message(&self, message: &impl Message) -> Vec<u8> {
+        self.seal(&Zeroizing::new(message.encode_to_vec()))
+    }
+
+    /// Opens a body that holds an `M`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened or holds something else.
+    pub fn open_message<M: Message + Default>(&self, body: impl Into<Vec<u8>>) -> Result<M, DecodeError> {
+        Ok(M::decode(self.open(body)?.as_slice())?)
+    }
+
+    fn seal_with(&self, nonce: [u8; NONCE], plaintext: &[u8]) -> Vec<u8> {
+        let mut body = Vec::with_capacity(OVERHEAD + plaintext.len());
+        body.extend_from_slice(&nonce);
+        body.extend_from_slice(&[0; TAG]);
+        body.extend_from_slice(plaintext);
+        let (head, text) = body.split_at_mut(OVERHEAD);
+        // Fails for texts of 256 GiB only, of which none exists: the tag then stays zero, and nobody opens it.
+        if let Ok(tag) = self.shared.encrypt_in_place_detached(&nonce.into(), &[], text) {
+            head[NONCE..].copy_from_slice(&tag);
+        }
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests;

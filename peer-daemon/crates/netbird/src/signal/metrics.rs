@@ -1,0 +1,185 @@
+//! Metrics of signal.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::Message;
+
+/// Which way a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To us.
+    Received,
+    /// From us.
+    Sent,
+}
+
+/// Why a message was refused or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Received with no sender's key in it.
+    SenderKey,
+    /// Received and not authentic.
+    Forged,
+    /// Received and not understood.
+    Malformed,
+    /// To be sent while there was no connection.
+    Offline,
+    /// To be sent while too many waited.
+    Full,
+    /// To be sent and replaced by a newer one.
+    Superseded,
+    /// To be sent; the server did not take it.
+    Failed,
+}
+
+const LOSSES: [(Loss, &str); 7] = [
+    (Loss::SenderKey, "sender_key"),
+    (Loss::Forged, "forged"),
+    (Loss::Malformed, "malformed"),
+    (Loss::Offline, "offline"),
+    (Loss::Full, "full"),
+    (Loss::Superseded, "superseded"),
+    (Loss::Failed, "failed"),
+];
+
+const KINDS: [&str; 6] = ["offer", "answer", "candidate", "go_idle", "heartbeat", "mode"];
+
+/// Figures of signal, shared by the task and whoever reads them.
+#[derive(Debug, Default)]
+pub struct SignalStats {
+    connected: AtomicBool,
+    streams: AtomicU64,
+    disconnects: AtomicU64,
+    received: [AtomicU64; KINDS.len()],
+    sent: [AtomicU64; KINDS.len()],
+    losses: [AtomicU64; LOSSES.len()],
+    queued: AtomicU64,
+}
+
+impl SignalStats {
+    /// Whether the stream is open and registered.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// Streams registered so far.
+    #[must_use]
+    pub fn streams(&self) -> u64 {
+        self.streams.load(Relaxed)
+    }
+
+    /// Messages of all kinds so far.
+    #[must_use]
+    pub fn messages(&self, direction: Direction) -> u64 {
+        self.kinds(direction).iter().map(|counter| counter.load(Relaxed)).sum()
+    }
+
+    /// Messages refused or dropped so far.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.losses.iter().map(|counter| counter.load(Relaxed)).sum()
+    }
+
+    pub(crate) fn on_stream(&self) {
+        self.connected.store(true, Relaxed);
+        self.streams.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_stream_over(&self) {
+        self.connected.store(false, Relaxed);
+    }
+
+    pub(crate) fn on_disconnect(&self) {
+        self.disconnects.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_message(&self, direction: Direction, message: &Message) {
+        self.kinds(direction)[kind(message)].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_loss(&self, loss: Loss) {
+        self.losses[loss as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn set_queued(&self, queued: usize) {
+        self.queued.store(u64::try_from(queued).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    const fn kinds(&self, direction: Direction) -> &[AtomicU64; KINDS.len()] {
+        match direction {
+            Direction::Received => &self.received,
+            Direction::Sent => &self.sent,
+        }
+    }
+}
+
+const fn kind(message: &Message) -> usize {
+    match message {
+        Message::Offer(_) => 0,
+        Message::Answer(_) => 1,
+        Message::Candidate(_) => 2,
+        Message::GoIdle => 3,
+        Message::Heartbeat => 4,
+        Message::Mode => 5,
+    }
+}
+
+/// Shows the figures at each scrape.
+#[derive(Clone, Debug)]
+pub struct SignalCollector {
+    stats: Arc<SignalStats>,
+}
+
+impl SignalCollector {
+    /// Of these figures.
+    #[must_use]
+    pub const fn new(stats: Arc<SignalStats>) -> Self {
+        Self { stats }
+    }
+}
+
+impl Collector for SignalCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        let gauges = [
+            ("peer_signal_connected", "1 while the stream is registered", u64::from(stats.connected())),
+            ("peer_signal_queue_messages", "Messages that wait to be sent", stats.queued.load(Relaxed)),
+        ];
+        for (name, help, value) in gauges {
+            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(descriptor)?;
+        }
+        let counters = [
+            ("peer_signal_streams", "Streams registered", &stats.streams),
+            ("peer_signal_disconnects", "Streams lost, and attempts that failed", &stats.disconnects),
+        ];
+        for (name, help, counter) in counters {
+            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(counter.load(Relaxed)).encode(descriptor)?;
+        }
+        for (name, help, direction) in [
+            ("peer_signal_messages_received", "Messages of other peers", Direction::Received),
+            ("peer_signal_messages_sent", "Messages that the server took", Direction::Sent),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (kind, counter) in KINDS.iter().zip(stats.kinds(direction)) {
+                ConstCounter::new(counter.load(Relaxed)).encode(family.encode_family(&[("kind", *kind)])?)?;
+            }
+        }
+        let help = "Messages refused on receipt, or dropped before they were sent";
+        let mut family = encoder.encode_descriptor("peer_signal_messages_lost", help, None, MetricType::Counter)?;
+        for ((_, reason), counter) in LOSSES.iter().zip(&stats.losses) {
+            ConstCounter::new(counter.load(Relaxed)).encode(family.encode_family(&[("reason", *reason)])?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! From a map to the parts of [`Desired`](peer_core::desired::Desired).
+
+mod rules;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+use peer_core::desired::{Peer, Route, Rule, UplinkChoice};
+use peer_core::key::{PresharedKey, PublicKey};
+
+use crate::ids::Ids;
+use crate::model::{NetworkMap, OwnAddresses, RouteTarget};
+
+/// What the node itself decides.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Own identity: routes that name it are served here.
+    pub own_key: PublicKey,
+    /// Own overlay addresses, which no peer may claim.
+    pub addresses: OwnAddresses,
+    /// Other addresses of this node, e.g. in its LAN: rules for traffic to this node cover them, too.
+    pub local: Vec<IpAddr>,
+    /// Seconds between keepalives.
+    pub keepalive: Option<NonZeroU16>,
+    /// Mixed into the handshakes with every peer.
+    pub preshared_key: Option<PresharedKey>,
+    /// Whether routes are served.
+    pub server_routes: bool,
+    /// Whether all traffic to this node and through it is refused.
+    pub block_inbound: bool,
+}
+
+/// What a map means for this node. Two that are equal need no change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compiled {
+    /// Peers in the order of their keys. Nothing is known of endpoints.
+    pub peers: Vec<Peer>,
+    /// Routes this node serves, in order of destination, each once.
+    pub routes: Vec<Route>,
+    /// Rules. Their ids are those of [`Ids`].
+    pub rules: Vec<Rule>,
+    /// Names of the networks this node serves, sorted, each once.
+    pub served: Vec<String>,
+    /// What the map wants of this node and it cannot do.
+    pub unsupported: Vec<Unsupported>,
+    /// Prefixes that two peers, or a peer and this node, both claim: the first keeps them.
+    pub contested: u32,
+}
+
+/// Something that the map wants of this node and it cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unsupported {
+    /// What it is.
+    pub kind: UnsupportedKind,
+    /// Name of the network; empty: it has none.
+    pub name: String,
+    /// The prefix, the domains, or how many there are.
+    pub detail: String,
+}
+
+/// Kinds of what a map may want and this node cannot do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UnsupportedKind {
+    /// A route to what names resolve to.
+    DomainRoute,
+    /// A default route.
+    ExitNode,
+    /// Ingress forwarding.
+    Forwarding,
+}
+
+impl UnsupportedKind {
+    /// Its name, for metrics and people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DomainRoute => "domain route",
+            Self::ExitNode => "exit node",
+            Self::Forwarding => "forwarding rules",
+        }
+    }
+}
+
+/// Compiles `map`.
+#[must_use]
+pub fn compile(map: &NetworkMap, options: &Options, ids: &mut Ids) -> Compiled {
+    ids.begin();
+    let mut compiled = Compiled::default();
+    compiled.peers(map, options);
+    let unserved = compiled.routes(map, options);
+    if !options.block_inbound {
+        compiled.rules = rules::of(map, &options.destinations(), &compiled.routes, &unserved, ids);
+    }
+    if map.forwarding_rules > 0 {
+        let (kind, detail) = (UnsupportedKind::Forwarding, map.forwarding_rules.to_string());
+        compiled.unsupported.push(Unsupported { kind, name: String::new(), detail });
+    }
+    compiled.unsupported.sort();
+    compiled
+}
+
+impl Options {
+    /// What rules for traffic to this node lead to. Not everything: each destination of route rules would have to be told
+    /// apart from it, for each source.
+    fn destinations(&self) -> Vec<IpNet> {
+        let own = self.addresses.iter().map(|net| net.addr());
+        let mut destinations: Vec<IpNet> = own.chain(self.local.iter().copied()).map(IpNet::from).collect();
+        destinations.sort();
+        destinations.dedup();
+        destinations
+    }
+}
+
+impl Compiled {
+    fn peers(&mut self, map: &NetworkMap, options: &Options) {
+        let mut sorted: Vec<_> = map.peers.iter().filter(|peer| peer.key != options.own_key).collect();
+        sorted.sort_by_key(|peer| peer.key);
+        let own = options.addresses.iter().map(|net| IpNet::from(net.addr()));
+        let mut taken: HashSet<IpNet> = own.collect();
+        self.peers.reserve(sorted.len());
+        for peer in sorted {
+            let mut allowed_ips = Vec::with_capacity(peer.allowed_ips.len());
+            for net in &peer.allowed_ips {
+                if taken.insert(*net) {
+                    allowed_ips.push(*net);
+                } else {
+                    self.contested += 1;
+                }
+            }
+            self.peers.push(Peer {
+                public_key: peer.key,
+                preshared_key: options.preshared_key.clone(),
+                endpoint: None,
+                allowed_ips,
+                persistent_keepalive: options.keepalive,
+            });
+        }
+    }
+
+    /// Fills in the routes. Returns the ids of those that name this node and are not served.
+    fn routes<'a>(&mut self, map: &'a NetworkMap, options: &Options) -> HashSet<&'a str> {
+        let mut unserved = HashSet::new();
+        // By destination: several networks may lead to the same one.
+        let mut masquerade: BTreeMap<IpNet, bool> = BTreeMap::new();
+        if !options.server_routes || options.block_inbound {
+            return unserved;
+        }
+        for route in map.routes.iter().filter(|route| route.router == options.own_key) {
+            let name = route.net_id.clone();
+            let (kind, detail) = match &route.target {
+                RouteTarget::Prefix(net) if net.prefix_len() > 0 => {
+                    *masquerade.entry(*net).or_default() |= route.masquerade;
+                    self.served.push(name);
+                    continue;
+                }
+                RouteTarget::Prefix(net) => (UnsupportedKind::ExitNode, net.to_string()),
+                RouteTarget::Domains(domains) => (UnsupportedKind::DomainRoute, domains.join(", ")),
+            };
+            unserved.insert(&*route.id);
+            self.unsupported.push(Unsupported { kind, name, detail });
+        }
+        self.served.sort();
+        self.served.dedup();
+        let route = |(destination, masquerade)| Route { destination, masquerade, uplink: UplinkChoice::Auto };
+        self.routes = masquerade.into_iter().map(route).collect();
+        unserved
+    }
+}
+
+/// Things by key, in the order in which the keys came.
+struct Groups<K, V> {
+    positions: HashMap<K, usize>,
+    groups: Vec<(K, V)>,
+}
+
+impl<K: Clone + Eq + std::hash::Hash, V: Default> Groups<K, V> {
+    fn new() -> Self {
+        Self { positions: HashMap::new(), groups: Vec::new() }
+    }
+
+    fn entry(&mut self, key: K) -> &mut V {
+        let position = *self.positions.entry(key).or_insert_with_key(|key| {
+            self.groups.push((key.clone(), V::default()));
+            self.groups.len() - 1
+        });
+        &mut self.groups[position].1
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! Why there is no connection to a relay.
+
+use crate::websocket::{UpgradeError, WebSocketError};
+
+/// What went wrong between us and a relay.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ConnectError {
+    /// It is not reached.
+    #[error(transparent)]
+    Connect(#[from] peer_connect::Error),
+    /// It is no WebSocket server.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// It hung up when it saw our token.
+    #[error("it closed the connection on our token: expired, or of another deployment")]
+    Refused,
+    /// It answered something else.
+    #[error("it answered our token with something else than its address")]
+    UnexpectedAnswer,
+    /// The address that it says others shall use.
+    #[error("its own address: {0}")]
+    Instance(#[from] crate::url::RelayUrlError),
+    /// It did not answer.
+    #[error("it did not answer our token within {0} s")]
+    NoAnswer(u64),
+    /// What it sends is no WebSocket.
+    #[error("it sends {0}")]
+    WebSocket(#[from] WebSocketError),
+    /// The connection.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// It ended the connection.
+    #[error("it closed the connection")]
+    Closed,
+    /// It does not say that it is alive.
+    #[error("it has not checked us for too long: the connection is dead")]
+    Silent,
+    /// It does not take what we send.
+    #[error("it took nothing from us for {0} s")]
+    Stuck(u64),
+    /// The shard that the datagrams are for.
+    #[error("the shard has stopped")]
+    ShardStopped,
+}

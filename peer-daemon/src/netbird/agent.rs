@@ -1,0 +1,325 @@
+//! The one task that ties servers, maps, peers' connections and the node together.
+//!
+//! It waits for the next thing to happen, tells the machine that it concerns, and carries out what they all want. Only
+//! putting a map in force, starting and ending take time; everything else is done at once.
+
+mod end;
+mod local;
+mod map;
+mod peers;
+mod relays;
+mod servers;
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use peer_connect::Connector;
+use peer_core::key::PublicKey;
+use peer_core::readiness::{Latch, Readiness};
+use peer_dataplane::ebpf::EbpfDataplane;
+use peer_identity::StateDir;
+use peer_io::shard::Stopped;
+use peer_io::udp::Sockets;
+use peer_mesh::Mesh;
+use peer_netbird::management::{self, Management};
+use peer_netbird::meta::NETBIRD_VERSION;
+use peer_netbird::server::ServerUrl;
+use peer_netbird::signal::{self, Signal};
+use peer_netmap::ids::Ids;
+use peer_netmap::model;
+use peer_netmap::session::Session;
+use peer_relay::Relays;
+use peer_wireguard::Event as EngineEvent;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use self::local::Local;
+use super::dial::{Dialer, connector};
+use super::facts::Facts;
+use super::keep::Keeper;
+use super::settings::{ListenPort, Settings};
+use super::view::View;
+use crate::admin::{Admin, ControlPlane, Running, Source};
+use crate::cli::UpArgs;
+use crate::up::{Node, Opened, Signals, Told};
+
+/// Events of the engine that may wait for the agent; more are lost, and the machines' timers make up for them.
+const ENGINE_EVENTS: usize = 4096;
+/// So many peers that appear together are greeted although they may be lazy.
+const GREETINGS: usize = 64;
+/// How often the engine is asked which peers have traffic: an idle peer is one without for many minutes.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// A member of a NetBird network.
+pub(super) struct Agent<'a> {
+    args: &'a UpArgs,
+    settings: Settings,
+    own: PublicKey,
+    dir: Arc<StateDir>,
+    view: Arc<View>,
+    signals: Signals,
+    readiness: Readiness,
+    /// Whether there is a map in force and the server takes the peer.
+    latch: Latch,
+    publish: watch::Sender<Option<Arc<Running>>>,
+    admin: JoinSet<()>,
+    health_port: Option<u16>,
+    connector: Connector,
+    facts: Facts,
+    keeper: Keeper,
+    local: Local,
+    management: Management,
+    signal: Option<(ServerUrl, Signal)>,
+    relays: Option<(Relays, mpsc::UnboundedReceiver<peer_relay::Event>)>,
+    /// What the relays' task was told of them.
+    told_relays: Option<model::Relay>,
+    session: Session,
+    ids: Ids,
+    /// What the node will be made of.
+    waiting: Option<Waiting>,
+    node: Option<Node>,
+    stopped: Option<Pin<Box<dyn Future<Output = Stopped> + Send>>>,
+    engine_events: mpsc::Receiver<EngineEvent>,
+    /// Of the device, once it exists.
+    mtu: Option<u16>,
+    /// Whether the server has said anything in this life.
+    heard: bool,
+    /// A map could not be put in force: when to try again.
+    retry: Option<Instant>,
+    look: Instant,
+}
+
+/// What a node needs, until it is known what it shall be.
+struct Waiting {
+    dataplane: EbpfDataplane,
+    opened: Opened,
+    port: u16,
+    events: mpsc::Sender<EngineEvent>,
+}
+
+/// The next thing.
+enum Happening {
+    Told(Told),
+    Management(Option<management::Event>),
+    Signal(Option<signal::Event>),
+    Relay(Option<peer_relay::Event>),
+    Engine(EngineEvent),
+    /// Perhaps the node has others; the time to look is set.
+    Addresses,
+    Time,
+    Stopped(Stopped),
+}
+
+impl<'a> Agent<'a> {
+    /// Binds sockets and starts to talk to management.
+    ///
+    /// # Errors
+    /// When something cannot be had; nothing is left behind then.
+    pub(super) async fn open(
+        args: &'a UpArgs,
+        settings: Settings,
+        dir: Arc<StateDir>,
+        dataplane: EbpfDataplane,
+    ) -> anyhow::Result<Self> {
+        let own = settings.private_key.public_key();
+        let had = async {
+            let signals = Signals::listen()?;
+            let connector = connector(&settings)?;
+            let sockets = bind(settings.listen_port)?;
+            Ok((signals, connector, sockets, Local::open()?, Admin::bind(args).await?))
+        };
+        let (signals, connector, sockets, local, admin) = match had.await {
+            Ok(had) => had,
+            Err(error) => {
+                dataplane.abandon()?;
+                return Err(error);
+            }
+        };
+        let port = sockets.port();
+        let mesh = Mesh::new(
+            peer_mesh::Settings {
+                own_key: own,
+                wireguard_port: port,
+                version: NETBIRD_VERSION.to_owned(),
+                greetings: GREETINGS,
+                inactivity: settings.lazy_inactivity,
+            },
+            rand::rng(),
+        );
+        let view = Arc::new(View::new(settings.management.to_string(), mesh));
+        let readiness = Readiness::new();
+        let latch = readiness.latch("network");
+        latch.not_ready("there is no network map yet");
+        let (publish, running) = watch::channel(None);
+        let source = Source::new(readiness.clone(), ControlPlane::NetBird(Arc::clone(&view)), running);
+        let health_port = admin.health_port();
+        let admin = admin.serve(&Arc::new(source));
+        let facts = Facts::new(&settings);
+        let options = management::Options {
+            dns_labels: settings.dns_labels.clone(),
+            ..management::Options::new(settings.management.clone(), settings.private_key.clone())
+        };
+        let stats = Arc::clone(&view.management);
+        let management = management::spawn(options, Dialer(connector.clone()), facts.clone(), stats);
+        let (events, engine_events) = mpsc::channel(ENGINE_EVENTS);
+        Ok(Self {
+            keeper: Keeper::new(Arc::clone(&dir), own, view.management_url.clone()),
+            waiting: Some(Waiting { dataplane, opened: Opened::with(sockets, args, own)?, port, events }),
+            args,
+            settings,
+            own,
+            dir,
+            view,
+            signals,
+            readiness,
+            latch,
+            publish,
+            admin,
+            health_port,
+            connector,
+            facts,
+            local,
+            management,
+            signal: None,
+            relays: None,
+            told_relays: None,
+            session: Session::new(own),
+            ids: Ids::new(),
+            node: None,
+            stopped: None,
+            engine_events,
+            mtu: None,
+            heard: false,
+            retry: None,
+            look: Instant::now() + LOOK,
+        })
+    }
+
+    /// Runs until a signal, or until a part fails.
+    ///
+    /// # Errors
+    /// When a part fails: what is in the kernel stays then, as after a crash, and the next start takes it over.
+    pub(super) async fn live(mut self) -> anyhow::Result<()> {
+        let ended = match self.restore().await {
+            Ok(()) => self.run().await,
+            Err(error) => Err(error),
+        };
+        self.readiness.drain();
+        match ended {
+            Ok(()) => self.end().await,
+            Err(error) => {
+                if let Some(waiting) = self.waiting.take() {
+                    waiting.dataplane.abandon()?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.carry_out().await?;
+            match self.next().await {
+                Happening::Told(Told::Stop(name)) => {
+                    tracing::info!(signal = name, "stopping");
+                    return Ok(());
+                }
+                Happening::Told(Told::Reload) => {
+                    if let Some(node) = &self.node {
+                        node.reopen_flow_log();
+                    }
+                    // There may be another setup key.
+                    self.management.handle.retry();
+                }
+                Happening::Management(event) => {
+                    self.on_management(event.context("the task of management has ended")?).await?;
+                }
+                Happening::Signal(event) => self.on_signal(event.context("the task of signal has ended")?),
+                Happening::Relay(event) => self.on_relay(event.context("the task of the relays has ended")?),
+                Happening::Engine(event) => self.on_engine(event),
+                Happening::Addresses => {}
+                Happening::Time => self.on_time().await?,
+                Happening::Stopped(stopped) => return Err(stopped.into()),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Happening {
+        let timeout = self.poll_timeout();
+        let Self { signals, management, signal, relays, local, engine_events, stopped, .. } = self;
+        tokio::select! {
+            told = signals.next() => Happening::Told(told),
+            event = management.events.recv() => Happening::Management(event),
+            event = of_signal(signal) => Happening::Signal(event),
+            event = of_relays(relays) => Happening::Relay(event),
+            Some(event) = engine_events.recv() => Happening::Engine(event),
+            () = local.changed() => Happening::Addresses,
+            reason = of_shard(stopped) => Happening::Stopped(reason),
+            () = tokio::time::sleep_until(timeout.into()) => Happening::Time,
+        }
+    }
+
+    fn poll_timeout(&self) -> Instant {
+        let mesh = self.view.mesh().poll_timeout();
+        let others = [mesh, self.keeper.poll_timeout(), self.local.poll_timeout(), self.retry].into_iter().flatten();
+        others.fold(self.look, Instant::min)
+    }
+
+    async fn on_time(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        self.view.mesh().handle_timeout(now);
+        if self.keeper.poll_timeout().is_some_and(|due| due <= now) {
+            let connected = self.view.board().management.connected;
+            self.keeper.write(connected, now).await;
+        }
+        if self.look <= now {
+            self.look = now + LOOK;
+            self.look_for_traffic().await?;
+        }
+        self.look_at_addresses(now).await?;
+        if self.retry.is_some_and(|retry| retry <= now) {
+            self.retry = None;
+            self.put_in_force(None, now).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn of_signal(signal: &mut Option<(ServerUrl, Signal)>) -> Option<signal::Event> {
+    match signal {
+        Some((_, signal)) => signal.events.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn of_relays(
+    relays: &mut Option<(Relays, mpsc::UnboundedReceiver<peer_relay::Event>)>,
+) -> Option<peer_relay::Event> {
+    match relays {
+        Some((_, events)) => events.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn of_shard(stopped: &mut Option<Pin<Box<dyn Future<Output = Stopped> + Send>>>) -> Stopped {
+    match stopped {
+        Some(stopped) => stopped.await,
+        None => pending().await,
+    }
+}
+
+fn bind(port: ListenPort) -> anyhow::Result<Sockets> {
+    match port {
+        ListenPort::Exactly(port) => Ok(Sockets::bind(port)?),
+        ListenPort::Preferably(port) => match Sockets::bind(port) {
+            Ok(sockets) => Ok(sockets),
+            Err(error) => {
+                tracing::warn!(%error, port, "WireGuard's usual port cannot be had: any other is taken");
+                Ok(Sockets::bind(0)?)
+            }
+        },
+    }
+}

@@ -1,0 +1,204 @@
+//! From what management says to what the node does.
+
+use std::time::{Duration, Instant};
+
+use peer_core::desired::{Desired, Interface};
+use peer_mesh::{Remote, version};
+use peer_netbird::proto::management::{LoginResponse, SyncResponse};
+use peer_netmap::compile::{Compiled, Options, compile};
+use peer_netmap::model::{Login, OwnAddresses, OwnConfig, Update};
+use peer_netmap::session::{MapVerdict, Session};
+
+use super::super::metrics::MapResult;
+use super::super::view::InForce;
+use super::Agent;
+use crate::up::Node;
+use crate::up::translate::Limits;
+
+/// When a map that could not be put in force is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+impl Agent<'_> {
+    /// Looks around, and puts the map of an earlier run in force, if there is one that may be used.
+    pub(super) async fn restore(&mut self) -> anyhow::Result<()> {
+        self.local.look(Instant::now(), &self.settings.interface_name).await;
+        let Some(kept) = self.keeper.restore(self.settings.max_stale_map) else { return Ok(()) };
+        let applied = self.session.update(Update::from(kept.message));
+        if matches!(applied.map, MapVerdict::Accepted { .. }) {
+            tracing::info!(age = ?kept.age, "the network map of an earlier run is in force until the server speaks");
+            self.put_in_force(Some(kept.age), Instant::now()).await?;
+        }
+        self.connect_servers();
+        Ok(())
+    }
+
+    /// Takes the answer to a login.
+    pub(super) fn logged_in(&mut self, response: LoginResponse, by_setup_key: bool) {
+        self.keeper.logged_in(&response);
+        // Serials of another life, or of another account, say nothing about those to come.
+        if !self.heard || by_setup_key {
+            self.session = Session::new(self.own);
+        }
+        self.heard = true;
+        self.session.login(Login::from(response));
+        self.connect_servers();
+    }
+
+    /// Takes a message of the sync stream.
+    pub(super) async fn updated(&mut self, mut response: SyncResponse) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let to_keep = self.keeper.received(&mut response);
+        let update = Update::from(response);
+        if update.component_map {
+            tracing::warn!("the server sent a map of a kind that was not asked for: it is left out");
+        }
+        let applied = self.session.update(update);
+        self.connect_servers();
+        match applied.map {
+            MapVerdict::Absent => Ok(()),
+            MapVerdict::Stale { serial, last } => {
+                tracing::debug!(serial, last, "a network map is older than the one in force");
+                self.view.maps.count(MapResult::Stale);
+                Ok(())
+            }
+            MapVerdict::Accepted { .. } => {
+                if let Some(message) = to_keep {
+                    self.keeper.keep(message, begun);
+                }
+                self.put_in_force(None, begun).await
+            }
+        }
+    }
+
+    /// Puts the session's map in force; `kept`: it is of an earlier run, and so old.
+    pub(super) async fn put_in_force(&mut self, kept: Option<Duration>, begun: Instant) -> anyhow::Result<()> {
+        let (Some(map), Some(own)) = (self.session.map(), self.session.own()) else { return Ok(()) };
+        let (serial, skipped) = (map.serial, map.skipped.total());
+        let addresses = OwnAddresses { v6: own.addresses.v6.filter(|_| self.settings.ipv6), ..own.addresses };
+        if addresses.is_empty() {
+            self.latch.not_ready("the server has not given this peer an address");
+            return Ok(());
+        }
+        let options = Options {
+            own_key: self.own,
+            addresses,
+            local: self.local.addresses.clone(),
+            keepalive: Some(self.settings.keepalive),
+            preshared_key: self.settings.preshared_key.clone(),
+            server_routes: self.settings.server_routes,
+            block_inbound: self.settings.block_inbound,
+        };
+        let compiled = compile(map, &options, &mut self.ids);
+        let desired = self.desired(addresses, own, &compiled);
+        self.facts.set_overlay(addresses.iter().map(|net| net.addr()));
+        let result = match &mut self.node {
+            None => {
+                self.start(desired).await?;
+                MapResult::Applied
+            }
+            Some(node) if same(&node.desired, &desired) => MapResult::Unchanged,
+            Some(node) => match node.apply(&desired).await {
+                Ok(applied) => {
+                    tracing::info!(serial, %applied, routes = desired.routes.len(), rules = desired.rules.len(), "network map");
+                    MapResult::Applied
+                }
+                Err(error) => return self.refused(serial, &error),
+            },
+        };
+        self.retry = None;
+        self.tell_mesh();
+        self.view.maps.count(result);
+        self.view.maps.in_force(serial, skipped, compiled.unsupported.len(), kept.unwrap_or_default());
+        if result == MapResult::Applied {
+            self.view.maps.took(begun.elapsed());
+        }
+        self.show(&compiled, kept);
+        self.latch.ready();
+        Ok(())
+    }
+
+    fn refused(&mut self, serial: u64, error: &anyhow::Error) -> anyhow::Result<()> {
+        let error = format!("{error:#}");
+        tracing::error!(serial, error, "the network map could not be put in force: the one before it stays");
+        self.view.maps.count(MapResult::Refused);
+        let mut board = self.view.board();
+        board.event("ERROR", "SYSTEM", format!("Network map {serial} refused: {error}"));
+        board.refused = Some(error);
+        self.retry = Some(Instant::now() + RETRY);
+        Ok(())
+    }
+
+    async fn start(&mut self, desired: Desired) -> anyhow::Result<()> {
+        let Some(waiting) = self.waiting.take() else { return Ok(()) };
+        self.mtu = Some(desired.interface.mtu);
+        let limits = Limits::of(self.args, waiting.port, self.health_port);
+        let events = waiting.events;
+        let keep = self.args.keep_dataplane;
+        // The packet thread must not wait: what does not fit is lost, and the machines' timers make up for it.
+        let on_event = move |event: &peer_wireguard::Event| _ = events.try_send(*event);
+        let started =
+            Node::start(waiting.opened, desired, limits, waiting.dataplane, keep, &self.readiness, on_event).await;
+        let node = started?;
+        self.stopped = Some(Box::pin(node.shard.stopped()));
+        self.publish.send_replace(Some(node.running()));
+        self.node = Some(node);
+        self.start_relays();
+        Ok(())
+    }
+
+    fn desired(&self, addresses: OwnAddresses, own: &OwnConfig, compiled: &Compiled) -> Desired {
+        let said = self.settings.mtu(own.mtu);
+        let mtu = self.mtu.unwrap_or(said);
+        if mtu != said {
+            tracing::warn!(said, mtu, "the MTU cannot change while the daemon runs: restart it for that");
+        }
+        let port = match (&self.waiting, &self.node) {
+            (Some(waiting), _) => waiting.port,
+            (None, Some(node)) => node.desired.interface.listen_port,
+            (None, None) => 0,
+        };
+        Desired {
+            interface: Interface {
+                name: self.settings.interface_name.clone(),
+                private_key: self.settings.private_key.clone(),
+                listen_port: port,
+                addresses: addresses.iter().collect(),
+                mtu,
+            },
+            peers: compiled.peers.clone(),
+            routes: compiled.routes.clone(),
+            rules: compiled.rules.clone(),
+        }
+    }
+
+    fn tell_mesh(&self) {
+        let (Some(map), Some(own)) = (self.session.map(), self.session.own()) else { return };
+        let lazy = self.settings.lazy.unwrap_or(own.lazy);
+        let remotes = map
+            .peers
+            .iter()
+            .map(|peer| Remote { key: peer.key, can_be_lazy: version::can_be_lazy(&peer.agent_version) });
+        self.view.mesh().set_peers(remotes, lazy, Instant::now());
+        self.view.board().lazy = lazy;
+    }
+
+    fn show(&self, compiled: &Compiled, kept: Option<Duration>) {
+        let (Some(map), Some(own)) = (self.session.map(), self.session.own()) else { return };
+        let mut board = self.view.board();
+        board.set_map(map, own, self.own, compiled);
+        let new = board.map.is_none_or(|in_force| in_force.serial != map.serial);
+        board.map = Some(InForce { serial: map.serial, received: Instant::now(), kept });
+        board.refused = None;
+        if new {
+            board.event("INFO", "SYSTEM", "Network map updated");
+        }
+    }
+}
+
+/// Whether there is nothing to do.
+fn same(is: &Desired, wanted: &Desired) -> bool {
+    is.interface.addresses == wanted.interface.addresses
+        && is.peers == wanted.peers
+        && is.routes == wanted.routes
+        && is.rules == wanted.rules
+}

@@ -1,0 +1,156 @@
+//! What the servers say of themselves.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use peer_identity::Registration;
+use peer_mesh::Input;
+use peer_netbird::management::{Class, Error, Event};
+use peer_netbird::server::ServerUrl;
+use peer_netbird::signal;
+
+use super::super::dial::Dialer;
+use super::super::messages;
+use super::super::view::{Link, Login};
+use super::Agent;
+
+impl Agent<'_> {
+    pub(super) async fn on_management(&mut self, event: Event) -> anyhow::Result<()> {
+        match event {
+            Event::LoggedIn { response, by_setup_key } => {
+                if by_setup_key {
+                    self.registered();
+                }
+                tracing::info!(by_setup_key, server = self.view.management_url, "logged in");
+                self.view.board().login = Login::In;
+                self.logged_in(*response, by_setup_key);
+            }
+            Event::Connected => {
+                tracing::info!("management is connected");
+                let mut board = self.view.board();
+                board.management = Link { connected: true, error: String::new() };
+                board.event("INFO", "NETWORK", "Management connected");
+            }
+            Event::Update(response) => self.updated(*response).await?,
+            Event::Disconnected { error, retry_in } => {
+                let was = self.management_lost(&error);
+                if was {
+                    tracing::warn!(%error, ?retry_in, "management is away: what it said last stays in force");
+                    // From now on it grows old.
+                    self.keeper.write(false, Instant::now()).await;
+                } else {
+                    tracing::debug!(%error, ?retry_in, "management is still away");
+                }
+                if error.class() == Class::Refused {
+                    self.latch.not_ready("the server no longer takes this peer; it logs in again");
+                }
+            }
+            Event::NeedsSetupKey { error, retry_in } => {
+                self.management_lost(&error);
+                let expired = error.to_string().contains("login has expired");
+                let login = if expired { Login::Expired } else { Login::NeedsSetupKey };
+                let fix = "give it a setup key by NB_SETUP_KEY or --setup-key-file";
+                self.turned_away(login, &error, fix);
+                tracing::debug!(?retry_in, "next login");
+            }
+            Event::Refused { error, retry_in } => {
+                self.management_lost(&error);
+                let fix = "give it a setup key that is valid, not used up and of this account";
+                self.turned_away(Login::Refused, &error, fix);
+                tracing::debug!(?retry_in, "next login");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_signal(&mut self, event: signal::Event) {
+        let now = Instant::now();
+        match event {
+            signal::Event::Connected => {
+                tracing::info!("signal is connected");
+                self.view.board().signal = Link { connected: true, error: String::new() };
+                self.view.mesh().set_signal(true, now);
+            }
+            signal::Event::Disconnected { error, retry_in } => {
+                let mut board = self.view.board();
+                let link = Link { connected: false, error: error.to_string() };
+                if std::mem::replace(&mut board.signal, link).connected {
+                    tracing::warn!(%error, ?retry_in, "signal is away");
+                } else {
+                    tracing::debug!(%error, ?retry_in, "signal is still away");
+                }
+                drop(board);
+                self.view.mesh().set_signal(false, now);
+            }
+            signal::Event::Message { from, message } => {
+                if let Some(message) = messages::received(message) {
+                    self.view.mesh().handle(from, Input::Message(message), now);
+                }
+            }
+        }
+    }
+
+    /// Goes by what the session says of signal and relays.
+    pub(super) fn connect_servers(&mut self) {
+        self.connect_signal();
+        self.set_relays();
+    }
+
+    fn connect_signal(&mut self) {
+        let Some(wanted) = &self.session.servers().signal else { return };
+        let scheme = if wanted.tls { "https" } else { "http" };
+        // Old servers put a scheme in front.
+        let authority = wanted.authority.rsplit("://").next().unwrap_or_default();
+        let server: ServerUrl = match format!("{scheme}://{authority}").parse() {
+            Ok(server) => server,
+            Err(error) => {
+                let error = format!("management names no usable signal server: {error}");
+                self.view.board().signal.error = error;
+                return;
+            }
+        };
+        if self.signal.as_ref().is_some_and(|(current, _)| *current == server) {
+            return;
+        }
+        let mut board = self.view.board();
+        board.signal = Link::default();
+        board.signal_url = server.to_string();
+        drop(board);
+        self.view.mesh().set_signal(false, Instant::now());
+        let options = signal::Options { server: server.clone(), identity: self.settings.private_key.clone() };
+        let dialer = Dialer(self.connector.clone());
+        self.signal = Some((server, signal::spawn(options, dialer, Arc::clone(&self.view.signal))));
+    }
+
+    /// Whether it was there until now.
+    fn management_lost(&self, error: &Error) -> bool {
+        let mut board = self.view.board();
+        let link = Link { connected: false, error: error.to_string() };
+        let was = std::mem::replace(&mut board.management, link).connected;
+        if was {
+            board.event("WARNING", "NETWORK", "Management disconnected");
+        }
+        was
+    }
+
+    fn turned_away(&mut self, login: Login, error: &Error, fix: &str) {
+        self.latch.not_ready(format!("the server does not take this peer: {error}"));
+        let mut board = self.view.board();
+        if std::mem::replace(&mut board.login, login.clone()) != login {
+            tracing::error!(%error, "the server does not take this peer: {fix}");
+            board.event("ERROR", "AUTHENTICATION", format!("Login refused: {error}"));
+        }
+    }
+
+    fn registered(&self) {
+        let registration = Registration {
+            public_key: self.own,
+            management_url: self.view.management_url.clone(),
+            by_setup_key: true,
+            at: SystemTime::now(),
+        };
+        if let Err(error) = registration.write(&self.dir) {
+            tracing::warn!(%error, "how this peer was registered is not kept");
+        }
+    }
+}

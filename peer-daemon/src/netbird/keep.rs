@@ -1,0 +1,206 @@
+//! The last map is kept, so that a restart need not wait for the server.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use peer_core::key::PublicKey;
+use peer_identity::{KeptMap, StateDir};
+use peer_netbird::management::decode_sync;
+use peer_netbird::proto::management::{LoginResponse, NetbirdConfig, SyncResponse};
+use prost::Message as _;
+use zeroize::Zeroizing;
+
+/// A map is written when none has followed for so long: a burst of changes is one write.
+const SETTLE: Duration = Duration::from_secs(2);
+/// While the server is there, what it said is still so: the time of the kept map is renewed this often.
+const RENEW: Duration = Duration::from_secs(3600);
+
+/// Keeps the state directory in step.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    dir: Arc<StateDir>,
+    own: PublicKey,
+    management_url: String,
+    /// Servers as last told: maps come without them.
+    servers: Option<NetbirdConfig>,
+    last: Option<Zeroizing<Vec<u8>>>,
+    due: Option<Instant>,
+}
+
+/// A kept map that can be used.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) message: SyncResponse,
+    pub(super) age: Duration,
+}
+
+impl Keeper {
+    pub(super) fn new(dir: Arc<StateDir>, own: PublicKey, management_url: String) -> Self {
+        Self { dir, own, management_url, servers: None, last: None, due: None }
+    }
+
+    /// The map of an earlier run, unless it is older than `limit` or from another server.
+    pub(super) fn restore(&mut self, limit: Duration) -> Option<Kept> {
+        let kept = match KeptMap::read(&self.dir, self.own) {
+            Ok(kept) => kept?,
+            Err(error) => {
+                tracing::warn!(%error, "the kept network map is not used");
+                return None;
+            }
+        };
+        let age = kept.age(SystemTime::now());
+        if kept.management_url != self.management_url {
+            tracing::info!(of = kept.management_url, "the kept network map is of another server: not used");
+            return None;
+        }
+        if age > limit {
+            tracing::warn!(?age, ?limit, "the kept network map is too old (--max-stale-map): not used");
+            return None;
+        }
+        match decode_sync(&kept.message) {
+            Ok(message) => {
+                self.servers.clone_from(&message.netbird_config);
+                self.last = Some(kept.message);
+                Some(Kept { message, age })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the kept network map cannot be read: not used");
+                None
+            }
+        }
+    }
+
+    /// Hears of the servers.
+    pub(super) fn logged_in(&mut self, response: &LoginResponse) {
+        self.hear(response.netbird_config.as_ref());
+    }
+
+    /// Hears of the servers; returns what would be kept, if there is a map in it.
+    pub(super) fn received(&mut self, response: &mut SyncResponse) -> Option<Zeroizing<Vec<u8>>> {
+        self.hear(response.netbird_config.as_ref());
+        response.network_map.as_ref()?;
+        // Taken out and put back: a large map is not copied.
+        let mut message = SyncResponse {
+            netbird_config: self.servers.clone(),
+            network_map: response.network_map.take(),
+            checks: std::mem::take(&mut response.checks),
+            version: response.version,
+            ..SyncResponse::default()
+        };
+        let bytes = Zeroizing::new(message.encode_to_vec());
+        response.network_map = message.network_map.take();
+        response.checks = std::mem::take(&mut message.checks);
+        Some(bytes)
+    }
+
+    /// This map is in force.
+    pub(super) fn keep(&mut self, message: Zeroizing<Vec<u8>>, now: Instant) {
+        self.last = Some(message);
+        self.due = Some(self.due.unwrap_or(now + SETTLE).min(now + SETTLE));
+    }
+
+    /// When [`Self::write`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Writes the map in force as one that is so now. `connected`: the server is there to say so.
+    pub(super) async fn write(&mut self, connected: bool, now: Instant) {
+        self.due = connected.then(|| now + RENEW);
+        let Some(message) = self.last.clone() else { return };
+        let (dir, own) = (Arc::clone(&self.dir), self.own);
+        let kept = KeptMap { received: SystemTime::now(), management_url: self.management_url.clone(), message };
+        let written = tokio::task::spawn_blocking(move || kept.write(&dir, own)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "the network map is not kept: a restart needs the server");
+        }
+    }
+
+    /// The peer is no longer in this network.
+    pub(super) fn forget(&mut self) {
+        self.last = None;
+        self.due = None;
+        if let Err(error) = KeptMap::forget(&self.dir) {
+            tracing::warn!(%error, "the kept network map could not be deleted");
+        }
+    }
+
+    /// As the session takes it: what a message leaves out is as before.
+    fn hear(&mut self, config: Option<&NetbirdConfig>) {
+        let Some(config) = config else { return };
+        let known = self.servers.get_or_insert_default();
+        if config.signal.is_some() {
+            known.signal.clone_from(&config.signal);
+        }
+        if !config.stuns.is_empty() {
+            known.stuns.clone_from(&config.stuns);
+        }
+        if !config.turns.is_empty() {
+            known.turns.clone_from(&config.turns);
+        }
+        if config.relay.is_some() || config.signal.is_some() {
+            known.relay.clone_from(&config.relay);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peer_netbird::proto::management::{HostConfig, NetworkMap, RelayConfig};
+
+    use super::*;
+
+    fn keeper(dir: &Arc<StateDir>, url: &str) -> Keeper {
+        Keeper::new(Arc::clone(dir), PublicKey([7; 32]), url.to_owned())
+    }
+
+    fn servers(token: &str) -> NetbirdConfig {
+        NetbirdConfig {
+            signal: Some(HostConfig { uri: "10.99.0.1:80".to_owned(), ..HostConfig::default() }),
+            relay: Some(RelayConfig { token_payload: token.to_owned(), ..RelayConfig::default() }),
+            ..NetbirdConfig::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_map_comes_back_with_the_servers_of_the_last_message_that_named_them() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let dir = Arc::new(StateDir::open(temp.path()).expect("opened"));
+        let url = "http://10.99.0.1:80";
+        let mut first = keeper(&dir, url);
+        first.logged_in(&LoginResponse { netbird_config: Some(servers("old")), ..LoginResponse::default() });
+        let refresh = NetbirdConfig { signal: None, ..servers("new") };
+        let mut message = SyncResponse { netbird_config: Some(refresh), ..SyncResponse::default() };
+        assert!(first.received(&mut message).is_none(), "no map, nothing to keep");
+        let map = NetworkMap { serial: 42, ..NetworkMap::default() };
+        let mut message = SyncResponse { network_map: Some(map.clone()), ..SyncResponse::default() };
+        let bytes = first.received(&mut message).expect("a map");
+        assert_eq!(message.network_map, Some(map.clone()), "put back");
+        let now = Instant::now();
+        first.keep(bytes, now);
+        assert_eq!(first.poll_timeout(), Some(now + SETTLE));
+        first.write(true, now).await;
+        assert_eq!(first.poll_timeout(), Some(now + RENEW));
+        let kept = keeper(&dir, url).restore(Duration::from_secs(60)).expect("kept");
+        assert_eq!(kept.message.network_map, Some(map));
+        assert_eq!(kept.message.netbird_config, Some(servers("new")));
+        assert!(keeper(&dir, "http://10.99.0.2:80").restore(Duration::from_secs(60)).is_none(), "another server's");
+        first.forget();
+        assert!(keeper(&dir, url).restore(Duration::from_secs(60)).is_none(), "forgotten");
+    }
+
+    #[tokio::test]
+    async fn an_old_map_is_left_alone() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let dir = Arc::new(StateDir::open(temp.path()).expect("opened"));
+        let kept = KeptMap {
+            received: SystemTime::now() - Duration::from_secs(90),
+            management_url: "u".to_owned(),
+            message: Zeroizing::default(),
+        };
+        kept.write(&dir, PublicKey([7; 32])).expect("written");
+        assert!(keeper(&dir, "u").restore(Duration::from_secs(60)).is_none());
+        let age = keeper(&dir, "u").restore(Duration::from_secs(3600)).expect("young enough").age;
+        assert!((90..100).contains(&age.as_secs()), "{age:?}");
+    }
+}

@@ -1,0 +1,54 @@
+//! A NetBird network as the control plane: what its servers say becomes what the node does.
+//!
+//! [`agent::Agent`] is the one task that ties the parts together; everything that decides is sans-IO and elsewhere:
+//! `peer-netmap` (what a map means), `peer-mesh` (when to connect to whom), `peer-netbird` (the servers).
+
+mod agent;
+mod dial;
+mod facts;
+mod keep;
+mod messages;
+mod metrics;
+mod overview;
+mod settings;
+mod view;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use peer_identity::{Identity, StateDir};
+
+use self::agent::Agent;
+use self::settings::Settings;
+pub(crate) use self::view::View;
+use crate::cli::{EXIT_CONFIG, UpArgs};
+use crate::up;
+
+/// Runs a member of a NetBird network until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or a part of it fails.
+pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
+    // What is wrong with the settings is said before anything is opened or registered.
+    if let Err(error) = settings::check(args) {
+        eprintln!("peer-daemon: {error}");
+        return Ok(ExitCode::from(EXIT_CONFIG));
+    }
+    let dir = Arc::new(StateDir::open(&args.socket.state_dir)?);
+    let elsewhere = settings::elsewhere(args);
+    let identity = Identity::load(&dir, &elsewhere, settings::management_url(args))?;
+    tracing::info!(public_key = %identity.private_key.public_key(), origin = ?identity.origin, "identity");
+    let settings = match Settings::resolve(args, &identity) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("peer-daemon: {error}");
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    let dataplane = up::open_dataplane(args, &settings.interface_name)?;
+    up::runtime()?.block_on(async {
+        let agent = Agent::open(args, settings, dir, dataplane).await?;
+        agent.live().await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,53 @@
+//! What lies between the parties of a mesh: one wire, with the servers at it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::Result;
+
+use super::addresses::{SERVERS, at_servers};
+use super::link::{End, add_address, wire};
+use super::namespace::Namespace;
+
+const BRIDGE: &str = "hub";
+
+/// A namespace with a bridge to which parties are wired.
+#[derive(Clone)]
+pub struct Internet {
+    /// Where servers run.
+    pub namespace: Namespace,
+}
+
+impl Internet {
+    /// Lays it.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn new() -> Result<Self> {
+        let namespace = Namespace::new("internet")?;
+        namespace.exec("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
+        add_address(&namespace, BRIDGE, SERVERS, 24)?;
+        namespace.exec("ip", &["link", "set", BRIDGE, "up"])?;
+        Ok(Self { namespace })
+    }
+
+    /// Wires a party to it.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn attach(&self, party: &Namespace, device: &str, number: u8) -> Result<()> {
+        let port = format!("port{number}");
+        wire(
+            &End { namespace: &self.namespace, device: &port, addresses: &[] },
+            &End { namespace: party, device, addresses: &[(at_servers(number), 24)] },
+        )?;
+        self.namespace.exec("ip", &["link", "set", &port, "master", BRIDGE])?;
+        Ok(())
+    }
+
+    /// Opens a listening socket here, again and again if need be.
+    pub fn listener(&self, port: u16) -> impl Fn() -> io::Result<TcpListener> + Send + Sync + 'static {
+        let namespace = self.namespace.clone();
+        move || namespace.enter(|| TcpListener::bind(SocketAddr::new(SERVERS, port)))
+    }
+}

@@ -1,0 +1,222 @@
+//! Our node with official servers and official clients: by `NETBIRD_BIN_DIR`, skipped without it.
+
+mod common;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{SECOND, alone, official, tell};
+use peer_tests::lab::{
+    Capabilities, Direction, Download, GATEWAY, GATEWAY6, HTTP_PORT, NODE_LAN, NODE_LAN6, Namespace, OfficialClient,
+    OfficialMesh, Process, get, iperf, lan, page_within, ping, wait_for,
+};
+
+/// What a change in the API may take to be in force.
+const TOLD: Duration = Duration::from_secs(2);
+/// From both in both maps to the first page.
+const FIRST_PAGE: Duration = Duration::from_secs(3);
+
+#[test]
+fn an_official_client_fetches_a_page_through_the_relay() {
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    mesh.node.start().expect("start");
+    let peer = mesh.peer("node").expect("registered");
+    assert_eq!(peer["connected"], true, "{peer}");
+    assert!(peer["ip"].as_str().is_some_and(|ip| ip.starts_with("100.")), "{peer}");
+    assert!(peer["version"].as_str().is_some_and(|version| version.contains('.')), "{peer}");
+    let client = mesh.join().expect("an official client");
+    let ready = Instant::now();
+    let page = page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    let took = ready.elapsed();
+    assert_eq!(page, format!("Hello from the LAN, {NODE_LAN}\n"));
+    let page = page_within(SECOND * 5, &client.namespace, GATEWAY6).expect("page");
+    assert_eq!(page, format!("Hello from the LAN, {NODE_LAN6}\n"));
+    let key = node_key(&mesh);
+    let relayed = || client.connection(&key).expect("status").as_deref() == Some("Relayed");
+    assert!(wait_for(SECOND * 5, relayed));
+    Download::start(&client.namespace, GATEWAY, 5_000_000).expect("download").finish().expect("whole");
+    assert!(ping(&client.namespace, GATEWAY, 3, SECOND).expect("ping").all_answered());
+    assert_eq!(mesh.node.kernel_forwarded().expect("counters"), 0);
+    assert_eq!(mesh.node.namespace.exec("iptables-save", &[]).expect("iptables").trim(), "");
+    assert_eq!(mesh.node.namespace.exec("nft", &["list", "ruleset"]).expect("nft").trim(), "");
+    tell(&format!("the first page came {:.2} s after the client had joined", took.as_secs_f64()));
+    assert!(took < FIRST_PAGE, "{took:?}");
+}
+
+#[test]
+fn first_pages_from_a_cold_start_of_both_sides() {
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    mesh.node.start().expect("start");
+    let mut client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        client.kill().expect("kill");
+        mesh.node.kill().expect("kill");
+        mesh.node.start().expect("start");
+        client.launch().expect("launch");
+        let connected = || {
+            client
+                .status()
+                .is_ok_and(|status| status["management"]["connected"] == true && status["signal"]["connected"] == true)
+        };
+        assert!(wait_for(SECOND * 20, connected));
+        let both = Instant::now();
+        page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+        times.push(both.elapsed());
+    }
+    tell(&format!("first pages from a cold start of both sides: {times:.2?}"));
+    assert!(times.iter().all(|time| *time < FIRST_PAGE), "{times:?}");
+}
+
+#[test]
+fn a_restart_with_state_is_the_same_peer_and_needs_no_key() {
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    let before = mesh.peer("node").expect("registered");
+    assert!(mesh.node.stop().expect("stop").success());
+    mesh.node.joining.as_mut().expect("joins").setup_key = None;
+    mesh.node.start().expect("start");
+    let after = mesh.peer("node").expect("registered");
+    assert_eq!((&before["id"], &before["ip"]), (&after["id"], &after["ip"]));
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+}
+
+#[test]
+fn an_ephemeral_node_is_gone_after_its_exit() {
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    let joining = mesh.node.joining.as_mut().expect("joins");
+    (joining.setup_key, joining.ephemeral) = (Some(mesh.ephemeral_key.clone()), "auto");
+    mesh.node.start().expect("start");
+    mesh.peer("node").expect("registered");
+    assert!(mesh.node.stop().expect("stop").success());
+    mesh.peer("node").expect_err("it is gone");
+}
+
+#[test]
+fn changes_in_the_api_take_less_than_two_seconds() {
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    // Pushes are a second apart: what joining has caused must be over.
+    thread::sleep(SECOND * 3);
+    let answers = || get(&client.namespace, (GATEWAY, HTTP_PORT).into(), "/").is_ok();
+    let start = Instant::now();
+    let policy = mesh.add_policy("no-web", "drop", "tcp", &[80]).expect("a policy");
+    let dropped = || mesh.node.status_text(&["-d"]).is_ok() && !quick(&client.namespace);
+    assert!(wait_for(TOLD, dropped), "dropped");
+    tell(&format!("a policy took effect after {:.2?}", start.elapsed()));
+    assert!(ping(&client.namespace, GATEWAY, 1, SECOND).expect("ping").all_answered(), "the rest goes on");
+    mesh.api.call("DELETE", &format!("/api/policies/{policy}"), None).expect("deleted");
+    let start = Instant::now();
+    assert!(wait_for(TOLD, answers), "accepted again");
+    tell(&format!("and ended after {:.2?}", start.elapsed()));
+    thread::sleep(SECOND * 2);
+    let networks = || mesh.node.status_text(&[]).expect("status");
+    let body =
+        serde_json::json!({"name": "new", "address": "203.0.113.128/25", "enabled": true, "groups": [group(&mesh)]});
+    mesh.api.create(&format!("/api/networks/{}/resources", mesh.network), &body).expect("a resource");
+    let start = Instant::now();
+    assert!(wait_for(TOLD, || networks().contains("203.0.113.128/25")), "{}", networks());
+    tell(&format!("a route took effect after {:.2?}", start.elapsed()));
+}
+
+#[test]
+fn servers_that_are_killed_come_back_to_a_node_that_has_gone_on() {
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    // The relay is in the same process: what is shown is that everything comes back by itself.
+    mesh.server.kill().expect("kill");
+    thread::sleep(SECOND * 2);
+    mesh.server.resume().expect("resume");
+    let back = Instant::now();
+    assert!(
+        wait_for(SECOND * 10, || mesh.peer("node").is_ok_and(|peer| peer["connected"] == true)),
+        "within ten seconds"
+    );
+    tell(&format!("the node's stream was back {:.2?} after the servers", back.elapsed()));
+    // The client takes its time.
+    page_within(SECOND * 60, &client.namespace, GATEWAY).expect("page");
+    tell(&format!("and a page came {:.2?} after them", back.elapsed()));
+}
+
+#[test]
+fn a_restart_while_the_servers_are_away_keeps_its_map() {
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    mesh.server.kill().expect("kill");
+    mesh.node.kill().expect("kill");
+    mesh.node.launch().expect("launch");
+    let serves = || mesh.node.status_text(&[]).is_ok_and(|text| text.contains("198.51.100.0/24"));
+    assert!(wait_for(SECOND * 10, serves), "{}", mesh.node.status_text(&[]).unwrap_or_default());
+    mesh.server.resume().expect("resume");
+    page_within(SECOND * 60, &client.namespace, GATEWAY).expect("page");
+}
+
+/// Relayed TCP through ours and through an official node, with the same official client.
+#[test]
+#[ignore = "measures: to be run by hand, with the machine alone"]
+fn relayed_throughput_compared() {
+    const SECONDS: u32 = 6;
+    let Some((_alone, mut mesh)) = mesh() else { return };
+    mesh.node.start().expect("start");
+    mesh.gateway.start_iperf().expect("iperf3");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    let ours = [Direction::Upload, Direction::Download]
+        .map(|direction| measure(&client.namespace, mesh.node.daemon().expect("it runs"), direction, SECONDS));
+    assert!(mesh.node.stop().expect("stop").success());
+    let (twin, mut gateway) = lan("official node").expect("a LAN");
+    gateway.start_iperf().expect("iperf3");
+    let official: OfficialClient = mesh.join_router(twin).expect("an official node");
+    page_within(SECOND * 60, &client.namespace, GATEWAY).expect("page");
+    let theirs = [Direction::Upload, Direction::Download]
+        .map(|direction| measure(&client.namespace, official.process().expect("it runs"), direction, SECONDS));
+    for ((name, (rate, cpu)), (their_rate, their_cpu)) in ["upload", "download"].iter().zip(ours).zip(theirs) {
+        tell(&format!(
+            "{name}: ours {rate:.3} Gbit/s and {cpu:.2} CPU s per GiB, official {their_rate:.3} and {their_cpu:.2}: ratios {:.2} and {:.2}",
+            rate / their_rate,
+            cpu / their_cpu,
+        ));
+        assert!(rate >= their_rate && cpu <= their_cpu * 0.5);
+    }
+}
+
+/// Gbit/s, and CPU seconds of the node per GiB.
+fn measure(from: &Namespace, node: &Process, direction: Direction, seconds: u32) -> (f64, f64) {
+    let before = node.cpu().expect("CPU");
+    let throughput = iperf(from, GATEWAY, direction, seconds).expect("iperf3");
+    let used = node.cpu().expect("CPU").process.saturating_sub(before.process);
+    (throughput.bits_per_second / 1e9, used.as_secs_f64() / (throughput.bytes / f64::from(1 << 30)))
+}
+
+/// One mesh at a time: official programs share files of the machine.
+fn mesh() -> Option<(std::sync::MutexGuard<'static, ()>, OfficialMesh)> {
+    let official = official()?;
+    let alone = alone();
+    tell(&format!("official programs {}", official.version));
+    Some((alone, OfficialMesh::prepare(official, Capabilities::Deployed).expect("official servers")))
+}
+
+fn node_key(mesh: &OfficialMesh) -> String {
+    let status = mesh.node.status_text(&["--json"]).expect("status");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    status["publicKey"].as_str().expect("a key").to_owned()
+}
+
+/// Whether a connection comes about within a moment.
+fn quick(from: &Namespace) -> bool {
+    let address = std::net::SocketAddr::new(GATEWAY, HTTP_PORT);
+    from.enter(|| std::net::TcpStream::connect_timeout(&address, SECOND / 2)).is_ok()
+}
+
+fn group(mesh: &OfficialMesh) -> String {
+    mesh.api.find("/api/groups", peer_tests::lab::SERVICES).expect("a group")["id"].as_str().expect("an id").to_owned()
+}
