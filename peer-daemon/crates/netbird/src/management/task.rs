@@ -116,7 +116,7 @@ enum Done {
 
 enum Woken {
     Done(Done),
-    Message(Result<SyncResponse, Error>),
+    Message(Result<Box<SyncResponse>, Error>),
     Told,
     Timeout,
     Retry,
@@ -202,7 +202,7 @@ impl<N: Node> Task<N> {
                 self.stats.on_stream();
                 self.stream = Some(stream);
                 self.session.handle_input(now(), Input::StreamOpened);
-                return self.message(Ok(first));
+                return self.message(Ok(Box::new(first)));
             }
             Done::Stream(Err(error)) => {
                 self.stats.on_error(&error);
@@ -212,7 +212,7 @@ impl<N: Node> Task<N> {
         self.session.handle_input(now(), input);
     }
 
-    fn message(&mut self, message: Result<SyncResponse, Error>) {
+    fn message(&mut self, message: Result<Box<SyncResponse>, Error>) {
         let input = match message {
             Ok(response) => {
                 self.stats.on_update(self.stream.as_ref().map_or(0, MapStream::bytes));
@@ -222,7 +222,7 @@ impl<N: Node> Task<N> {
                     self.checks = checks;
                     self.tell();
                 }
-                Input::Message(Box::new(response))
+                Input::Message(response)
             }
             Err(error) => {
                 self.stats.on_error(&error);
@@ -278,9 +278,9 @@ async fn pending<T>(work: &mut Work<T>) -> T {
     }
 }
 
-async fn next(stream: &mut Option<MapStream>) -> Result<SyncResponse, Error> {
+async fn next(stream: &mut Option<MapStream>) -> Result<Box<SyncResponse>, Error> {
     match stream {
-        Some(stream) => stream.next().await,
+        Some(stream) => stream.next().await.map(Box::new),
         None => std::future::pending().await,
     }
 }
