@@ -48,7 +48,7 @@ pub use errors::{IcmpListener, IcmpMessage};
 pub use flood::{Flood, flood, random_flows};
 pub use forge::{Datagram, announce, forge, forge_bytes};
 pub use gateway::{ECHO_PORT, Gateway, HTTP_PORT, IPERF_PORT};
-pub use http::{Download, get, pattern_word};
+pub use http::{Download, get, get_within, pattern_word};
 pub use internet::Internet;
 pub use iperf::{Direction, Throughput, iperf};
 pub use link::{End, add_address, sysctl, wire};

@@ -151,6 +151,9 @@ fn a_restart_while_the_servers_are_away_keeps_its_map() {
     mesh.node.start().expect("start");
     let client = mesh.join().expect("an official client");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    assert!(wait_for(SECOND * 10, || mesh.node.status_text(&[]).is_ok_and(|text| text.contains("Peers count: 1/1"))));
+    // A map is kept when it has been in force for a moment.
+    thread::sleep(SECOND * 3);
     mesh.server.kill().expect("kill");
     mesh.node.kill().expect("kill");
     mesh.node.launch().expect("launch");

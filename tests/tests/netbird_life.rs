@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, SECOND, joined, page_by_relay, tell};
@@ -66,7 +67,7 @@ fn traffic_goes_on_while_management_is_away() {
         .node
         .status_text(&[])
         .is_ok_and(|text| text.contains("Management: Disconnected"))));
-    std::thread::sleep(SECOND * 3);
+    thread::sleep(SECOND * 3);
     mesh.server.resume().expect("management is back");
     let back = Instant::now();
     assert!(wait_for(RESYNC, || mesh.server.look(|account| account.peers[&key].connected)), "its stream is back");
@@ -80,6 +81,8 @@ fn traffic_goes_on_while_management_is_away() {
 #[test]
 fn a_restart_while_management_is_away_serves_the_kept_map() {
     let mut mesh = joined(&MeshPlan { carriers_apart: true, ..MeshPlan::default() });
+    // A map is kept when it has been in force for a moment.
+    thread::sleep(SECOND * 3);
     mesh.server.kill();
     mesh.node.kill().expect("kill");
     mesh.node.launch().expect("launch");
@@ -114,7 +117,7 @@ fn kill_9_and_a_clean_restart_come_back_through_the_relay() {
 fn all_servers_restart_and_everybody_comes_back() {
     let mut mesh = joined(&MeshPlan::default());
     mesh.server.kill();
-    std::thread::sleep(SECOND);
+    thread::sleep(SECOND);
     mesh.server.resume().expect("back");
     let back = Instant::now();
     page_within(SECOND * 20, &mesh.member().namespace, GATEWAY).expect("page");
@@ -162,7 +165,7 @@ fn without_a_key_that_is_valid_it_is_not_ready_and_asks_again() {
     assert!(wait_for(SECOND * 10, || mesh.server.seen().setup_keys > 0));
     let (status, reason) = mesh.node.probe("/readyz").expect("an answer");
     assert_eq!(status, 503, "{reason}");
-    std::thread::sleep(SECOND * 3);
+    thread::sleep(SECOND * 3);
     assert!(mesh.server.seen().setup_keys < 10, "without a storm: {:?}", mesh.server.seen());
     let log = mesh.node.daemon().expect("it runs").log();
     assert!(!log.to_lowercase().contains(&good.to_lowercase()), "the key is not in the log");

@@ -8,9 +8,11 @@ use peer_identity::{KeptMap, StateDir};
 use peer_netbird::management::decode_sync;
 use peer_netbird::proto::management::{LoginResponse, NetbirdConfig, SyncResponse};
 use prost::Message as _;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-/// A map is written when none has followed for so long: a burst of changes is one write.
+/// Least time between two writes: the first is written at once, because a crash in the next moment must not lose it; of a
+/// burst that follows only the last.
 const SETTLE: Duration = Duration::from_secs(2);
 /// While the server is there, what it said is still so: the time of the kept map is renewed this often.
 const RENEW: Duration = Duration::from_secs(3600);
@@ -25,6 +27,9 @@ pub(super) struct Keeper {
     servers: Option<NetbirdConfig>,
     last: Option<Zeroizing<Vec<u8>>>,
     due: Option<Instant>,
+    written: Option<Instant>,
+    /// A disk may be slow: the agent does not wait for it.
+    writing: Option<JoinHandle<()>>,
 }
 
 /// A kept map that can be used.
@@ -36,7 +41,7 @@ pub(super) struct Kept {
 
 impl Keeper {
     pub(super) fn new(dir: Arc<StateDir>, own: PublicKey, management_url: String) -> Self {
-        Self { dir, own, management_url, servers: None, last: None, due: None }
+        Self { dir, own, management_url, servers: None, last: None, due: None, written: None, writing: None }
     }
 
     /// The map of an earlier run, unless it is older than `limit` or from another server.
@@ -96,7 +101,8 @@ impl Keeper {
     /// This map is in force.
     pub(super) fn keep(&mut self, message: Zeroizing<Vec<u8>>, now: Instant) {
         self.last = Some(message);
-        self.due = Some(self.due.unwrap_or(now + SETTLE).min(now + SETTLE));
+        let settled = self.written.map_or(now, |written| (written + SETTLE).max(now));
+        self.due = Some(self.due.unwrap_or(settled).min(settled));
     }
 
     /// When [`Self::write`] is due.
@@ -106,18 +112,30 @@ impl Keeper {
 
     /// Writes the map in force as one that is so now. `connected`: the server is there to say so.
     pub(super) async fn write(&mut self, connected: bool, now: Instant) {
+        self.flush().await;
         self.due = connected.then(|| now + RENEW);
+        self.written = Some(now);
         let Some(message) = self.last.clone() else { return };
         let (dir, own) = (Arc::clone(&self.dir), self.own);
         let kept = KeptMap { received: SystemTime::now(), management_url: self.management_url.clone(), message };
-        let written = tokio::task::spawn_blocking(move || kept.write(&dir, own)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "the network map is not kept: a restart needs the server");
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = kept.write(&dir, own) {
+                tracing::warn!(%error, "the network map is not kept: a restart needs the server");
+            }
+        }));
+    }
+
+    /// Waits until what was to be written is.
+    pub(super) async fn flush(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            // It does not panic, and nobody aborts it.
+            _ = writing.await;
         }
     }
 
     /// The peer is no longer in this network.
-    pub(super) fn forget(&mut self) {
+    pub(super) async fn forget(&mut self) {
+        self.flush().await;
         self.last = None;
         self.due = None;
         if let Err(error) = KeptMap::forget(&self.dir) {
@@ -178,14 +196,17 @@ mod tests {
         assert_eq!(message.network_map, Some(map.clone()), "put back");
         let now = Instant::now();
         first.keep(bytes, now);
-        assert_eq!(first.poll_timeout(), Some(now + SETTLE));
+        assert_eq!(first.poll_timeout(), Some(now), "at once");
         first.write(true, now).await;
+        first.flush().await;
         assert_eq!(first.poll_timeout(), Some(now + RENEW));
         let kept = keeper(&dir, url).restore(Duration::from_secs(60)).expect("kept");
         assert_eq!(kept.message.network_map, Some(map));
         assert_eq!(kept.message.netbird_config, Some(servers("new")));
         assert!(keeper(&dir, "http://10.99.0.2:80").restore(Duration::from_secs(60)).is_none(), "another server's");
-        first.forget();
+        first.keep(Zeroizing::default(), now);
+        assert_eq!(first.poll_timeout(), Some(now + SETTLE), "not at once again");
+        first.forget().await;
         assert!(keeper(&dir, url).restore(Duration::from_secs(60)).is_none(), "forgotten");
     }
 

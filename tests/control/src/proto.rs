@@ -7,6 +7,7 @@ pub mod management {
         unreachable_pub,
         unused_qualifications,
         clippy::all,
+        clippy::allow_attributes_without_reason,
         reason = "generated; the fields are explained where they are used"
     )]
     tonic::include_proto!("management");
@@ -19,6 +20,7 @@ pub mod signal {
         unreachable_pub,
         unused_qualifications,
         clippy::all,
+        clippy::allow_attributes_without_reason,
         reason = "generated; the fields are explained where they are used"
     )]
     tonic::include_proto!("signalexchange");

@@ -9,7 +9,7 @@ use crate::lab::{Binaries, Capabilities, Gateway, Lab, Mesh, MeshPlan, Namespace
 /// The lab, and who is who in it.
 pub(crate) enum Stage {
     /// Keys and endpoints from a file.
-    Static(Lab),
+    Static(Box<Lab>),
     /// Everything from management; packets by the relay.
     Netbird(Box<Mesh>),
 }
@@ -20,7 +20,7 @@ impl Stage {
         match control {
             Control::Static => {
                 let plan = Plan { capabilities, ..Plan::default() };
-                Lab::prepare(&plan, binaries).map(Self::Static)
+                Lab::prepare(&plan, binaries).map(Box::new).map(Self::Static)
             }
             Control::Netbird => {
                 let plan = MeshPlan { capabilities, ..MeshPlan::default() };

@@ -30,7 +30,15 @@ pub fn pattern_word(index: u64) -> u64 {
 /// # Errors
 /// No connection, or no whole answer.
 pub fn get(from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let (status, mut body) = request(from, to, path)?;
+    get_within(CONNECT, from, to, path)
+}
+
+/// As [`get`], with no more time than this for the connection to come about.
+///
+/// # Errors
+/// No connection, or no whole answer.
+pub fn get_within(limit: Duration, from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let (status, mut body) = request(limit, from, to, path)?;
     let mut text = String::new();
     body.read_to_string(&mut text)?;
     Ok((status, text))
@@ -56,7 +64,8 @@ impl Download {
     /// # Errors
     /// No connection, or another status than 200.
     pub fn start(from: &Namespace, service: IpAddr, bytes: u64) -> Result<Self> {
-        let (status, body) = request(from, SocketAddr::new(service, super::HTTP_PORT), &format!("/paced/{bytes}"))?;
+        let (status, body) =
+            request(CONNECT, from, SocketAddr::new(service, super::HTTP_PORT), &format!("/paced/{bytes}"))?;
         ensure!(status == 200, "status {status}");
         let progress = Arc::new(Progress::default());
         let written = Arc::clone(&progress);
@@ -94,8 +103,8 @@ impl Download {
     }
 }
 
-fn request(from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, BufReader<TcpStream>)> {
-    let stream = from.enter(|| TcpStream::connect_timeout(&to, patient(CONNECT)));
+fn request(limit: Duration, from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, BufReader<TcpStream>)> {
+    let stream = from.enter(|| TcpStream::connect_timeout(&to, patient(limit)));
     let mut stream = stream.with_context(|| format!("{}: connect to {to}", from.name()))?;
     stream.set_read_timeout(Some(SILENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;

@@ -15,7 +15,7 @@ use super::addresses::{BEHIND_NETWORK, BEHIND_NETWORK6, LAN, LAN6, SERVERS};
 use super::binaries::Binaries;
 use super::config::NodeConfig;
 use super::gateway::{Gateway, HTTP_PORT};
-use super::http::get;
+use super::http::get_within;
 use super::internet::Internet;
 use super::member::{Joining, Member};
 use super::namespace::Namespace;
@@ -30,6 +30,8 @@ const PORT: u16 = 8080;
 const CARRIER_PORT: u16 = 8081;
 /// The node's number at the wire; members follow.
 const NODE: u8 = 1;
+/// Time of one attempt to connect.
+const ATTEMPT: Duration = Duration::from_millis(250);
 /// Group of the node.
 pub const ROUTERS: &str = "routers";
 /// Group of members.
@@ -183,14 +185,15 @@ impl Mesh {
     }
 }
 
-/// Asks for a service's page until it comes, and returns it.
+/// Asks for a service's page until it comes, and returns it. Each attempt is short: what is measured by it must not
+/// wait for TCP's own repetitions.
 ///
 /// # Errors
 /// It does not come in time, or is another page.
 pub fn page_within(limit: Duration, from: &Namespace, service: IpAddr) -> Result<String> {
     let mut answer = None;
     let mut trouble = String::new();
-    wait_for(limit, || match get(from, (service, HTTP_PORT).into(), "/") {
+    wait_for(limit, || match get_within(ATTEMPT, from, (service, HTTP_PORT).into(), "/") {
         Ok(page) => {
             answer = Some(page);
             true

@@ -44,6 +44,8 @@ pub(crate) struct Script {
     pub(crate) setup_keys: HashSet<String>,
     pub(crate) login: LoginResponse,
     pub(crate) refuse_sync: Option<Status>,
+    /// Takes the stream, then fails.
+    pub(crate) fail_sync: Option<Status>,
     pub(crate) refuse_logout: Option<Status>,
     pub(crate) refuse_meta: Option<Status>,
     /// Answers nothing to GetServerKey.
@@ -96,6 +98,7 @@ impl TestServer {
             setup_keys: HashSet::new(),
             login: LoginResponse::default(),
             refuse_sync: None,
+            fail_sync: None,
             refuse_logout: None,
             refuse_meta: None,
             silent: false,

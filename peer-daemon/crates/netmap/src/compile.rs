@@ -181,11 +181,16 @@ impl<K: Clone + Eq + std::hash::Hash, V: Default> Groups<K, V> {
     }
 
     fn entry(&mut self, key: K) -> &mut V {
-        let position = *self.positions.entry(key).or_insert_with_key(|key| {
+        let position = self.position(key);
+        &mut self.groups[position].1
+    }
+
+    /// Where the group of `key` stands.
+    fn position(&mut self, key: K) -> usize {
+        *self.positions.entry(key).or_insert_with_key(|key| {
             self.groups.push((key.clone(), V::default()));
             self.groups.len() - 1
-        });
-        &mut self.groups[position].1
+        })
     }
 }
 

@@ -31,6 +31,7 @@ impl Agent<'_> {
             if connected {
                 self.keeper.write(false, Instant::now()).await;
             }
+            self.keeper.flush().await;
         }
         self.admin.shutdown().await;
         match (self.node, self.waiting) {
@@ -84,7 +85,7 @@ impl Agent<'_> {
                 return false;
             }
         }
-        self.keeper.forget();
+        self.keeper.forget().await;
         if let Err(error) = Registration::forget(&self.dir) {
             tracing::warn!(%error, "that this peer was registered could not be forgotten");
         }

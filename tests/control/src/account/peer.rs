@@ -1,6 +1,5 @@
 //! Peers: how they come, what they are, how they go.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
@@ -170,7 +169,6 @@ impl Account {
     }
 
     fn free_address(&self) -> Option<Ipv4Addr> {
-        let taken: BTreeSet<_> = self.peers.values().map(|peer| peer.address).collect();
         let (first, size) = (u32::from(self.network.network()), 1_u32 << (32 - self.network.prefix_len()));
         let start = rand::random::<u32>() % size;
         let candidates = (0..size).map(|offset| (start + offset) % size);
@@ -178,7 +176,7 @@ impl Account {
         let mut candidates = candidates.filter(|&host| host % 256 != 0 && host % 256 != 255);
         candidates.find_map(|host| {
             let address = Ipv4Addr::from(first + host);
-            (!taken.contains(&address)).then_some(address)
+            (!self.peers.values().any(|peer| peer.address == address)).then_some(address)
         })
     }
 

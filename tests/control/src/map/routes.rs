@@ -78,7 +78,7 @@ impl<'a> Found<'a, '_> {
         let for_us = self.account.members(&classic.groups).contains(self.own.key.as_str());
         for key in classic.routers.keys(self.account) {
             let ours = key == self.own.key;
-            if !ours && !(for_us && reachable.contains(key)) {
+            if !(ours || for_us && reachable.contains(key)) {
                 continue;
             }
             for (id, net_id, destination) in self.halves(classic) {

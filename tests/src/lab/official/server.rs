@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use peer_test_control::KeyPair;
 
 use super::{Api, Official};
 use crate::lab::addresses::SERVERS;
@@ -34,11 +35,13 @@ impl OfficialServer {
     /// They do not start.
     pub fn start(internet: Internet, official: &Official, port: u16) -> Result<Self> {
         let address = SocketAddr::new(SERVERS, port);
+        // Without one of its own, each start would have a new one, which reads nothing of the old store.
+        let key = KeyPair::generate().private_text();
         let text = format!(
             "server:\n  listenAddress: \"0.0.0.0:{port}\"\n  exposedAddress: \"http://{address}\"\n  stunPorts: [3478]\n  \
              metricsPort: 9095\n  healthcheckAddress: \"127.0.0.1:9005\"\n  logFile: \"console\"\n  logLevel: \"info\"\n  \
              dataDir: \"{DATA}\"\n  authSecret: \"interop-secret\"\n  disableAnonymousMetrics: true\n  \
-             disableGeoliteUpdate: true\n  auth:\n    issuer: \"http://{address}/oauth2\"\n  store:\n    engine: \"sqlite\"\n"
+             disableGeoliteUpdate: true\n  auth:\n    issuer: \"http://{address}/oauth2\"\n  store:\n    engine: \"sqlite\"\n    encryptionKey: \"{key}\"\n"
         );
         internet.namespace.write(CONFIG.as_ref(), &text)?;
         internet.namespace.enter(|| fs::create_dir_all(DATA))?;

@@ -23,6 +23,8 @@ use crate::proto::management::{
 use crate::sealed::{DecodeError, Sealer};
 use crate::server::ServerUrl;
 
+const SYNC: &str = "Sync";
+
 /// Largest message taken unless told otherwise, bytes: what the official client takes.
 pub const DEFAULT_MAX_MESSAGE: usize = 16 << 20;
 
@@ -111,17 +113,25 @@ impl Client {
         open(&sealer, answer.body, decode_login).map_err(|source| Error::Answer { call, source })
     }
 
-    /// Opens the stream of maps; the server ends any older stream of this peer. Returns once the first message is near.
+    /// Opens the stream of maps, up to its first message; the server ends any older stream of this peer. A stream without a
+    /// message is none: a server that fails while it makes the map accepts it first.
     ///
     /// # Errors
     ///
     /// `Refused` when the peer is not registered: log in again.
-    pub async fn sync(&self, meta: PeerSystemMeta) -> Result<MapStream, Error> {
+    pub async fn sync(&self, meta: PeerSystemMeta) -> Result<(MapStream, SyncResponse), Error> {
         let sealer = self.sealer().await?;
         let body = sealer.seal_message(&SyncRequest { meta: Some(meta) });
         let mut grpc = self.grpc();
-        let stream = self.within("Sync", SYNC_TIMEOUT, grpc.sync(self.envelope(body))).await?;
-        Ok(MapStream { sealer, stream })
+        let stream = async {
+            let answer = grpc.sync(self.envelope(body)).await.map_err(|status| Error::status(SYNC, &status))?;
+            let mut stream = MapStream { sealer, stream: answer.into_inner(), bytes: 0 };
+            let first = stream.next().await?;
+            Ok((stream, first))
+        };
+        let late = Error::Timeout { call: SYNC, after: SYNC_TIMEOUT };
+        let result = timeout(SYNC_TIMEOUT, stream).await.unwrap_or(Err(late));
+        result.inspect_err(|error| self.doubt(error))
     }
 
     /// Tells the server about a changed system.
@@ -206,25 +216,26 @@ impl Client {
 pub struct MapStream {
     sealer: Sealer,
     stream: Streaming<EncryptedMessage>,
+    bytes: usize,
 }
 
 impl MapStream {
-    /// The next message and the bytes of it. May be dropped while it waits.
+    /// The next message. May be dropped while it waits.
     ///
     /// # Errors
     ///
     /// The stream is over with any of them.
-    pub async fn next(&mut self) -> Result<(SyncResponse, usize), Error> {
-        let call = "Sync";
-        match self.stream.message().await {
-            Ok(Some(message)) => {
-                let size = message.body.len();
-                let decoded = open(&self.sealer, message.body, decode_sync);
-                decoded.map(|response| (response, size)).map_err(|source| Error::Answer { call, source })
-            }
-            Ok(None) => Err(Error::Ended),
-            Err(status) => Err(Error::status(call, &status)),
-        }
+    pub async fn next(&mut self) -> Result<SyncResponse, Error> {
+        let message = self.stream.message().await.map_err(|status| Error::status(SYNC, &status))?;
+        let body = message.ok_or(Error::Ended)?.body;
+        self.bytes = body.len();
+        open(&self.sealer, body, decode_sync).map_err(|source| Error::Answer { call: SYNC, source })
+    }
+
+    /// Bytes of the last message, sealed.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

@@ -110,13 +110,13 @@ struct Task<N> {
 }
 
 enum Done {
-    Login { by_setup_key: bool, result: Result<LoginResponse, Error> },
-    Stream(Result<MapStream, Error>),
+    Login { by_setup_key: bool, result: Result<Box<LoginResponse>, Error> },
+    Stream(Result<Box<(MapStream, SyncResponse)>, Error>),
 }
 
 enum Woken {
     Done(Done),
-    Message(Result<(SyncResponse, usize), Error>),
+    Message(Result<Box<SyncResponse>, Error>),
     Told,
     Timeout,
     Retry,
@@ -174,11 +174,13 @@ impl<N: Node> Task<N> {
         self.work = Some(Box::pin(async move {
             let meta = node.meta(&checks).await;
             match action {
-                Action::Login => Done::Login { by_setup_key: false, result: client.login(meta, None).await },
-                Action::Register(key) => {
-                    Done::Login { by_setup_key: true, result: client.login(meta, Some(&key)).await }
+                Action::Login => {
+                    Done::Login { by_setup_key: false, result: client.login(meta, None).await.map(Box::new) }
                 }
-                Action::OpenStream => Done::Stream(client.sync(meta).await),
+                Action::Register(key) => {
+                    Done::Login { by_setup_key: true, result: client.login(meta, Some(&key)).await.map(Box::new) }
+                }
+                Action::OpenStream => Done::Stream(client.sync(meta).await.map(Box::new)),
             }
         }));
     }
@@ -189,16 +191,18 @@ impl<N: Node> Task<N> {
             Done::Login { by_setup_key, result: Ok(response) } => {
                 self.stats.on_login(by_setup_key);
                 self.checks = files(&response.checks);
-                Input::LoggedIn(Box::new(response))
+                Input::LoggedIn(response)
             }
             Done::Login { result: Err(error), .. } => {
                 self.stats.on_error(&error);
                 Input::LoginFailed { error, setup_key: self.node.setup_key() }
             }
-            Done::Stream(Ok(stream)) => {
+            Done::Stream(Ok(opened)) => {
+                let (stream, first) = *opened;
                 self.stats.on_stream();
                 self.stream = Some(stream);
-                Input::StreamOpened
+                self.session.handle_input(now(), Input::StreamOpened);
+                return self.message(Ok(Box::new(first)));
             }
             Done::Stream(Err(error)) => {
                 self.stats.on_error(&error);
@@ -208,17 +212,17 @@ impl<N: Node> Task<N> {
         self.session.handle_input(now(), input);
     }
 
-    fn message(&mut self, message: Result<(SyncResponse, usize), Error>) {
+    fn message(&mut self, message: Result<Box<SyncResponse>, Error>) {
         let input = match message {
-            Ok((response, bytes)) => {
-                self.stats.on_update(bytes);
+            Ok(response) => {
+                self.stats.on_update(self.stream.as_ref().map_or(0, MapStream::bytes));
                 // Fresh credentials come without checks; those of the last map stay.
                 let asked = response.network_map.is_some().then(|| files(&response.checks));
                 if let Some(checks) = asked.filter(|checks| *checks != self.checks) {
                     self.checks = checks;
                     self.tell();
                 }
-                Input::Message(Box::new(response))
+                Input::Message(response)
             }
             Err(error) => {
                 self.stats.on_error(&error);
@@ -274,9 +278,9 @@ async fn pending<T>(work: &mut Work<T>) -> T {
     }
 }
 
-async fn next(stream: &mut Option<MapStream>) -> Result<(SyncResponse, usize), Error> {
+async fn next(stream: &mut Option<MapStream>) -> Result<Box<SyncResponse>, Error> {
     match stream {
-        Some(stream) => stream.next().await,
+        Some(stream) => stream.next().await.map(Box::new),
         None => std::future::pending().await,
     }
 }

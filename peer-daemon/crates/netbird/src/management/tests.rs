@@ -240,6 +240,23 @@ async fn a_busy_server_is_asked_again() {
     resumed(&mut management).await;
 }
 
+/// Seen with a real server whose store it could not read.
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_message_is_no_connection() {
+    let server = TestServer::start();
+    server.script().known.insert(identity().public_key());
+    server.script().fail_sync = Some(Status::internal("failed handling request"));
+    let (mut management, stats) = start(&server, &TestNode::default());
+    assert!(matches!(next(&mut management).await, Event::LoggedIn { .. }));
+    for _ in 0..3 {
+        let error = disconnected(&mut management).await.to_string();
+        assert_eq!(error, "Sync: failed handling request (Internal)");
+    }
+    assert_eq!(stats.streams(), 0);
+    server.script().fail_sync = None;
+    resumed(&mut management).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_given_up_after_its_time() {
     let (server, mut management, _) = connected().await;

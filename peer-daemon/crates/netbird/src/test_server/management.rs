@@ -84,7 +84,8 @@ impl ManagementService for Service {
             return Err(Status::permission_denied("peer is not registered"));
         }
         let (sender, receiver) = mpsc::channel(16);
-        sender.try_send(Ok(seal(&key, &peer, &SyncResponse::default()))).expect("room");
+        let first = take(&script.fail_sync, seal(&key, &peer, &SyncResponse::default()));
+        sender.try_send(first).expect("room");
         script.stream = Some((peer, sender));
         let stream =
             futures_util::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));

@@ -59,6 +59,8 @@ fn of_peers(rules: &[PeerRule], own: &[IpNet]) -> Vec<Draft> {
 }
 
 fn of_routes(rules: &[RouteRule], unserved: &HashSet<&str>) -> Vec<Draft> {
+    // Long lists of sources are compared once, and by number from then on.
+    let mut sets: Groups<Vec<IpNet>, ()> = Groups::new();
     let mut ports: Groups<_, Vec<Option<PortRange>>> = Groups::new();
     for rule in rules {
         let RouteTarget::Prefix(destination) = &rule.target else { continue };
@@ -67,18 +69,18 @@ fn of_routes(rules: &[RouteRule], unserved: &HashSet<&str>) -> Vec<Draft> {
         if rule.sources.is_empty() || (unserved && rule.matcher.action == Action::Accept) {
             continue;
         }
-        let sources: Arc<[IpNet]> = sorted(rule.sources.clone()).into();
+        let set = sets.position(sorted(rule.sources.clone()));
         for Subject { policy, action, protocol, ports: range } in Subject::of(&rule.matcher) {
-            ports.entry((policy, action, protocol, Arc::clone(&sources), *destination)).push(range);
+            ports.entry((policy, action, protocol, set, *destination)).push(range);
         }
     }
     let mut destinations: Groups<_, Vec<IpNet>> = Groups::new();
-    for ((policy, action, protocol, sources, destination), ports) in ports.groups {
-        destinations.entry((policy, action, protocol, sources, merged(ports))).push(destination);
+    for ((policy, action, protocol, set, destination), ports) in ports.groups {
+        destinations.entry((policy, action, protocol, set, merged(ports))).push(destination);
     }
-    let draft = |((policy, action, protocol, sources, ports), destinations): ((_, _, _, Arc<[IpNet]>, _), _)| {
-        let (sources, destinations) = (sources.to_vec(), sorted(destinations));
-        Draft { policy, action, protocol, ports, sources, destinations, scope: Scope::Route }
+    let draft = |((policy, action, protocol, set, ports), destinations): ((_, _, _, usize, _), _)| {
+        let sources = sets.groups[set].0.clone();
+        Draft { policy, action, protocol, ports, sources, destinations: sorted(destinations), scope: Scope::Route }
     };
     destinations.groups.into_iter().map(draft).collect()
 }

@@ -56,8 +56,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn carry_out(&mut self, action: Action) -> Result<(), TestCaseError> {
-        match action {
+    fn carry_out(&mut self, action: &Action) -> Result<(), TestCaseError> {
+        match *action {
             Action::OpenRelay { attempt, .. } => {
                 prop_assert!(self.open.is_none_or(|(_, up)| !up) && attempt != self.last, "opened over another");
                 self.open = Some((attempt, false));
@@ -153,7 +153,7 @@ impl Run {
         while let Some((peer, action)) = self.lab.mesh.poll_action() {
             count += 1;
             prop_assert!(self.signal || !matches!(action, Action::Send(_)), "nobody to send by: {action:?}");
-            self.drivers.entry(peer).or_default().carry_out(action)?;
+            self.drivers.entry(peer).or_default().carry_out(&action)?;
         }
         prop_assert!(count <= 3 * 6, "{count} actions at once");
         for (peer, status) in self.lab.mesh.statuses() {
