@@ -52,8 +52,16 @@ pub mod map {
     pub const DROPS: &str = "DROPS";
     /// Per-CPU array of `PacketCount` by `route_id * 2 + Direction`.
     pub const ROUTE_COUNTERS: &str = "ROUTE_COUNTERS";
-    /// Ring buffer of `u32`: each the `DropReason` of refused new flows, for people. Not pinned.
+    /// Program array: at 0, `program::REFUSED`, if the kernel took it. Not pinned.
+    pub const LOGGER: &str = "LOGGER";
+    /// Ring buffer of `u32`: each the `DropReason` of refused new flows, for people, where `LOGGER` is empty. Not pinned.
     pub const REFUSALS: &str = "REFUSALS";
+    /// Ring buffer of `FlowEvent`. Not pinned.
+    pub const EVENTS: &str = "EVENTS";
+    /// Array of one `TraceFilter`. Not pinned.
+    pub const TRACE: &str = "TRACE";
+    /// Array of one `FlowEvent`: what the last described packet came to. Not pinned.
+    pub const DESCRIBED: &str = "DESCRIBED";
     /// Array of one `BenchPlan`; loaded with every object, used by benches only, not pinned.
     pub const BENCH: &str = "BENCH";
     /// Array of `u32`: the NAT port of each flow of a bench, network byte order.
@@ -96,8 +104,12 @@ pub mod program {
     pub const WT0_EGRESS: &str = "peer_wt0_out";
     /// Uplink ingress: replies.
     pub const UPLINK_INGRESS: &str = "peer_uplink_in";
+    /// Says by aya-log that a new flow was refused, and drops its packet; not every kernel takes it.
+    pub const REFUSED: &str = "peer_refused";
     /// wt0 ingress behind a link header, for tests and benches.
     pub const TEST_WT0_INGRESS: &str = "peer_test_wt0_in";
+    /// What would become of a packet behind a link header: changes nothing, by `BPF_PROG_TEST_RUN` only.
+    pub const DESCRIBE: &str = "peer_describe";
     /// A program that does nothing: what a run costs by itself.
     pub const BENCH_NOTHING: &str = "peer_bench_none";
     /// Chooses a flow and writes its packet, nothing else: what is subtracted from the others.

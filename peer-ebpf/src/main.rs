@@ -7,16 +7,20 @@ use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
 mod bench;
+mod budget;
+mod describe;
 mod family;
 mod fib;
 mod flow;
 mod fragment;
 mod icmp;
 mod judge;
+mod log;
 mod maps;
 mod mesh;
 mod mss;
 mod nat;
+mod observe;
 mod own;
 mod parse;
 mod policy;
@@ -45,6 +49,12 @@ pub fn peer_uplink_in(ctx: TcContext) -> i32 {
     uplink::ingress::<{ parse::ETH_LEN }>(&ctx)
 }
 
+/// Where [`peer_wt0_in`] goes on to say that something is exhausted.
+#[classifier]
+pub fn peer_refused(ctx: TcContext) -> i32 {
+    log::refused(&ctx)
+}
+
 /// [`peer_wt0_in`] behind a link header, the only form that `BPF_PROG_TEST_RUN` feeds. Loaded by tests and benches only.
 #[classifier]
 pub fn peer_test_wt0_in(ctx: TcContext) -> i32 {
@@ -55,6 +65,12 @@ pub fn peer_test_wt0_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn peer_test_wt0_out(ctx: TcContext) -> i32 {
     own::egress::<{ parse::ETH_LEN }>(&ctx)
+}
+
+/// What would become of a packet behind a link header, for `trace`. Never attached.
+#[classifier]
+pub fn peer_describe(ctx: TcContext) -> i32 {
+    describe::packet(&ctx)
 }
 
 /// Nothing: what a run costs by itself. This and all that follow are loaded by benches only.

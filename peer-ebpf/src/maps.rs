@@ -2,23 +2,25 @@
 
 use crate::fib::Hop;
 use crate::fragment::Entry;
-use crate::icmp::{Budget, ErrorBuffer, Quoted};
+use crate::budget::Budget;
+use crate::icmp::{ErrorBuffer, Quoted};
 use crate::judge::Query;
 use crate::mss::Options;
 use crate::nat::Search;
+use crate::observe::BUDGETS;
 use crate::parse::Packet;
 use crate::socket::V4;
 use crate::verifier::value;
 use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
 use peer_common::policy::{ANSWERS, MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
 use peer_common::route::{MAX_LISTENERS, MAX_LOCALS, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS};
 use peer_common::{
-    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey,
-    LocalAddr, Mapping, PacketCount, Peer, Route, Uplink,
+    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowEvent, FlowKey, Fragment,
+    FragmentKey, LocalAddr, Mapping, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -40,7 +42,8 @@ pub struct Scratch {
     pub neighbour: bpf_redir_neigh,
     /// MTU that a packet was too big for.
     pub mtu: u32,
-    pub pad: u32,
+    /// The `DropReason` that [`crate::log`] is told.
+    pub refused: u32,
     pub error: ErrorBuffer,
 }
 
@@ -114,7 +117,11 @@ pub static BENCH_PORTS: Array<u32> = Array::with_max_entries(1, 0);
 /// This CPU's working memory, see [`Scratch`].
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-/// Why new flows were refused, see [`crate::stats::tell_exhaustion`]: private to one load, hence not pinned.
+/// The program of [`crate::log`], if the kernel took it. Private to one load, hence not pinned: the kernel empties it when
+/// the daemon is gone.
+#[map]
+pub static LOGGER: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// Why new flows were refused, where [`LOGGER`] is empty: private to one load, too.
 #[map]
 pub static REFUSALS: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// When this CPU last told of one, nanoseconds.
@@ -123,3 +130,18 @@ pub static LAST_REFUSAL: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What bounds our own ICMP errors on this CPU.
 #[map]
 pub static ERROR_BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+/// What the programs tell of flows and packets, see [`crate::observe`]. The daemon sets its size when it loads.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(262_144, 0);
+/// This CPU's record on its way to [`EVENTS`].
+#[map]
+pub static EVENT: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0);
+/// What bounds records on this CPU, by kind.
+#[map]
+pub static EVENT_BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(BUDGETS, 0);
+/// Which packets somebody follows.
+#[map]
+pub static TRACE: Array<TraceFilter> = Array::with_max_entries(1, 0);
+/// What the last described packet came to, see [`crate::describe`].
+#[map]
+pub static DESCRIBED: Array<FlowEvent> = Array::with_max_entries(1, 0);

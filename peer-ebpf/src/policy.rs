@@ -3,7 +3,7 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, LpmTrie};
 use peer_common::policy::{Answer as Prepared, NOBODY};
-use peer_common::{Addr, CellKey, CellKind, CellValue, Config, RuleAction, RuleScope};
+use peer_common::{Addr, CellKey, CellKind, CellValue, RuleAction, RuleScope};
 
 use crate::judge::Query;
 use crate::maps::{ANSWERS_0, ANSWERS_1, CELLS_0, CELLS_1, DESTINATIONS_0, DESTINATIONS_1, SOURCES_0, SOURCES_1};
@@ -30,10 +30,10 @@ pub enum Answer {
 const DEFAULT: Verdict = Verdict { answer: Answer::Default, rule: 0 };
 
 /// Judges the query under the rules of `scope` (bits of `RuleScope`). What carries no ports, or whose ports cannot be seen,
-/// is matched by rules for all ports only. The generation is read once per packet: it is the old policy or the new one.
+/// is matched by rules for all ports only.
 #[inline(always)]
-pub fn evaluate(config: &Config, query: &mut Query, scope: u8) -> Verdict {
-    if config.policy_generation & 1 == 0 {
+pub fn evaluate(query: &mut Query, scope: u8) -> Verdict {
+    if query.generation & 1 == 0 {
         look_up(&SOURCES_0, &ANSWERS_0, &DESTINATIONS_0, &CELLS_0, query, scope)
     } else {
         look_up(&SOURCES_1, &ANSWERS_1, &DESTINATIONS_1, &CELLS_1, query, scope)
@@ -50,6 +50,7 @@ fn look_up(
     scope: u8,
 ) -> Verdict {
     let Some(&identity) = sources.get(query.keys.addr(&query.key.src)) else { return DEFAULT };
+    query.identity = identity;
     let kind = kind(query);
     let has_ports = kind == CellKind::TCP || kind == CellKind::UDP;
     let port = if has_ports { query.key.dst_port } else { 0 };
@@ -57,6 +58,7 @@ fn look_up(
         return verdict;
     }
     let Some(&class) = destinations.get(query.keys.addr(&query.key.dst)) else { return DEFAULT };
+    query.class = class;
     if identity == NOBODY || class == NOBODY {
         return DEFAULT;
     }
@@ -83,7 +85,7 @@ fn look_up(
 #[inline(always)]
 fn prepared(
     answers: &'static Array<Prepared>,
-    query: &Query,
+    query: &mut Query,
     identity: u32,
     scope: u8,
     kind: u8,
@@ -96,6 +98,7 @@ fn prepared(
     if !same || answer.kinds as u32 >> kind & 1 == 0 || port < answer.port_min || port > answer.port_max {
         return None;
     }
+    query.class = answer.class as u32;
     let accepts = answer.action == RuleAction::Accept as u8;
     Some(Verdict { answer: if accepts { Answer::Accept } else { Answer::Drop }, rule: answer.rule })
 }

@@ -1,10 +1,9 @@
 //! Counters, all per CPU: no atomics, no shared cache lines.
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use peer_common::route::{MAX_ROUTES, NO_ROUTE};
 use peer_common::{Counter, Direction, DropReason, PacketCount};
 
-use crate::maps::{COUNTERS, DROPS, LAST_REFUSAL, REFUSALS, ROUTE_COUNTERS};
+use crate::maps::{COUNTERS, DROPS, ROUTE_COUNTERS};
 use crate::parse::Packet;
 use crate::verifier::value;
 
@@ -54,34 +53,6 @@ pub fn failed(code: u32) -> Result<(), DropReason> {
         // SAFETY: functions of their own return 0 or a reason plus 1.
         code => Err(unsafe { core::mem::transmute::<u32, DropReason>(code - 1) }),
     }
-}
-
-/// Exhaustion is what an operator must act on: it is told to the daemon, at most once a second and CPU.
-#[inline(always)]
-pub fn tell_exhaustion(reason: DropReason) {
-    if !matches!(reason, DropReason::PortsExhausted | DropReason::PeerQuota | DropReason::TableFull) || !may_tell() {
-        return;
-    }
-    // Full: the daemon has not read for long, and knows already.
-    if let Some(mut entry) = REFUSALS.reserve::<u32>(0) {
-        entry.write(reason as u32);
-        entry.submit(0);
-    }
-}
-
-/// Whether this CPU has said nothing for a second.
-#[inline(always)]
-fn may_tell() -> bool {
-    let Some(last) = value(&LAST_REFUSAL, 0) else { return false };
-    // SAFETY: takes nothing, reads a clock; the slot is this CPU's own.
-    unsafe {
-        let now = bpf_ktime_get_coarse_ns();
-        if now.wrapping_sub(*last) < 1_000_000_000 {
-            return false;
-        }
-        *last = now;
-    }
-    true
 }
 
 #[inline(always)]

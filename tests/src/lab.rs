@@ -56,7 +56,7 @@ pub use process::{Cpu, Process};
 pub use queue::arrive_twice_at_once;
 pub use relay::Relay;
 pub use topology::{Lab, Plan};
-pub use traffic::{EchoSocket, wait_for};
+pub use traffic::{EchoSocket, PATIENCE, patient, wait_for};
 pub use tunnel::Tunnel;
 pub use udp::{Fragmenting, Udp};
 pub use wireguard::{KeyPair, preshared_key};

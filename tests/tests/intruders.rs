@@ -23,7 +23,7 @@ fn a_wrong_preshared_key_gets_no_session() {
     let mut lab = prepared();
     lab.node.config.peers[0].preshared_key = Some(preshared_key().expect("wg"));
     lab.up().expect("up");
-    let asked = flow(lab.client(), GATEWAY).ask(b"with a wrong key", SECOND * 2).expect("send");
+    let asked = flow(lab.client(), GATEWAY).ask_within(b"with a wrong key", SECOND * 2).expect("send");
     assert!(!asked, "nothing passes");
     assert_eq!(lab.client().latest_handshake().expect("wg"), 0, "the member cannot read the answer");
     let data = lab.node.metric("peer_wireguard_packets_total", &[("direction", "received")]).expect("metrics");
@@ -124,9 +124,9 @@ fn prepared() -> Lab {
 
 fn no_session(lab: &Lab, reason: &str) {
     let member: &Client = lab.client();
-    let asked = flow(member, GATEWAY).ask(b"let me in", SECOND * 2).expect("send");
+    let asked = flow(member, GATEWAY).ask_within(b"let me in", SECOND * 2).expect("send");
     assert!(!asked, "nothing passes");
     assert_eq!(member.latest_handshake().expect("wg"), 0);
-    assert!(lab.node.refused(reason).expect("metrics") >= 1.0, "{reason} is counted");
+    assert!(wait_for(SECOND * 5, || lab.node.refused(reason).expect("metrics") >= 1.0), "{reason} is counted");
     assert_eq!(lab.gateway.senders_of(b"let me in"), []);
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{PATIENCE, SECOND, answered, flow, lab, page};
-use peer_tests::lab::{Capabilities, GATEWAY, GATEWAY6, Lab, Namespace, Plan, wait_for};
+use peer_tests::lab::{Binaries, Capabilities, GATEWAY, GATEWAY6, Lab, Namespace, Plan, wait_for};
 
 /// The first kernel with TCX.
 const TCX: (u32, u32) = (6, 6);
@@ -41,10 +41,32 @@ fn what_kill_9_leaves_is_taken_over() {
     assert_eq!(clsact_devices(&lab), qdiscs, "filters stay");
     lab.node.start().expect("second start");
     // What comes under the old session is lost.
-    assert!(wait_for(PATIENCE, || socket.ask(b"after", SECOND).expect("send")), "the flow goes on");
+    assert!(wait_for(PATIENCE, || socket.ask_within(b"after", SECOND).expect("send")), "the flow goes on");
     let senders = [&b"before"[..], b"after"].map(|content| lab.gateway.senders_of(content)[0]);
     assert_eq!(senders[0], senders[1], "by the same mapping");
     assert_eq!((lab.node.pins().expect("pins"), clsact_devices(&lab)), (pins, qdiscs), "in place");
+}
+
+#[test]
+fn a_refused_flow_is_said_in_the_log() {
+    const QUOTA: usize = 16;
+    let line = "new flow refused: its peer has too many";
+    for capabilities in [Capabilities::Deployed, Capabilities::Minimal] {
+        let mut lab = Lab::prepare(&Plan { capabilities, ..Plan::default() }, &Binaries::find().expect("programs"));
+        let lab = lab.as_mut().expect("lab");
+        lab.node.arguments = vec!["--peer-flows".to_owned(), QUOTA.to_string()];
+        lab.up().expect("up");
+        let open: Vec<_> = (0..QUOTA).map(|_| flow(lab.client(), GATEWAY)).collect();
+        assert!(open.iter().all(|flow| answered(flow, b"within the quota")));
+        let refused = flow(lab.client(), GATEWAY);
+        let is_said = |lab: &mut Lab| lab.node.daemon().expect("daemon").log().contains(line);
+        assert!(wait_for(PATIENCE, || !refused.ask_within(b"more", SECOND / 2).expect("send") && is_said(lab)));
+        let log = lab.node.daemon().expect("daemon").log();
+        let said = log.lines().find(|said| said.contains(line)).expect("said");
+        // With CAP_PERFMON every verifier takes the program that logs.
+        let by_program = said.contains("WARN peer_ebpf::log: ");
+        assert!(by_program || capabilities == Capabilities::Minimal, "{log}");
+    }
 }
 
 fn has_tcx() -> bool {

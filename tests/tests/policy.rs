@@ -25,13 +25,13 @@ fn what_no_rule_accepts_and_what_a_rule_drops() {
     page(lab.client(), GATEWAY);
     let count = |reason| lab.node.dropped(reason).expect("metrics");
     let (by_rule, by_default) = (count(DropReason::PolicyRule), count(DropReason::PolicyDefault));
-    assert!(!flow(lab.client(), GATEWAY).ask(b"dropped by a rule", SECOND / 2).expect("send"));
-    assert_eq!(count(DropReason::PolicyRule), by_rule + 1.0);
+    assert!(!flow(lab.client(), GATEWAY).ask_within(b"dropped by a rule", SECOND / 2).expect("send"));
+    becomes(by_rule + 1.0, || count(DropReason::PolicyRule));
     assert_eq!(count(DropReason::PolicyDefault), by_default);
-    assert!(!flow(lab.client(), BEHIND).ask(b"accepted by none", SECOND / 2).expect("send"));
+    assert!(!flow(lab.client(), BEHIND).ask_within(b"accepted by none", SECOND / 2).expect("send"));
     let node = EchoSocket::open(&lab.client().namespace, (NODE_OVERLAY, 22).into()).expect("socket");
-    assert!(!node.ask(b"the node neither", SECOND / 2).expect("send"));
-    assert_eq!(count(DropReason::PolicyDefault), by_default + 2.0);
+    assert!(!node.ask_within(b"the node neither", SECOND / 2).expect("send"));
+    becomes(by_default + 2.0, || count(DropReason::PolicyDefault));
     assert!(flow(lab.client(), GATEWAY6).ask(b"accepted", SECOND * 2).expect("send"), "the drop speaks of IPv4 only");
     assert_eq!(lab.gateway.senders_of(b"dropped by a rule"), []);
 }
@@ -62,7 +62,9 @@ fn what_cannot_be_judged_is_dropped_and_counted_though_rules_accept_everything()
     for (reason, packets) in cases {
         let before = lab.node.dropped(reason).expect("metrics");
         forge(&member.namespace, "wg0", &packets).expect("send");
-        becomes((reason, before + packets.len() as f64), || (reason, lab.node.dropped(reason).expect("metrics")));
+        // The node's own reports of multicast groups may add to one of them.
+        let least = before + packets.len() as f64;
+        assert!(wait_for(SECOND * 5, || lab.node.dropped(reason).expect("metrics") >= least), "{reason:?}");
     }
     forge(&member.namespace, "wg0", &[udp4(b"good"), udp6(b"good")]).expect("send");
     assert!(wait_for(SECOND * 2, || lab.gateway.senders_of(b"good").len() == 2), "the forger itself works");

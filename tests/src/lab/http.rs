@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::namespace::Namespace;
+use super::traffic::patient;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing comes for so long is broken: TCP's own repetitions are half a minute apart by then.
@@ -94,7 +95,7 @@ impl Download {
 }
 
 fn request(from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, BufReader<TcpStream>)> {
-    let stream = from.enter(|| TcpStream::connect_timeout(&to, CONNECT));
+    let stream = from.enter(|| TcpStream::connect_timeout(&to, patient(CONNECT)));
     let mut stream = stream.with_context(|| format!("{}: connect to {to}", from.name()))?;
     stream.set_read_timeout(Some(SILENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;

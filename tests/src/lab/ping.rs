@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::forge::checksum;
 use super::namespace::Namespace;
+use super::traffic::patient;
 
 /// What came of some echo requests.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,7 @@ pub fn ping(from: &Namespace, to: IpAddr, count: u32, limit: Duration) -> Result
 /// # Errors
 /// As [`ping`].
 pub fn ping_with(from: &Namespace, to: IpAddr, count: u32, limit: Duration, content: usize) -> Result<Pings> {
+    let limit = patient(limit);
     static IDENTIFIER: AtomicU16 = AtomicU16::new(1);
     let identifier = IDENTIFIER.fetch_add(1, Ordering::Relaxed);
     let (domain, protocol) =

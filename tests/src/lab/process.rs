@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::traffic::patient;
 use crate::sys::process as sys;
 
 /// Lines of a log that a failing test shows.
@@ -76,6 +77,14 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        Ok(sys::signal(self.pid(), signal)?)
+    }
+
     /// Sends SIGTERM and waits; `None`: it still runs after `limit`.
     ///
     /// # Errors
@@ -85,7 +94,7 @@ impl Process {
             return Ok(Some(status));
         }
         sys::signal(self.pid(), libc::SIGTERM)?;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patient(limit);
         while Instant::now() < deadline {
             if let Some(status) = self.ended()? {
                 self.drain();

@@ -1,6 +1,7 @@
 //! Small traffic and waiting.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,20 @@ use anyhow::{Context as _, Result};
 
 use super::namespace::Namespace;
 
-/// Asks `condition` every few milliseconds until it holds or the time is over; says whether it held.
+/// Environment: how many times longer than on a machine of today to wait for what should come. For emulated machines.
+pub const PATIENCE: &str = "PEER_TEST_PATIENCE";
+
+/// A limit for what should come, as long as this machine needs it to be ([`PATIENCE`]).
+#[must_use]
+pub fn patient(limit: Duration) -> Duration {
+    static FACTOR: LazyLock<u32> =
+        LazyLock::new(|| std::env::var(PATIENCE).ok().and_then(|factor| factor.parse().ok()).unwrap_or(1));
+    limit * *FACTOR
+}
+
+/// Asks `condition` every few milliseconds until it holds or the time ([`patient`]) is over; says whether it held.
 pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patient(limit);
     loop {
         if condition() {
             return true;
@@ -50,11 +62,19 @@ impl EchoSocket {
         Ok(Self { socket: socket.with_context(|| format!("{}: UDP to {to}", from.name()))? })
     }
 
-    /// Sends a datagram and waits for the same to come back; says whether it did.
+    /// Sends a datagram and waits ([`patient`]) for the same to come back; says whether it did.
     ///
     /// # Errors
     /// It cannot be sent.
     pub fn ask(&self, content: &[u8], limit: Duration) -> Result<bool> {
+        self.ask_within(content, patient(limit))
+    }
+
+    /// As [`Self::ask`], for what should not come back: waits so long and no longer.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub fn ask_within(&self, content: &[u8], limit: Duration) -> Result<bool> {
         self.send(content)?;
         let deadline = Instant::now() + limit;
         let mut buffer = [0; 2048];

@@ -23,17 +23,18 @@ const TOOLS: [&str; 4] = ["ip", "tc", "wg", "setpriv"];
 
 /// Writes the archive that the kernel unpacks as its root.
 pub(crate) fn write(path: &Path, kernel: &Kernel, built: &Built, plan: &mut Plan) -> Result<()> {
+    let stripped = path.with_extension("stripped");
     let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
     // The first process has its output there, before anything is mounted.
     archive.character_device(Path::new("/dev/console"), (5, 1))?;
-    program(&mut archive, &built.init, Path::new("/init"))?;
+    program(&mut archive, &built.init, Path::new("/init"), &stripped)?;
     for binary in built.programs()? {
-        program(&mut archive, &binary, &in_machine(&binary))?;
+        program(&mut archive, &binary, &in_machine(&binary), &stripped)?;
     }
     for tool in TOOLS {
         let found = process::find(tool).with_context(|| format!("no {tool} on PATH"))?;
-        program(&mut archive, &found, &Path::new("/usr/bin").join(tool))?;
+        program(&mut archive, &found, &Path::new("/usr/bin").join(tool), &stripped)?;
     }
     // Tests of the programs look for the object, and whether it is fresh, where it was when they were compiled.
     let root = workspace::root();
@@ -58,12 +59,12 @@ pub(crate) fn in_machine(binary: &Path) -> PathBuf {
     Path::new(PROGRAMS).join(binary.file_name().unwrap_or_default())
 }
 
-/// A program without its debug information, and its libraries where the loader looks for them.
-fn program(archive: &mut Archive, binary: &Path, at: &Path) -> Result<()> {
-    let stripped = workspace::root().join("target/vmtest/stripped");
-    process::run(command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(binary))?;
-    archive.file(at, &fs::read(&stripped).context("cannot read a stripped program")?)?;
-    fs::remove_file(&stripped).context("cannot remove a stripped program")?;
+/// A program without its debug information, made at `stripped` on the way, and its libraries where the loader looks for
+/// them.
+fn program(archive: &mut Archive, binary: &Path, at: &Path, stripped: &Path) -> Result<()> {
+    process::run(command("strip").arg("--strip-debug").arg("-o").arg(stripped).arg(binary))?;
+    archive.file(at, &fs::read(stripped).context("cannot read a stripped program")?)?;
+    fs::remove_file(stripped).context("cannot remove a stripped program")?;
     for library in libraries(binary)? {
         if !archive.has(&library) {
             let content = fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?;

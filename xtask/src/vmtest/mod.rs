@@ -9,11 +9,14 @@ mod qemu;
 mod suites;
 
 use std::fs;
-use std::path::PathBuf;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use peer_tests::guest::{Plan, Run};
+use peer_tests::lab::PATIENCE;
 
 use self::built::Built;
 use self::suites::{LEFT_OUT, SUITES, Suite};
@@ -22,6 +25,9 @@ use crate::setup::wireguard_go::WireguardGo;
 use crate::steps::Steps;
 use crate::workspace;
 use crate::{build_ebpf, daemon, process, setup};
+
+/// How much longer than elsewhere what tests wait for may take, on an emulated CPU of a machine that has other work, too.
+const SLOWNESS: u32 = 4;
 
 #[derive(Args, Clone)]
 pub(crate) struct Options {
@@ -59,23 +65,36 @@ fn run(steps: &Steps, daemon: PathBuf, wireguard_go: &WireguardGo, machines: &Ma
     for (what, why) in LEFT_OUT {
         eprintln!("vmtest: left out: {what}: {why}");
     }
+    let packages: Vec<_> = machines.kernels.iter().map(|kernel| kernel.package.as_str()).collect();
+    steps.run(&format!("Linux {}", packages.join(" and ")), || boot_all(machines, &built))
+}
+
+/// All at once: each machine has one CPU.
+fn boot_all(machines: &Machines, built: &Built) -> Result<()> {
+    let folder = workspace::root().join("target/vmtest");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let verdicts: Vec<_> = thread::scope(|scope| {
+        let folder = &folder;
+        let running = machines.kernels.iter().map(|kernel| scope.spawn(move || boot(machines, kernel, built, folder)));
+        running.collect::<Vec<_>>().into_iter().map(ScopedJoinHandle::join).collect()
+    });
     let mut failed = Vec::new();
-    for kernel in &machines.kernels {
-        let passed = steps.run(&format!("Linux {}", kernel.package), || boot(machines, kernel, &built))?;
-        if !passed {
-            failed.push(kernel.release.version);
+    for (kernel, verdict) in machines.kernels.iter().zip(verdicts) {
+        let version = kernel.release.version;
+        match verdict.unwrap_or_else(|panic| resume_unwind(panic)) {
+            Ok(true) => {}
+            Ok(false) => failed.push(format!("Linux {version}: tests failed: see target/vmtest/{version}.log")),
+            Err(error) => failed.push(format!("Linux {version}: {error:#}")),
         }
     }
     if !failed.is_empty() {
-        bail!("tests failed on Linux {}: see target/vmtest", failed.join(" and "));
+        bail!("{}", failed.join("; "));
     }
     Ok(())
 }
 
 /// Whether all passed.
-fn boot(machines: &Machines, kernel: &Kernel, built: &Built) -> Result<bool> {
-    let folder = workspace::root().join("target/vmtest");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+fn boot(machines: &Machines, kernel: &Kernel, built: &Built, folder: &Path) -> Result<bool> {
     let version = kernel.release.version;
     let image = folder.join(format!("{version}.cpio"));
     let log = folder.join(format!("{version}.log"));
@@ -93,6 +112,7 @@ fn plan(release: Release, built: &Built) -> Result<Plan> {
         ("PEER_DAEMON_BIN", daemon.display().to_string()),
         ("PEER_WIREGUARD_GO", wireguard_go.display().to_string()),
         ("PEER_MEMBER", release.member.to_owned()),
+        (PATIENCE, SLOWNESS.to_string()),
     ];
     let environment = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
     let suites = SUITES.iter().filter(|suite| suite.on.holds(release.has_tcx));

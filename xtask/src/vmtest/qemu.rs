@@ -52,7 +52,7 @@ pub(crate) fn run(qemu: &Path, kernel: &Kernel, image: &Path, log: &Path) -> Res
     });
     let mut file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
     let mut console = Vec::new();
-    let verdict = follow(&lines, &mut |line| {
+    let verdict = follow(kernel.release.version, &lines, &mut |line| {
         writeln!(file, "{line}")?;
         console.push(line.to_owned());
         Ok(())
@@ -78,7 +78,7 @@ impl Drop for Machine {
 }
 
 /// Reads until the machine ends, and takes its verdict from the last line of its first process.
-fn follow(lines: &Receiver<String>, keep: &mut impl FnMut(&str) -> Result<()>) -> Result<Option<bool>> {
+fn follow(version: &str, lines: &Receiver<String>, keep: &mut impl FnMut(&str) -> Result<()>) -> Result<Option<bool>> {
     let deadline = Instant::now() + LIMIT;
     let mut verdict = None;
     loop {
@@ -87,7 +87,7 @@ fn follow(lines: &Receiver<String>, keep: &mut impl FnMut(&str) -> Result<()>) -
                 keep(&line)?;
                 // The kernel may have left a line of its own unfinished.
                 let Some((_, said)) = line.split_once(MARK) else { continue };
-                eprintln!("    {said}");
+                eprintln!("    Linux {version}: {said}");
                 verdict = match said {
                     PASSED => Some(true),
                     FAILED => Some(false),
@@ -108,7 +108,7 @@ mod tests {
         let (sender, lines) = channel();
         console.iter().for_each(|line| sender.send((*line).to_owned()).expect("open"));
         drop(sender);
-        follow(&lines, &mut |_| Ok(())).expect("an end")
+        follow("0", &lines, &mut |_| Ok(())).expect("an end")
     }
 
     #[test]

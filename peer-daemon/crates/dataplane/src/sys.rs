@@ -20,6 +20,7 @@ use std::path::Path;
 
 use aya::Pod;
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -47,6 +48,13 @@ pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(stat.f_type as i64 == BPF_FS_MAGIC)
+}
+
+/// Waits for records of the programs' log. Must be called inside a tokio runtime.
+pub(crate) fn watch_log<T>(log: EbpfLogger<T>) -> io::Result<AsyncFd<EbpfLogger<T>>> {
+    // SAFETY: a logger owns one ring buffer, whose descriptor it keeps open and never replaces; it is only dropped or
+    // taken out together with the registration.
+    unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
 /// Waits for records of a ring buffer. Must be called inside a tokio runtime.

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use caps::CapSet;
@@ -16,8 +16,8 @@ use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
 use peer_common::route::{Route, listener_key};
 use peer_common::{
-    Addr, Answer, Config, Counter, Direction, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr, LocalKind,
-    Mapping, PacketCount, Peer, Uplink,
+    Addr, Answer, Config, Counter, Direction, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
+    LocalKind, Mapping, PacketCount, Peer, TraceFilter, Uplink,
 };
 use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
 use peer_dataplane::ebpf::Policy;
@@ -32,6 +32,7 @@ pub(crate) const REDIRECT: i32 = 7;
 /// accepts everything.
 pub(crate) struct Bench {
     ebpf: Ebpf,
+    events: RingBuf<MapData>,
     policy_generation: u32,
     /// Places with an answer, of each half.
     answers: [Vec<u32>; 2],
@@ -139,10 +140,12 @@ impl Bench {
         loader.default_map_pin_directory(pins).verifier_log_level(level);
         loader.map_max_entries(map::FLOWS, 4096).map_max_entries(map::MAPPINGS, 4096);
         let mut ebpf = loader.load(&object).expect("the object loads");
-        for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS] {
+        for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS, program::DESCRIBE] {
             classifier(&mut ebpf, name).load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        Self { ebpf, policy_generation: 0, answers: Default::default() }
+        let events = ebpf.take_map(map::EVENTS).expect("the map exists");
+        let events = RingBuf::try_from(events).expect("a ring buffer");
+        Self { ebpf, events, policy_generation: 0, answers: Default::default() }
     }
 
     fn fill(&mut self) {
@@ -297,6 +300,28 @@ impl Bench {
         (result.return_value as i32, out)
     }
 
+    /// What would become of a packet from the mesh.
+    pub(crate) fn describe(&mut self, packet: &[u8]) -> FlowEvent {
+        self.run(program::DESCRIBE, packet);
+        let answers: Array<_, FlowEvent> = self.map(map::DESCRIBED);
+        answers.get(&0, 0).expect("read")
+    }
+
+    /// What the programs have told since the last call.
+    pub(crate) fn events(&mut self) -> Vec<FlowEvent> {
+        let mut events = Vec::new();
+        while let Some(record) = self.events.next() {
+            events.push(FlowEvent::from_bytes(&record).expect("a whole record"));
+        }
+        events
+    }
+
+    /// Says which packets are followed.
+    pub(crate) fn follow(&mut self, filter: TraceFilter) {
+        let mut filters: Array<_, TraceFilter> = self.map(map::TRACE);
+        filters.set(0, filter, 0).expect("write");
+    }
+
     /// As [`Bench::leave_to_mesh`] with a mark on the packet. Returns the verdict and the mark that it leaves with.
     pub(crate) fn leave_to_mesh_marked(&mut self, packet: &[u8], mark: u32) -> (i32, u32) {
         /// Offset of `mark` in `struct __sk_buff`.
@@ -357,6 +382,29 @@ impl Bench {
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         program
+    }
+
+    /// Puts the logging program where the others look for it, if the kernel takes it.
+    pub(crate) fn install_logger(&mut self) -> Result<(), ProgramError> {
+        let logger = classifier(&mut self.ebpf, program::REFUSED);
+        logger.load()?;
+        let logger = logger.fd().and_then(|fd| Ok(fd.try_clone()?)).expect("loaded");
+        let array = self.ebpf.map_mut(map::LOGGER).expect("the array");
+        ProgramArray::try_from(array).and_then(|mut array| array.set(0, &logger, 0)).expect("its type");
+        Ok(())
+    }
+
+    /// Records of a ring buffer, oldest first.
+    pub(crate) fn records(&mut self, name: &str) -> Vec<Vec<u8>> {
+        let mut buffer = RingBuf::try_from(self.ebpf.map_mut(name).expect("the map exists")).expect("a ring buffer");
+        std::iter::from_fn(|| buffer.next().map(|record| record.to_vec())).collect()
+    }
+
+    /// Lets every CPU tell of the next exhaustion at once.
+    pub(crate) fn allow_telling(&mut self) {
+        let mut last: PerCpuArray<_, u64> = self.map("LAST_REFUSAL");
+        let never = vec![0; aya::util::nr_cpus().expect("processors")];
+        last.set(0, PerCpuValues::try_from(never).expect("one each"), 0).expect("write");
     }
 
     /// Attaches a program to a device of this namespace, for as long as the bench lives.

@@ -11,10 +11,12 @@ mod sys;
 mod wire;
 
 mod drops;
+mod events;
 mod fragments;
 mod healing;
 mod icmp;
 mod listeners;
+mod log;
 mod mss;
 mod node;
 mod offload;
