@@ -74,14 +74,10 @@ pub fn forward<const L2: usize>(
     packet: &Packet,
     translation: Option<Translation<'_>>,
 ) -> Result<(), DropReason> {
-    if packet.is_v4 {
-        v4::<L2>(ctx, packet, &translation)?
-    } else {
-        v6::<L2>(ctx, packet, &translation)?
-    }
+    let summed = if packet.is_v4 { v4::<L2>(ctx, packet, &translation)? } else { v6::<L2>(ctx, packet, &translation)? };
     let Some(Translation { end, addr, port }) = translation else { return Ok(()) };
     // The first fragment carries the only checksum of layer 4, and has been corrected for the whole packet.
-    if packet.part == Part::Later {
+    if !summed || packet.part == Part::Later {
         return Ok(());
     }
     let (old_addr, old_port) = old(packet, end);
@@ -102,12 +98,13 @@ pub fn forward<const L2: usize>(
     Ok(())
 }
 
+/// Returns whether there may be a checksum of layer 4.
 #[inline(always)]
 fn v4<const L2: usize>(
     ctx: &TcContext,
     packet: &Packet,
     translation: &Option<Translation<'_>>,
-) -> Result<(), DropReason> {
+) -> Result<bool, DropReason> {
     let ip = linear::<L2, 0, { size_of::<Ipv4>() }>(ctx)?.cast::<Ipv4>();
     let word = |ttl: u8| u16::from_ne_bytes([ttl, packet.key.protocol as u8]) as u64;
     // SAFETY: `linear` has checked the length.
@@ -130,16 +127,17 @@ fn v4<const L2: usize>(
         Some(Translation { end, port, .. }) if packet.part != Part::Later => {
             set_port::<L2, { size_of::<Ipv4>() }>(ctx, packet, *end, *port)
         }
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 
+/// Returns whether there may be a checksum of layer 4.
 #[inline(always)]
 fn v6<const L2: usize>(
     ctx: &TcContext,
     packet: &Packet,
     translation: &Option<Translation<'_>>,
-) -> Result<(), DropReason> {
+) -> Result<bool, DropReason> {
     let ip = linear::<L2, 0, { size_of::<Ipv6>() }>(ctx)?.cast::<Ipv6>();
     // SAFETY: `linear` has checked the length.
     unsafe {
@@ -157,18 +155,19 @@ fn v6<const L2: usize>(
         (Some(Translation { end, port, .. }), Part::First) => {
             set_port::<L2, { size_of::<Ipv6>() + FRAGMENT_LEN }>(ctx, packet, *end, *port)
         }
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 
-/// Writes the port, or echo identifier, of the header of layer 4 at `AT`.
+/// Writes the port, or echo identifier, of the header of layer 4 at `AT`. Returns whether there may be a checksum: UDP can do
+/// without (RFC 768).
 #[inline(always)]
 fn set_port<const L2: usize, const AT: usize>(
     ctx: &TcContext,
     packet: &Packet,
     end: End,
     port: u16,
-) -> Result<(), DropReason> {
+) -> Result<bool, DropReason> {
     /// The shortest header of layer 4.
     const LEN: usize = 8;
     let l4 = linear::<L2, AT, LEN>(ctx)?;
@@ -179,8 +178,8 @@ fn set_port<const L2: usize, const AT: usize>(
             (_, End::Source) => l4.cast::<u16>().write(port),
             (_, End::Destination) => l4.add(2).cast::<u16>().write(port),
         }
+        Ok(packet.key.protocol != IPPROTO_UDP || l4.add(6).cast::<u16>().read() != 0)
     }
-    Ok(())
 }
 
 /// `LEN` bytes at `L2 + AT` of the linear part.

@@ -1,6 +1,7 @@
 //! Single packets written to wt0 and counted behind the node: our programs against nft and iptables.
 
 use std::net::Ipv4Addr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,6 +11,7 @@ use peer_tests::lab::{Behaviour, ForeignProgram, Hook, Namespace};
 
 use super::Scale;
 use super::node::{Capabilities, Node, PEER, PORT, wire, wt0_config};
+use super::programs::YOUNG;
 use super::report::Report;
 
 /// A way through a node.
@@ -35,10 +37,16 @@ pub(super) fn measure(scale: &Scale, report: &mut Report) -> Result<()> {
     let _sinks = sinks.collect::<Result<Vec<_>>>()?;
     let cases = [(64, 100), (64, 20_000), (1420, 100), (1420, 20_000)];
     let figure = |way: &str, size: usize, flows: u32| format!("{way}, {size} bytes, {flows} flows, kpps");
-    for (size, flows) in cases {
-        for way in &mut ways {
-            way.send(size, flows, flows)?;
+    // The first packets open the flows; when they are no longer young, a second one makes them established.
+    for pause in [YOUNG, Duration::ZERO] {
+        for (size, flows) in cases {
+            for way in &mut ways {
+                way.send(size, flows, flows)?;
+            }
         }
+        thread::sleep(pause);
+    }
+    for (size, flows) in cases {
         // Short turns, many of them: what the machine does meanwhile happens to all three.
         for turn in 0..scale.turns {
             // Nobody always comes behind the same other.

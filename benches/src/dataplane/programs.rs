@@ -22,7 +22,7 @@ const HOSTS: u32 = 500;
 const STRIDE: u32 = 7919;
 
 /// As long as flows are young, a mapping is looked after once a second.
-const YOUNG: Duration = Duration::from_secs(11);
+pub(super) const YOUNG: Duration = Duration::from_secs(11);
 
 /// A node whose table holds so many flows.
 struct Table {
