@@ -8,7 +8,7 @@ pub const ABI: u32 = match option_env!("PEER_TEST_ABI") {
 
 /// The version of a build that nothing was said to. `PEER_TEST_ABI`, when daemon and programs are compiled, makes another
 /// one: for tests of upgrade and rollback only, which need two builds with different layouts.
-const CURRENT_ABI: u32 = 1;
+const CURRENT_ABI: u32 = 2;
 
 /// Words that a build of another version for tests has more in `Config`, so that its maps are not the same.
 pub const TEST_WORDS: usize = if ABI == CURRENT_ABI { 0 } else { 1 };
@@ -42,6 +42,8 @@ pub mod map {
     pub const DESTINATIONS: [&str; 2] = ["DESTINATIONS_0", "DESTINATIONS_1"];
     /// LPM of `CellKey` → `CellValue`, by half.
     pub const CELLS: [&str; 2] = ["CELLS_0", "CELLS_1"];
+    /// Array of `Answer`, by half.
+    pub const ANSWERS: [&str; 2] = ["ANSWERS_0", "ANSWERS_1"];
     /// Array of one `Config`.
     pub const CONFIG: &str = "CONFIG";
     /// Per-CPU array of `u64` by `Counter`, counted in packets.
@@ -81,6 +83,8 @@ pub mod map {
         DESTINATIONS[1],
         CELLS[0],
         CELLS[1],
+        ANSWERS[0],
+        ANSWERS[1],
         CONFIG,
         COUNTERS,
         DROPS,

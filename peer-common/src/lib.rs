@@ -28,5 +28,5 @@ pub use drop_reason::DropReason;
 pub use event::{EventKind, FlowEvent, Judged, Observe, TraceFilter, Way};
 pub use flow::{Flow, FlowKey, FlowKind, Mapping, TcpSeen};
 pub use fragment::{Fragment, FragmentKey};
-pub use policy::{CellKey, CellKind, CellValue, RuleAction, RuleScope};
+pub use policy::{Answer, CellKey, CellKind, CellValue, RuleAction, RuleScope};
 pub use route::{LocalAddr, LocalKind, Peer, Route, Uplink};

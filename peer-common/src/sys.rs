@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "Pod is an unsafe trait; records are read from bytes")]
 
 use crate::{
-    Addr, BenchPlan, CellKey, CellValue, Config, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping,
+    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping,
     PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
@@ -27,6 +27,7 @@ macro_rules! pod {
 
 pod!(
     Addr,
+    Answer,
     BenchPlan,
     CellKey,
     CellValue,

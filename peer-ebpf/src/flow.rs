@@ -34,6 +34,7 @@ pub fn begin(work: &mut Scratch, config: &Config, kind: u8, now: u64) {
         kind,
         tcp_seen: 0,
         mtu: 0,
+        pad: 0,
     };
 }
 

@@ -16,11 +16,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
-use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
+use peer_common::policy::{ANSWERS, MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
 use peer_common::route::{MAX_LISTENERS, MAX_LOCALS, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS};
 use peer_common::{
-    Addr, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
-    Mapping, PacketCount, Peer, Route, TraceFilter, Uplink,
+    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowEvent, FlowKey, Fragment,
+    FragmentKey, LocalAddr, Mapping, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -96,6 +96,10 @@ pub static DESTINATIONS_1: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_DESTINATIONS
 pub static CELLS_0: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
 #[map]
 pub static CELLS_1: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
+#[map]
+pub static ANSWERS_0: Array<Answer> = Array::pinned(ANSWERS, 0);
+#[map]
+pub static ANSWERS_1: Array<Answer> = Array::pinned(ANSWERS, 0);
 #[map]
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
 #[map]

@@ -8,7 +8,7 @@ use peer_common::{Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, F
 
 use crate::maps::{FLOWS, Scratch, config, scratch};
 use crate::parse::parse;
-use crate::rewrite::{self, End};
+use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
 use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, observe, redirect, stats};
 
@@ -261,12 +261,10 @@ fn follow<const L2: usize>(
     flow::touch_out(flow, packet, segments, now);
     stats::count(Counter::ForwardedOut, segments);
     stats::count_route(flow.route_id, Direction::Out, segments, packet.len as u64);
-    rewrite::decrement_ttl::<L2>(ctx, packet)?;
     let mtu = if flow.mtu < config.wt0_mtu { flow.mtu } else { config.wt0_mtu };
     mss::clamp::<L2>(ctx, packet, &mut work.options, mtu)?;
-    if flow.kind == FlowKind::Masqueraded as u8 {
-        rewrite::translate::<L2>(ctx, packet, End::Source, &flow.nat_addr, flow.nat_port)?;
-    }
+    let translation = Translation { end: End::Source, addr: &flow.nat_addr, port: flow.nat_port };
+    rewrite::forward::<L2>(ctx, packet, (flow.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
     redirect::to_uplink::<L2>(ctx, flow.uplink, &flow.next_hop, &mut work.neighbour)
 }
 

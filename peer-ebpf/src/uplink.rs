@@ -9,7 +9,7 @@ use peer_common::{Config, Counter, Direction, DropReason, FlowKey, FlowKind, Jud
 use crate::judge::Query;
 use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch, uplink};
 use crate::parse::{Packet, TCP_SYN, parse};
-use crate::rewrite::{self, End};
+use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
 use crate::verifier::opaque_address;
 use crate::{family, flow, fragment, icmp, judge, mss, observe, redirect, stats};
@@ -175,11 +175,9 @@ fn reply<const L2: usize>(
     flow::touch_in(mapping, packet, segments, now);
     stats::count(Counter::ForwardedIn, segments);
     stats::count_route(mapping.route_id, Direction::In, segments, packet.len as u64);
-    rewrite::decrement_ttl::<L2>(ctx, packet)?;
     mss::clamp::<L2>(ctx, packet, &mut work.options, smaller_mtu(ctx, config, packet))?;
-    if mapping.kind == FlowKind::Masqueraded as u8 {
-        rewrite::translate::<L2>(ctx, packet, End::Destination, &mapping.peer_addr, mapping.peer_port)?;
-    }
+    let translation = Translation { end: End::Destination, addr: &mapping.peer_addr, port: mapping.peer_port };
+    rewrite::forward::<L2>(ctx, packet, (mapping.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
     Ok(redirect::to_mesh(ctx, config.wt0))
 }
 

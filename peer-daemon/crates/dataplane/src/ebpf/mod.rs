@@ -29,7 +29,7 @@ use self::events::Events;
 use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;
-use self::policy::Policy;
+pub use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
