@@ -6,7 +6,7 @@ mod dataplane;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// What peer costs.
 #[derive(Debug, Parser)]
@@ -29,10 +29,24 @@ struct Options {
     /// Smaller tables and fewer rounds: shows that it works, not what it costs.
     #[arg(long)]
     quick: bool,
+    /// One part alone, for work on it; the ratios of the others are missing then.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Established flows in tables of several sizes.
+    Flows,
+    /// New flows under policies of several sizes.
+    Policy,
+    /// Packets through the node, against nft and iptables.
+    Forward,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Dataplane(options) => dataplane::run(options.json, options.quick),
+        Command::Dataplane(options) => dataplane::run(options.json, options.quick, options.only),
     }
 }

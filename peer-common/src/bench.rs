@@ -9,10 +9,12 @@ pub const HEADERS: usize = 54;
 pub struct BenchPlan {
     /// Headers as they are restored before each run; address and port of the flow are written into them.
     pub headers: [u8; 56],
-    /// Flows to choose among; flow `i` goes to host `i % hosts` from port `first_port + i / hosts`.
+    /// Flows to choose among; flow `i` goes to host `i * stride % hosts` from port `first_port + i / hosts`.
     pub flows: u32,
     /// Hosts: the last 16 bits of the destination count them.
     pub hosts: u32,
+    /// Hosts from one flow to the next.
+    pub stride: u32,
     /// Source port of the first flow, host byte order.
     pub first_port: u32,
     /// Not 0: one flow after the other instead of any.
@@ -23,7 +25,7 @@ pub struct BenchPlan {
     pub first_host: u32,
 }
 
-const _: () = assert!(size_of::<BenchPlan>() == 80);
+const _: () = assert!(size_of::<BenchPlan>() == 84);
 
 /// Flows at most.
 pub const MAX_BENCH_FLOWS: u32 = 1 << 20;

@@ -25,6 +25,10 @@ pub struct Config {
     pub nat_port_count: u16,
     /// Flows that one peer may have.
     pub peer_quota: u32,
+    /// What the programs tell: bits of [`crate::Observe`].
+    pub observe: u32,
+    /// Nanoseconds that pass before a CPU may tell of one more flow, or of one more dropped packet.
+    pub event_interval: u32,
     /// Own overlay address, the source of our ICMP errors to the mesh; [`Addr::NONE`]: none of this family.
     pub overlay4: Addr,
     /// As `overlay4`, IPv6.
@@ -33,5 +37,5 @@ pub struct Config {
     pub test: [u64; layout::TEST_WORDS],
 }
 
-const _: () = assert!(size_of::<Config>() == 80 + 8 * layout::TEST_WORDS);
+const _: () = assert!(size_of::<Config>() == 88 + 8 * layout::TEST_WORDS);
 const _: () = assert!(core::mem::offset_of!(Config, hash_key) == 0);

@@ -83,4 +83,8 @@ counters! {
     MappingsHealed = "mappings_healed",
     /// Next hops resolved by a FIB lookup.
     FibLookups = "fib_lookups",
+    /// Events of flows and packets that were not told: more came than the limit allows.
+    EventsLimited = "events_limited",
+    /// Events of flows and packets that were not told: the daemon had not read those before.
+    EventsLost = "events_lost",
 }

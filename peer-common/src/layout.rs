@@ -8,7 +8,7 @@ pub const ABI: u32 = match option_env!("PEER_TEST_ABI") {
 
 /// The version of a build that nothing was said to. `PEER_TEST_ABI`, when daemon and programs are compiled, makes another
 /// one: for tests of upgrade and rollback only, which need two builds with different layouts.
-const CURRENT_ABI: u32 = 1;
+const CURRENT_ABI: u32 = 2;
 
 /// Words that a build of another version for tests has more in `Config`, so that its maps are not the same.
 pub const TEST_WORDS: usize = if ABI == CURRENT_ABI { 0 } else { 1 };
@@ -42,6 +42,8 @@ pub mod map {
     pub const DESTINATIONS: [&str; 2] = ["DESTINATIONS_0", "DESTINATIONS_1"];
     /// LPM of `CellKey` → `CellValue`, by half.
     pub const CELLS: [&str; 2] = ["CELLS_0", "CELLS_1"];
+    /// Array of `Answer`, by half.
+    pub const ANSWERS: [&str; 2] = ["ANSWERS_0", "ANSWERS_1"];
     /// Array of one `Config`.
     pub const CONFIG: &str = "CONFIG";
     /// Per-CPU array of `u64` by `Counter`, counted in packets.
@@ -54,6 +56,12 @@ pub mod map {
     pub const LOGGER: &str = "LOGGER";
     /// Ring buffer of `u32`: each the `DropReason` of refused new flows, for people, where `LOGGER` is empty. Not pinned.
     pub const REFUSALS: &str = "REFUSALS";
+    /// Ring buffer of `FlowEvent`. Not pinned.
+    pub const EVENTS: &str = "EVENTS";
+    /// Array of one `TraceFilter`. Not pinned.
+    pub const TRACE: &str = "TRACE";
+    /// Array of one `FlowEvent`: what the last described packet came to. Not pinned.
+    pub const DESCRIBED: &str = "DESCRIBED";
     /// Array of one `BenchPlan`; loaded with every object, used by benches only, not pinned.
     pub const BENCH: &str = "BENCH";
     /// Array of `u32`: the NAT port of each flow of a bench, network byte order.
@@ -75,6 +83,8 @@ pub mod map {
         DESTINATIONS[1],
         CELLS[0],
         CELLS[1],
+        ANSWERS[0],
+        ANSWERS[1],
         CONFIG,
         COUNTERS,
         DROPS,
@@ -98,6 +108,8 @@ pub mod program {
     pub const REFUSED: &str = "peer_refused";
     /// wt0 ingress behind a link header, for tests and benches.
     pub const TEST_WT0_INGRESS: &str = "peer_test_wt0_in";
+    /// What would become of a packet behind a link header: changes nothing, by `BPF_PROG_TEST_RUN` only.
+    pub const DESCRIBE: &str = "peer_describe";
     /// A program that does nothing: what a run costs by itself.
     pub const BENCH_NOTHING: &str = "peer_bench_none";
     /// Chooses a flow and writes its packet, nothing else: what is subtracted from the others.

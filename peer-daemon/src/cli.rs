@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use peer_common::layout::DEFAULT_FLOWS;
 use peer_dataplane::flows::KINDS;
 
-use crate::flows;
+use crate::{flows, trace};
 
 /// Configuration that cannot be used (`EX_CONFIG` of sysexits.h).
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -27,8 +27,11 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Show what a running peer is doing.
     Status(StatusArgs),
-    /// Show the flows that the dataplane holds now, the most recently active first.
+    /// Show the flows that the dataplane holds now, the most recently active first; or what it dropped lately.
     Flows(FlowsArgs),
+    /// Show what becomes of a packet, stage by stage, and by which rule: of one that you describe (nothing is sent), or with
+    /// --live of those that pass. Exit code of a described packet: 0: it passes; 1: it is dropped; 2: that cannot be said.
+    Trace(TraceArgs),
     /// Name what stands in the way on this node, with its owner and the remedy. Exit code 0: nothing is wrong; 1: something
     /// is; 2: something could not be looked at; 78: the configuration cannot be used.
     Doctor(DoctorArgs),
@@ -67,6 +70,16 @@ pub(crate) struct UpArgs {
     /// Flows that one peer may have. Default: a quarter of --max-flows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..), env = "NB_PEER_FLOWS")]
     pub(crate) peer_flows: Option<u32>,
+    /// Append a line of JSON for each flow that opens or closes and for each dropped packet to this file; -: standard output.
+    /// SIGHUP opens it anew.
+    #[arg(long, value_name = "PATH", env = "NB_FLOW_LOG")]
+    pub(crate) flow_log: Option<PathBuf>,
+    /// Flows, and dropped packets, that each CPU may tell of in a second. What is more is counted only.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), env = "NB_FLOW_LOG_RATE")]
+    pub(crate) flow_log_rate: u32,
+    /// Tuples of dropped packets to remember for `flows --verdict denied`; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=1_000_000), env = "NB_DENIED_FLOWS")]
+    pub(crate) denied_flows: u32,
     /// On exit leave device, programs and flows in place: the next start takes them over.
     #[arg(long, env = "NB_KEEP_DATAPLANE")]
     pub(crate) keep_dataplane: bool,
@@ -124,6 +137,9 @@ pub(crate) struct FlowsArgs {
     /// Flows of this kind.
     #[arg(long, value_name = "KIND", value_parser = KINDS.map(|(name, _)| name))]
     pub(crate) kind: Option<String>,
+    /// allowed: the flows; denied: tuples of which packets were dropped in the last ten minutes, with the reason; any: both.
+    #[arg(long, value_name = "VERDICT", default_value = "allowed", value_parser = flows::VERDICTS.map(|(name, _)| name))]
+    pub(crate) verdict: String,
     /// Show so many.
     #[arg(long, value_name = "N", default_value_t = flows::DEFAULT_LIMIT as u32, value_parser = clap::value_parser!(u32).range(1..=flows::MAX_LIMIT as i64))]
     pub(crate) limit: u32,
@@ -133,6 +149,43 @@ pub(crate) struct FlowsArgs {
     /// Look every second until Ctrl-C: rates, and which flows open (+) and close (-).
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// Who sends: a peer by its public key or the first characters of it, or an address. With --live: the end in the mesh,
+    /// also as a prefix.
+    #[arg(long, value_name = "PEER|ADDRESS", value_parser = flows::check_key_or_address, required_unless_present = "live")]
+    pub(crate) from: Option<String>,
+    /// Whom it is for. With --live: the other end, also as a prefix.
+    #[arg(long, value_name = "ADDRESS", value_parser = address_text, required_unless_present = "live")]
+    pub(crate) to: Option<String>,
+    /// tcp, udp, icmp (an echo request), or of a described packet the number of any other.
+    #[arg(long, visible_alias = "protocol", value_name = "PROTOCOL", value_parser = trace::check_protocol)]
+    pub(crate) proto: Option<String>,
+    /// Port that it is for.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Port that it comes from; of an echo request its identifier. Default of a described packet: 40000.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) sport: Option<u16>,
+    /// TTL or hop limit of the described packet. Default: 64.
+    #[arg(long, value_name = "N", conflicts_with = "live")]
+    pub(crate) ttl: Option<u8>,
+    /// Bytes of the described packet, from its IP header. Default: as small as it can be.
+    #[arg(long, value_name = "BYTES", conflicts_with = "live", value_parser = clap::value_parser!(u16).range(..=i64::from(peer_dataplane::trace::MAX_LEN)))]
+    pub(crate) size: Option<u16>,
+    /// Follow packets that pass, both ways, until the time is over or Ctrl-C.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Follow for so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=trace::MAX_SECONDS as i64), requires = "live")]
+    pub(crate) seconds: u16,
+    /// As JSON: one object per packet and line.
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) socket: SocketArgs,
 }

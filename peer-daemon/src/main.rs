@@ -4,11 +4,14 @@
 mod admin;
 mod cli;
 mod doctor;
+mod flow_log;
 mod flows;
 mod keys;
 mod logging;
+mod peers;
 mod state;
 mod status;
+mod trace;
 mod up;
 
 use std::process::ExitCode;
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Flows(args) => flows::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Genkey => keys::genkey(),
         Command::Pubkey => keys::pubkey(),

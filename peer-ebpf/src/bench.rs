@@ -57,7 +57,7 @@ fn prepare(ctx: &TcContext, way: Way) {
         plan.next = if flow + 1 < plan.flows { flow + 1 } else { 0 };
         flow
     };
-    let host = (plan.first_host + flow % plan.hosts) as u16;
+    let host = (plan.first_host + flow.wrapping_mul(plan.stride) % plan.hosts) as u16;
     let (address_at, port_at, port) = match way {
         Way::Out => (DESTINATION, SOURCE_PORT, ((plan.first_port + flow / plan.hosts) as u16).to_be()),
         Way::In => (SOURCE, DESTINATION_PORT, BENCH_PORTS.get(flow).map_or(0, |port| *port as u16)),

@@ -8,8 +8,8 @@ use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping, Tcp
 
 use crate::maps::{FLOWS, PEER_FLOWS, Scratch};
 use crate::parse::{IPPROTO_TCP, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
-use crate::stats;
 use crate::verifier::value;
+use crate::{observe, stats};
 
 /// Entries are written at most once a second: timeouts are minutes.
 const RESOLUTION: u64 = 1_000_000_000;
@@ -24,7 +24,7 @@ pub fn begin(work: &mut Scratch, config: &Config, kind: u8, now: u64) {
         created: now,
         packets: 0,
         bytes: 0,
-        policy_generation: config.policy_generation,
+        policy_generation: work.query.generation,
         route_generation: config.route_generation,
         uplink: 0,
         route_id: NO_ROUTE,
@@ -34,6 +34,7 @@ pub fn begin(work: &mut Scratch, config: &Config, kind: u8, now: u64) {
         kind,
         tcp_seen: 0,
         mtu: 0,
+        pad: 0,
     };
 }
 
@@ -42,7 +43,7 @@ pub fn begin(work: &mut Scratch, config: &Config, kind: u8, now: u64) {
 pub fn insert_local(key: &FlowKey, flow: &Flow) -> u32 {
     match FLOWS.insert(key, flow, BPF_NOEXIST as u64) {
         Ok(()) => {
-            opened(flow);
+            opened(key, flow);
             0
         }
         Err(-17) => 0,
@@ -59,10 +60,11 @@ pub fn set_reply(reply: &mut FlowKey, key: &FlowKey, nat_addr: &Addr, nat_port: 
     reply.protocol = key.protocol;
 }
 
-/// Counts a new flow, for its peer, too.
+/// Counts a new flow, for its peer, too, and tells of it.
 #[inline(always)]
-pub fn opened(flow: &Flow) {
+pub fn opened(key: &FlowKey, flow: &Flow) {
     stats::count(Counter::FlowsOpened, 1);
+    observe::opened(key, flow);
     if let Some(count) = value(&PEER_FLOWS, flow.peer_id) {
         // SAFETY: a map value lives until the program ends. Another CPU's addition may get lost; the daemon counts anew at
         // each scan.

@@ -7,7 +7,7 @@ use core::ptr;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_NET};
 use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_csum_diff, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
     bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
@@ -149,15 +149,7 @@ const PIECE: u32 = 512;
 /// Bytes that [`resize`] cuts out of the packet: more than stand before any header of layer 4.
 const CUT: u32 = 64;
 
-/// What bounds errors on this CPU: RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) demand a limit.
-#[repr(C)]
-pub struct Budget {
-    left: u32,
-    pad: u32,
-    refilled: u64,
-}
-
-/// Errors at once, and nanoseconds until one more is allowed.
+/// Errors at once, and nanoseconds until one more is allowed: RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) demand a limit.
 const BURST: u32 = 50;
 const REFILL: u64 = 4_000_000;
 
@@ -336,19 +328,6 @@ fn fold(sum: i64) -> u16 {
 #[inline(always)]
 fn may_send() -> bool {
     let Some(budget) = value(&ERROR_BUDGET, 0) else { return false };
-    // SAFETY: this CPU's own; the helper takes nothing and reads a clock.
-    unsafe {
-        let budget = &mut *budget;
-        let now = bpf_ktime_get_coarse_ns();
-        let earned = now.wrapping_sub(budget.refilled) / REFILL;
-        if earned > 0 {
-            budget.left = if earned >= BURST as u64 { BURST } else { BURST.min(budget.left + earned as u32) };
-            budget.refilled = now;
-        }
-        if budget.left == 0 {
-            return false;
-        }
-        budget.left -= 1;
-    }
-    true
+    // SAFETY: this CPU's own.
+    unsafe { (*budget).take(REFILL, BURST) }
 }

@@ -1,8 +1,11 @@
 //! What a packet without a current flow may do: source, destination class, route, policy.
 
+use core::ptr;
+
 use aya_ebpf::maps::lpm_trie::Key;
+use peer_common::policy::NOBODY;
 use peer_common::route::{NO_ROUTE, listener_key};
-use peer_common::{Addr, CellKey, Config, DropReason, FlowKey, FlowKind, LocalKind, Peer, Route, RuleScope};
+use peer_common::{Addr, CellKey, Config, DropReason, FlowKey, FlowKind, Judged, LocalKind, Peer, Route, RuleScope};
 
 use crate::maps::{LISTENERS, LOCALS, PEERS, ROUTES};
 use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet};
@@ -25,9 +28,27 @@ pub struct Query {
     pub peer_id: u32,
     /// Answer: which rule decided, 0: none.
     pub policy_id: u32,
+    /// Answer: of the source, in the policy.
+    pub identity: u32,
+    /// Answer: of the destination, in the policy.
+    pub class: u32,
+    /// The policy that is asked: read once for a packet, so that it is the old one or the new one.
+    pub generation: u32,
     /// Answer: what becomes of the flow, a `FlowKind`.
     pub kind: u8,
-    pub pad: [u8; 3],
+    /// Whether it was asked, a `Judged`.
+    pub judged: u8,
+    pub pad: [u8; 2],
+}
+
+impl Query {
+    /// Begins with a packet.
+    #[inline(always)]
+    pub fn begin(&mut self, config: &Config) {
+        self.judged = Judged::Not as u8;
+        // SAFETY: an aligned number in memory that lives. Volatile: the daemon may write it meanwhile.
+        self.generation = unsafe { ptr::read_volatile(&raw const config.policy_generation) };
+    }
 }
 
 /// Keys of lookups by longest prefix. Not on the stack: there, without CAP_PERFMON, kernels before 6.8 refuse to write one
@@ -40,15 +61,17 @@ pub struct Keys {
 
 /// Judges `query`. Returns 0 when it is accepted, or a drop reason plus 1: a function of its own, for the sake of the stack.
 #[inline(never)]
-pub fn judge(config: &Config, query: &mut Query) -> u32 {
-    match decide(config, query) {
+pub fn judge(query: &mut Query) -> u32 {
+    match decide(query) {
         Ok(()) => 0,
         Err(reason) => reason as u32 + 1,
     }
 }
 
 #[inline(always)]
-fn decide(config: &Config, query: &mut Query) -> Result<(), DropReason> {
+fn decide(query: &mut Query) -> Result<(), DropReason> {
+    (query.policy_id, query.peer_id, query.route.id) = (0, 0, NO_ROUTE);
+    (query.identity, query.class) = (NOBODY, NOBODY);
     query.peer_id = peer_of(&mut query.keys, &query.key.src).ok_or(DropReason::ForeignSource)?.id;
     // Copied at once: on ways that the CPU only may take ahead, the verifier would find an address here that is none.
     let (routed, named) = match route_to(&mut query.keys, &query.key.dst) {
@@ -86,7 +109,7 @@ fn decide(config: &Config, query: &mut Query) -> Result<(), DropReason> {
         }
         (None, false) => return Err(query.unjudged.unwrap_or(DropReason::NoRoute)),
     };
-    let verdict = policy::evaluate(config, query, scope);
+    let verdict = policy::evaluate(query, scope);
     query.policy_id = verdict.rule;
     match verdict.answer {
         Answer::Accept => Ok(()),

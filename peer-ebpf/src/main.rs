@@ -7,6 +7,8 @@ use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
 mod bench;
+mod budget;
+mod describe;
 mod family;
 mod fib;
 mod flow;
@@ -18,6 +20,7 @@ mod maps;
 mod mesh;
 mod mss;
 mod nat;
+mod observe;
 mod own;
 mod parse;
 mod policy;
@@ -62,6 +65,12 @@ pub fn peer_test_wt0_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn peer_test_wt0_out(ctx: TcContext) -> i32 {
     own::egress::<{ parse::ETH_LEN }>(&ctx)
+}
+
+/// What would become of a packet behind a link header, for `trace`. Never attached.
+#[classifier]
+pub fn peer_describe(ctx: TcContext) -> i32 {
+    describe::packet(&ctx)
 }
 
 /// Nothing: what a run costs by itself. This and all that follow are loaded by benches only.

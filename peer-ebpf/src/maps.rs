@@ -2,10 +2,12 @@
 
 use crate::fib::Hop;
 use crate::fragment::Entry;
-use crate::icmp::{Budget, ErrorBuffer, Quoted};
+use crate::budget::Budget;
+use crate::icmp::{ErrorBuffer, Quoted};
 use crate::judge::Query;
 use crate::mss::Options;
 use crate::nat::Search;
+use crate::observe::BUDGETS;
 use crate::parse::Packet;
 use crate::socket::V4;
 use crate::verifier::value;
@@ -14,11 +16,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
-use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
+use peer_common::policy::{ANSWERS, MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
 use peer_common::route::{MAX_LISTENERS, MAX_LOCALS, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS};
 use peer_common::{
-    Addr, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr,
-    Mapping, PacketCount, Peer, Route, Uplink,
+    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowEvent, FlowKey, Fragment,
+    FragmentKey, LocalAddr, Mapping, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -95,6 +97,10 @@ pub static CELLS_0: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
 #[map]
 pub static CELLS_1: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
 #[map]
+pub static ANSWERS_0: Array<Answer> = Array::pinned(ANSWERS, 0);
+#[map]
+pub static ANSWERS_1: Array<Answer> = Array::pinned(ANSWERS, 0);
+#[map]
 pub static CONFIG: Array<Config> = Array::pinned(1, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::COUNT, 0);
@@ -124,3 +130,18 @@ pub static LAST_REFUSAL: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What bounds our own ICMP errors on this CPU.
 #[map]
 pub static ERROR_BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+/// What the programs tell of flows and packets, see [`crate::observe`]. The daemon sets its size when it loads.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(262_144, 0);
+/// This CPU's record on its way to [`EVENTS`].
+#[map]
+pub static EVENT: PerCpuArray<FlowEvent> = PerCpuArray::with_max_entries(1, 0);
+/// What bounds records on this CPU, by kind.
+#[map]
+pub static EVENT_BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(BUDGETS, 0);
+/// Which packets somebody follows.
+#[map]
+pub static TRACE: Array<TraceFilter> = Array::with_max_entries(1, 0);
+/// What the last described packet came to, see [`crate::describe`].
+#[map]
+pub static DESCRIBED: Array<FlowEvent> = Array::with_max_entries(1, 0);

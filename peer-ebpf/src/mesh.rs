@@ -4,31 +4,38 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind};
+use peer_common::{Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Judged, Way};
 
 use crate::maps::{FLOWS, Scratch, config, scratch};
 use crate::parse::parse;
-use crate::rewrite::{self, End};
+use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
-use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, redirect, stats};
+use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, observe, redirect, stats};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
 pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
-    match forward::<L2>(ctx) {
-        Ok(action) => action,
+    let (Some(config), Some(work)) = (config(), scratch()) else {
+        stats::count_drop(DropReason::Internal, ctx.len());
+        return TC_ACT_SHOT;
+    };
+    match forward::<L2>(ctx, config, work) {
+        Ok(action) => {
+            observe::verdict(config, work, &work.packet.key, Way::FromMesh, 0);
+            action
+        }
         Err(reason) => {
             stats::count_drop(reason, ctx.len());
+            observe::verdict(config, work, &work.packet.key, Way::FromMesh, reason as u32 + 1);
             log::tell_exhaustion(ctx, reason);
-            answer::<L2>(ctx, reason).unwrap_or(TC_ACT_SHOT)
+            answer::<L2>(ctx, config, work, reason).unwrap_or(TC_ACT_SHOT)
         }
     }
 }
 
 /// Tells the peer why its packet went no further, where it can do something about it.
 #[inline(always)]
-fn answer<const L2: usize>(ctx: &TcContext, reason: DropReason) -> Option<i32> {
-    let (config, work) = (config()?, scratch()?);
+fn answer<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch, reason: DropReason) -> Option<i32> {
     let error = match reason {
         DropReason::TtlExceeded => icmp::Error::TIME_EXCEEDED,
         DropReason::TooBig => icmp::Error::too_big(work.mtu),
@@ -39,12 +46,11 @@ fn answer<const L2: usize>(ctx: &TcContext, reason: DropReason) -> Option<i32> {
 }
 
 #[inline(always)]
-fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
-    let config = config().ok_or(DropReason::Internal)?;
+fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -> Result<i32, DropReason> {
     if config.wt0 == 0 {
         return Err(DropReason::Internal);
     }
-    let work = scratch().ok_or(DropReason::Internal)?;
+    work.query.begin(config);
     parse::<L2>(ctx, &mut work.packet)?;
     // SAFETY: takes nothing, reads a clock.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
@@ -62,7 +68,7 @@ fn forward<const L2: usize>(ctx: &TcContext) -> Result<i32, DropReason> {
     }
     let known = if work.packet.unjudged.is_none() { flow_of(&work.packet.key) } else { None };
     let flow = match known {
-        Some(flow) if flow.policy_generation == config.policy_generation => flow,
+        Some(flow) if flow.policy_generation == work.query.generation => flow,
         known => match judged(ctx, config, work, known, now)? {
             Some(flow) => flow,
             None => {
@@ -92,10 +98,11 @@ fn error<const L2: usize>(
     if teller.id != told.id || packet.key.dst != quoted.key.src {
         return Err(DropReason::IcmpUnmatched);
     }
-    if flow.policy_generation != config.policy_generation && flow.kind != FlowKind::FromNode as u8 {
+    if flow.policy_generation != query.generation && flow.kind != FlowKind::FromNode as u8 {
         flow::set_reply(&mut query.key, &quoted.key, &quoted.key.src, quoted.key.src_port);
         query.unjudged = None;
-        failed(judge::judge(config, query))?;
+        query.judged = Judged::Again as u8;
+        failed(judge::judge(query))?;
     }
     if flow.uplink == 0 {
         stats::count(Counter::IcmpErrors, 1);
@@ -127,10 +134,11 @@ fn judged(
         stats::count(Counter::FlowsRejudged, 1);
         if flow.kind == FlowKind::FromNode as u8 {
             judge::peer_of(&mut work.query.keys, &work.packet.key.src).ok_or(DropReason::ForeignSource)?;
-            flow.policy_generation = config.policy_generation;
+            flow.policy_generation = work.query.generation;
             return Ok(Some(flow));
         }
-        failed(ask(config, work))?;
+        work.query.judged = Judged::Again as u8;
+        failed(ask(work))?;
         let accepted = &work.query;
         // The LAN's own flows are routed ones; the rest is what the tables say now.
         let routed = flow.kind == FlowKind::FromLan as u8 && accepted.kind == FlowKind::Routed as u8;
@@ -141,10 +149,11 @@ fn judged(
         flow.policy_id = accepted.policy_id;
         flow.peer_id = accepted.peer_id;
         flow.route_id = accepted.route.id;
-        flow.policy_generation = config.policy_generation;
+        flow.policy_generation = accepted.generation;
         return Ok(Some(flow));
     }
-    failed(ask(config, work))?;
+    work.query.judged = Judged::New as u8;
+    failed(ask(work))?;
     let for_node = work.query.route.id == NO_ROUTE;
     if work.packet.unjudged.is_some() || !judge::opens(&work.packet) {
         // Only the node itself takes what opens no flow.
@@ -185,10 +194,10 @@ fn renew_hop(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Fl
 
 /// Asks about the packet itself. Returns 0, or a drop reason plus 1.
 #[inline(always)]
-fn ask(config: &Config, work: &mut Scratch) -> u32 {
+pub fn ask(work: &mut Scratch) -> u32 {
     work.query.key = work.packet.key;
     work.query.unjudged = work.packet.unjudged;
-    judge::judge(config, &mut work.query)
+    judge::judge(&mut work.query)
 }
 
 /// Opens `work.flow` by the route that accepts it. Returns 0, or a drop reason plus 1.
@@ -252,17 +261,15 @@ fn follow<const L2: usize>(
     flow::touch_out(flow, packet, segments, now);
     stats::count(Counter::ForwardedOut, segments);
     stats::count_route(flow.route_id, Direction::Out, segments, packet.len as u64);
-    rewrite::decrement_ttl::<L2>(ctx, packet)?;
     let mtu = if flow.mtu < config.wt0_mtu { flow.mtu } else { config.wt0_mtu };
     mss::clamp::<L2>(ctx, packet, &mut work.options, mtu)?;
-    if flow.kind == FlowKind::Masqueraded as u8 {
-        rewrite::translate::<L2>(ctx, packet, End::Source, &flow.nat_addr, flow.nat_port)?;
-    }
+    let translation = Translation { end: End::Source, addr: &flow.nat_addr, port: flow.nat_port };
+    rewrite::forward::<L2>(ctx, packet, (flow.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
     redirect::to_uplink::<L2>(ctx, flow.uplink, &flow.next_hop, &mut work.neighbour)
 }
 
 #[inline(always)]
-fn flow_of(key: &FlowKey) -> Option<&'static mut Flow> {
+pub fn flow_of(key: &FlowKey) -> Option<&'static mut Flow> {
     // SAFETY: a map value lives until the program ends, whatever becomes of its entry; fields are written one by one.
     FLOWS.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
 }

@@ -11,7 +11,7 @@ use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping};
 
 use crate::maps::{FLOWS, MAPPINGS, Scratch, scratch};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP};
-use crate::{flow, socket, stats};
+use crate::{flow, observe, socket, stats};
 
 /// Ports tried before giving up. Ports are overloaded per remote endpoint, so that a collision needs many flows to
 /// one and the same endpoint.
@@ -40,9 +40,23 @@ pub fn open_masqueraded(ctx: &TcContext, config: &Config, work: *mut Scratch) ->
     if !begin_search(config, unsafe { &mut *work }) {
         return DropReason::PortsExhausted as u32 + 1;
     }
+    search(ctx, work, step::<false>)
+}
+
+/// As [`open_masqueraded`], but writes nothing: `work.flow` gets the port that the flow would get.
+#[inline(never)]
+pub fn find_port(ctx: &TcContext, config: &Config, work: *mut Scratch) -> u32 {
+    // SAFETY: as there.
+    if !begin_search(config, unsafe { &mut *work }) {
+        return DropReason::PortsExhausted as u32 + 1;
+    }
+    search(ctx, work, step::<true>)
+}
+
+#[inline(always)]
+fn search(ctx: &TcContext, work: *mut Scratch, step: extern "C" fn(u32, *mut c_void) -> i64) -> u32 {
     let mut context = ctx.as_ptr();
     // A loop of our own would be followed step by step by the verifier, and grow over its limit.
-    let step: extern "C" fn(u32, *mut c_void) -> i64 = step;
     // SAFETY: the callback has the signature that the helper wants; its context, a pointer, lives on the stack.
     unsafe {
         bpf_loop(PROBES, step as *mut c_void, (&raw mut context).cast(), 0);
@@ -81,17 +95,17 @@ fn has_ports(key: &FlowKey) -> bool {
     key.protocol == IPPROTO_TCP || key.protocol == IPPROTO_UDP
 }
 
-extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
+extern "C" fn step<const DRY: bool>(_index: u32, context: *mut c_void) -> i64 {
     let Some(work) = scratch() else { return 1 };
     // SAFETY: what `open_masqueraded` has put there: the context of the program.
     let ctx = TcContext::new(unsafe { *context.cast::<*mut c_void>() }.cast());
-    work.search.outcome = try_port(&ctx, work);
+    work.search.outcome = try_port::<DRY>(&ctx, work);
     i64::from(work.search.outcome != SEARCHING)
 }
 
-/// Tries one port. Returns what [`Search::outcome`] says.
+/// Tries one port; `DRY`: takes none. Returns what [`Search::outcome`] says.
 #[inline(always)]
-fn try_port(ctx: &TcContext, work: &mut Scratch) -> u32 {
+fn try_port<const DRY: bool>(ctx: &TcContext, work: &mut Scratch) -> u32 {
     let Scratch { packet, flow, mapping, reply, tuple, search, .. } = work;
     let key = &packet.key;
     let port = ((search.min + search.offset) as u16).to_be();
@@ -99,8 +113,14 @@ fn try_port(ctx: &TcContext, work: &mut Scratch) -> u32 {
     // The range is not empty: compared here as well, because the verifier does not know.
     search.offset = (search.offset + search.step).checked_rem(search.range).unwrap_or(0);
     if has_ports(key) && socket::uses(ctx, reply, tuple) {
-        stats::count(Counter::PortSockets, 1);
+        if !DRY {
+            stats::count(Counter::PortSockets, 1);
+        }
         return SEARCHING;
+    }
+    if DRY {
+        flow.nat_port = port;
+        return if owner(key, reply) == Owner::Another { SEARCHING } else { 0 };
     }
     match MAPPINGS.insert(&*reply, &*mapping, BPF_NOEXIST as u64) {
         Ok(()) => {
@@ -143,8 +163,12 @@ pub fn open_routed(work: &mut Scratch) -> u32 {
 #[inline(never)]
 pub fn forget(key: &FlowKey, flow: &Flow, reply: &mut FlowKey) -> u32 {
     flow::set_reply(reply, key, &flow.nat_addr, flow.nat_port);
+    let told = observe::closing(key, flow, reply);
     if FLOWS.remove(key).is_ok() {
         flow::closed(flow);
+        if told != 0 {
+            observe::tell_closed();
+        }
     }
     if owner(key, reply) == Owner::Us {
         let _ = MAPPINGS.remove(&*reply);
@@ -169,6 +193,14 @@ fn owner(key: &FlowKey, reply: &FlowKey) -> Owner {
     if mapping.peer_addr == key.src && mapping.peer_port == key.src_port { Owner::Us } else { Owner::Another }
 }
 
+/// Whether the mapping of a live flow belongs to another flow by now.
+#[inline(always)]
+pub fn mapping_lost(work: &mut Scratch, flow: &Flow) -> bool {
+    let Scratch { packet, reply, .. } = work;
+    flow::set_reply(reply, &packet.key, &flow.nat_addr, flow.nat_port);
+    owner(&packet.key, reply) == Owner::Another
+}
+
 /// Puts the mapping of a live flow back if it is missing: the daemon may have taken it for expired just when a packet came.
 /// `false`: it belongs to another flow by now.
 #[inline(never)]
@@ -190,7 +222,7 @@ pub fn reassert(work: &mut Scratch, flow: &Flow) -> bool {
 fn insert_flow(key: &FlowKey, flow: &mut Flow, reply: &FlowKey) -> u32 {
     match FLOWS.insert(key, &*flow, BPF_NOEXIST as u64) {
         Ok(()) => {
-            flow::opened(flow);
+            flow::opened(key, flow);
             0
         }
         Err(EEXIST) => {

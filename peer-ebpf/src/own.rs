@@ -7,11 +7,11 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::layout::REDIRECTED_MARK;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Counter, DropReason, FlowKind, Route};
+use peer_common::{Config, Counter, DropReason, FlowKind, Route, Way};
 
-use crate::maps::{FLOWS, LOCALS, config, scratch};
+use crate::maps::{FLOWS, LOCALS, Scratch, config, scratch};
 use crate::parse::parse;
-use crate::{flow, fragment, judge, mss, nat, stats};
+use crate::{flow, fragment, judge, mss, nat, observe, stats};
 
 #[inline(always)]
 pub fn egress<const L2: usize>(ctx: &TcContext) -> i32 {
@@ -24,19 +24,26 @@ pub fn egress<const L2: usize>(ctx: &TcContext) -> i32 {
             return TC_ACT_UNSPEC;
         }
     }
-    match send::<L2>(ctx) {
-        Ok(()) => TC_ACT_UNSPEC,
+    let (Some(config), Some(work)) = (config(), scratch()) else {
+        stats::count_drop(DropReason::Internal, ctx.len());
+        return TC_ACT_SHOT;
+    };
+    match send::<L2>(ctx, config, work) {
+        Ok(()) => {
+            observe::verdict(config, work, &work.packet.key, Way::ToMesh, 0);
+            TC_ACT_UNSPEC
+        }
         Err(reason) => {
             stats::count_drop(reason, ctx.len());
+            observe::verdict(config, work, &work.packet.key, Way::ToMesh, reason as u32 + 1);
             TC_ACT_SHOT
         }
     }
 }
 
 #[inline(always)]
-fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
-    let config = config().ok_or(DropReason::Internal)?;
-    let work = scratch().ok_or(DropReason::Internal)?;
+fn send<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -> Result<(), DropReason> {
+    work.query.begin(config);
     parse::<L2>(ctx, &mut work.packet)?;
     // SAFETY: takes nothing, reads a clock.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
@@ -46,18 +53,24 @@ fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
     stats::count(Counter::FromNode, stats::segments(&work.packet, flow::gso_size(ctx)));
     if work.packet.unjudged.is_some() {
         // Fragments and errors of the node's own; what the LAN sends must name a flow.
-        return if own { Ok(()) } else { Err(work.packet.unjudged.unwrap_or(DropReason::NoRoute)) };
+        let reason = work.packet.unjudged.unwrap_or(DropReason::NoRoute);
+        turn(work);
+        return if own { Ok(()) } else { Err(reason) };
     }
     // What is needed of it, at once: on ways that the CPU only may take ahead, the verifier would not find its address.
     let (route_id, masquerade) = if own {
         (NO_ROUTE, false)
     } else {
-        let route = judge::route_to(&mut work.query.keys, &work.packet.key.src).ok_or(DropReason::NoRoute)?;
-        (route.id, route.flags & Route::MASQUERADE != 0)
+        match judge::route_to(&mut work.query.keys, &work.packet.key.src) {
+            Some(route) => (route.id, route.flags & Route::MASQUERADE != 0),
+            None => {
+                turn(work);
+                return Err(DropReason::NoRoute);
+            }
+        }
     };
     fragment::remember(&work.packet, &mut work.fragment, now);
-    // Flows stand under the tuple that enters from the mesh.
-    work.packet.key = work.packet.key.reversed();
+    turn(work);
     mss::clamp::<L2>(ctx, &work.packet, &mut work.options, config.wt0_mtu)?;
     if let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) {
         // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
@@ -76,4 +89,10 @@ fn send<const L2: usize>(ctx: &TcContext) -> Result<(), DropReason> {
         nat::open_routed(work)
     };
     if failed == 0 { Ok(()) } else { Err(DropReason::TableFull) }
+}
+
+/// Flows stand under the tuple that enters from the mesh.
+#[inline(always)]
+fn turn(work: &mut Scratch) {
+    work.packet.key = work.packet.key.reversed();
 }

@@ -20,7 +20,7 @@ pub const TCP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
 pub const ICMP_LEN: usize = 8;
 /// Length of the fragment header of IPv6.
-const FRAGMENT_LEN: usize = 8;
+pub const FRAGMENT_LEN: usize = 8;
 
 /// What the programs know of a packet.
 #[repr(C)]

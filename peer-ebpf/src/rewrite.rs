@@ -1,4 +1,5 @@
-//! Changes to the packet. Always by the kernel's helpers: they know whether the checksum is complete, partial or none.
+//! Changes to the packet. Checksums of layer 4 always by the kernel's helpers: they know whether they are complete, partial
+//! or none.
 
 use core::mem::offset_of;
 use core::ptr;
@@ -9,7 +10,7 @@ use aya_ebpf::programs::TcContext;
 use peer_common::{Addr, DropReason};
 
 use crate::icmp::Quoted;
-use crate::parse::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet, Part};
+use crate::parse::{FRAGMENT_LEN, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet, Part};
 use crate::verifier::{store, store_from};
 
 /// Which end of the packet.
@@ -55,40 +56,158 @@ pub fn decrement_ttl<const L2: usize>(ctx: &TcContext, packet: &Packet) -> Resul
     done(store(ctx, L2 + offset_of!(Ipv4, ttl), 1, ttl as u64))
 }
 
-/// Replaces address and port (or echo identifier) of one end.
+/// What one end of a packet becomes.
+pub struct Translation<'a> {
+    pub end: End,
+    pub addr: &'a Addr,
+    /// Port or echo identifier.
+    pub port: u16,
+}
+
+/// Takes one hop off and, where wanted, replaces address and port of one end. The caller has seen that one hop is left.
+///
+/// The headers are written where they lie: the parser has had them in the linear part, and a packet that others share is
+/// made our own by the kernel before a program begins that writes. The checksum of layer 4 is left to the helpers.
 #[inline(always)]
-pub fn translate<const L2: usize>(
+pub fn forward<const L2: usize>(
     ctx: &TcContext,
     packet: &Packet,
-    end: End,
-    addr: &Addr,
-    port: u16,
+    translation: Option<Translation<'_>>,
 ) -> Result<(), DropReason> {
-    let (old_addr, old_port) = match end {
-        End::Source => (&packet.key.src, packet.key.src_port),
-        End::Destination => (&packet.key.dst, packet.key.dst_port),
-    };
-    if packet.part == Part::Later {
-        // The first fragment carries the only checksum of layer 4, and has been corrected for the whole packet.
-        return address::<L2>(ctx, packet.is_v4, end, 0, old_addr, addr);
+    if packet.is_v4 {
+        v4::<L2>(ctx, packet, &translation)?
+    } else {
+        v6::<L2>(ctx, packet, &translation)?
     }
+    let Some(Translation { end, addr, port }) = translation else { return Ok(()) };
+    // The first fragment carries the only checksum of layer 4, and has been corrected for the whole packet.
+    if packet.part == Part::Later {
+        return Ok(());
+    }
+    let (old_addr, old_port) = old(packet, end);
     let l4 = L2 + packet.l4();
-    let (checksum, port_at, flags) = match packet.key.protocol {
-        IPPROTO_TCP => (l4 + 16, port_offset(l4, end), 0),
-        IPPROTO_UDP => (l4 + 6, port_offset(l4, end), BPF_F_MARK_MANGLED_0 as u64),
-        IPPROTO_ICMP | IPPROTO_ICMPV6 => (l4 + 2, l4 + 4, 0),
+    let (checksum, flags) = match packet.key.protocol {
+        IPPROTO_TCP => (l4 + 16, 0),
+        IPPROTO_UDP => (l4 + 6, BPF_F_MARK_MANGLED_0 as u64),
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => (l4 + 2, 0),
         _ => return Err(DropReason::Internal),
     };
     // ICMP has no pseudo header, ICMPv6 has one.
     if packet.key.protocol != IPPROTO_ICMP {
         checksum_address(ctx, packet.is_v4, checksum, old_addr, addr, flags | BPF_F_PSEUDO_HDR as u64)?;
     }
-    address::<L2>(ctx, packet.is_v4, end, 0, old_addr, addr)?;
     if port != old_port {
         done(ctx.l4_csum_replace(checksum, old_port as u64, port as u64, flags | 2))?;
-        done(store(ctx, port_at, 2, port as u64))?;
     }
     Ok(())
+}
+
+#[inline(always)]
+fn v4<const L2: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    translation: &Option<Translation<'_>>,
+) -> Result<(), DropReason> {
+    let ip = linear::<L2, 0, { size_of::<Ipv4>() }>(ctx)?.cast::<Ipv4>();
+    let word = |ttl: u8| u16::from_ne_bytes([ttl, packet.key.protocol as u8]) as u64;
+    // SAFETY: `linear` has checked the length.
+    unsafe {
+        // RFC 1624 §3: the sum of the complements of what goes, and of what comes.
+        let mut sum = !(*ip).checksum as u64 + (!word(packet.ttl) & 0xffff) + word(packet.ttl.wrapping_sub(1));
+        if let Some(Translation { end, addr, .. }) = translation {
+            let (from, to) = (old(packet, *end).0.words[3], addr.words[3]);
+            sum += !from as u64 + to as u64;
+            if matches!(end, End::Source) {
+                (*ip).source = to;
+            } else {
+                (*ip).destination = to;
+            }
+        }
+        (*ip).ttl = packet.ttl.wrapping_sub(1);
+        (*ip).checksum = !fold(sum);
+    }
+    match translation {
+        Some(Translation { end, port, .. }) if packet.part != Part::Later => {
+            set_port::<L2, { size_of::<Ipv4>() }>(ctx, packet, *end, *port)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn v6<const L2: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    translation: &Option<Translation<'_>>,
+) -> Result<(), DropReason> {
+    let ip = linear::<L2, 0, { size_of::<Ipv6>() }>(ctx)?.cast::<Ipv6>();
+    // SAFETY: `linear` has checked the length.
+    unsafe {
+        (*ip).hop_limit = packet.ttl.wrapping_sub(1);
+        match translation {
+            Some(Translation { end: End::Source, addr, .. }) => (*ip).source = addr.words,
+            Some(Translation { end: End::Destination, addr, .. }) => (*ip).destination = addr.words,
+            None => {}
+        }
+    }
+    match (translation, packet.part) {
+        (Some(Translation { end, port, .. }), Part::All) => {
+            set_port::<L2, { size_of::<Ipv6>() }>(ctx, packet, *end, *port)
+        }
+        (Some(Translation { end, port, .. }), Part::First) => {
+            set_port::<L2, { size_of::<Ipv6>() + FRAGMENT_LEN }>(ctx, packet, *end, *port)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the port, or echo identifier, of the header of layer 4 at `AT`.
+#[inline(always)]
+fn set_port<const L2: usize, const AT: usize>(
+    ctx: &TcContext,
+    packet: &Packet,
+    end: End,
+    port: u16,
+) -> Result<(), DropReason> {
+    /// The shortest header of layer 4.
+    const LEN: usize = 8;
+    let l4 = linear::<L2, AT, LEN>(ctx)?;
+    // SAFETY: `linear` has checked the length; headers are aligned as in the parser.
+    unsafe {
+        match (packet.key.protocol, end) {
+            (IPPROTO_ICMP | IPPROTO_ICMPV6, _) => l4.add(4).cast::<u16>().write(port),
+            (_, End::Source) => l4.cast::<u16>().write(port),
+            (_, End::Destination) => l4.add(2).cast::<u16>().write(port),
+        }
+    }
+    Ok(())
+}
+
+/// `LEN` bytes at `L2 + AT` of the linear part.
+#[inline(always)]
+fn linear<const L2: usize, const AT: usize, const LEN: usize>(ctx: &TcContext) -> Result<*mut u8, DropReason> {
+    let start = ctx.data();
+    if start + L2 + AT + LEN > ctx.data_end() {
+        return Err(DropReason::Rewrite);
+    }
+    Ok((start + L2 + AT) as *mut u8)
+}
+
+/// Address and port of one end as they stand in the packet.
+#[inline(always)]
+fn old(packet: &Packet, end: End) -> (&Addr, u16) {
+    match end {
+        End::Source => (&packet.key.src, packet.key.src_port),
+        End::Destination => (&packet.key.dst, packet.key.dst_port),
+    }
+}
+
+/// A sum of words in one word.
+#[inline(always)]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// Replaces address and port of one end of an ICMP error, `end`, and of the other end of the packet that it quotes: what the

@@ -4,33 +4,67 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
-use peer_common::{Config, Counter, Direction, DropReason, FlowKey, FlowKind, Mapping};
+use peer_common::{Config, Counter, Direction, DropReason, FlowKey, FlowKind, Judged, Mapping, Observe, Way};
 
 use crate::judge::Query;
 use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch, uplink};
 use crate::parse::{Packet, TCP_SYN, parse};
-use crate::rewrite::{self, End};
+use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
-use crate::{family, flow, fragment, icmp, judge, mss, redirect, stats};
+use crate::verifier::opaque_address;
+use crate::{family, flow, fragment, icmp, judge, mss, observe, redirect, stats};
 
 #[inline(always)]
 pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
     let Some(work) = scratch() else { return TC_ACT_UNSPEC };
     // SAFETY: takes nothing, reads a clock.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    let Some((config, mapping, is_error)) = ours::<L2>(ctx, work, now) else {
+    let Some(config) = config() else { return TC_ACT_UNSPEC };
+    work.query.begin(config);
+    let Some((mapping, is_error)) = ours::<L2>(ctx, work, now) else {
         stats::count(Counter::UplinkNext, 1);
+        if config.observe & Observe::TRACE != 0 {
+            passed_on(config, work);
+        }
         return TC_ACT_UNSPEC;
     };
     let passed =
         if is_error { error::<L2>(ctx, config, work, mapping) } else { reply::<L2>(ctx, config, work, mapping, now) };
     match passed {
-        Ok(action) => action,
+        Ok(action) => {
+            if config.observe & Observe::TRACE != 0 {
+                told(config, work, mapping, is_error, 0);
+            }
+            action
+        }
         Err(reason) => {
             stats::count_drop(reason, work.packet.len);
+            work.mtu = config.wt0_mtu;
+            told(config, work, mapping, is_error, reason as u32 + 1);
             answer::<L2>(ctx, config, work, reason).unwrap_or(TC_ACT_SHOT)
         }
     }
+}
+
+/// Tells the daemon of a packet, under the tuple of its flow.
+#[inline(always)]
+fn told(config: &Config, work: &mut Scratch, mapping: &Mapping, is_error: bool, verdict: u32) {
+    let Scratch { packet, reply, query, .. } = &mut *work;
+    if is_error {
+        // SAFETY: the same reply; of an address that the compiler knows it would make one with a variable distance.
+        set_asked(&mut query.key, unsafe { &*opaque_address(reply) }, mapping);
+    } else {
+        set_asked(&mut query.key, &packet.key, mapping);
+    }
+    observe::verdict(config, work, &work.query.key, Way::FromUplink, verdict);
+}
+
+/// Tells the daemon of a packet that belongs to no flow. Its tuple is turned as that of an answer would be.
+#[inline(always)]
+fn passed_on(config: &Config, work: &mut Scratch) {
+    let key = &work.packet.key;
+    flow::set_reply(&mut work.query.key, key, &key.src, key.src_port);
+    observe::passed_on(config, work, &work.query.key);
 }
 
 /// Tells the sender why its reply went no further, where it can do something about it.
@@ -58,7 +92,7 @@ fn ours<const L2: usize>(
     ctx: &TcContext,
     work: &mut Scratch,
     now: u64,
-) -> Option<(&'static Config, &'static mut Mapping, bool)> {
+) -> Option<(&'static mut Mapping, bool)> {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context is the kernel's.
     if unsafe { (*skb).vlan_present } != 0 {
@@ -89,9 +123,8 @@ fn ours<const L2: usize>(
         }
         Some(_) => return None,
     };
-    let config = config()?;
     // SAFETY: a map value lives until the program ends, whatever becomes of its entry; fields are written one by one.
-    Some((config, unsafe { &mut *mapping }, is_error))
+    Some((unsafe { &mut *mapping }, is_error))
 }
 
 /// An ICMP error about a packet that we forwarded. It refreshes nothing (RFC 5508 REQ-6).
@@ -102,8 +135,8 @@ fn error<const L2: usize>(
     work: &mut Scratch,
     mapping: &mut Mapping,
 ) -> Result<i32, DropReason> {
-    if mapping.policy_generation != config.policy_generation {
-        judge_again(config, &work.reply, &mut work.query, mapping)?;
+    if mapping.policy_generation != work.query.generation {
+        judge_again(&work.reply, &mut work.query, mapping)?;
     }
     if work.packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
@@ -127,8 +160,8 @@ fn reply<const L2: usize>(
 ) -> Result<i32, DropReason> {
     fragment::remember(&work.packet, &mut work.fragment, now);
     let packet = &work.packet;
-    if mapping.policy_generation != config.policy_generation {
-        judge_again(config, &packet.key, &mut work.query, mapping)?;
+    if mapping.policy_generation != work.query.generation {
+        judge_again(&packet.key, &mut work.query, mapping)?;
     }
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
@@ -142,11 +175,9 @@ fn reply<const L2: usize>(
     flow::touch_in(mapping, packet, segments, now);
     stats::count(Counter::ForwardedIn, segments);
     stats::count_route(mapping.route_id, Direction::In, segments, packet.len as u64);
-    rewrite::decrement_ttl::<L2>(ctx, packet)?;
     mss::clamp::<L2>(ctx, packet, &mut work.options, smaller_mtu(ctx, config, packet))?;
-    if mapping.kind == FlowKind::Masqueraded as u8 {
-        rewrite::translate::<L2>(ctx, packet, End::Destination, &mapping.peer_addr, mapping.peer_port)?;
-    }
+    let translation = Translation { end: End::Destination, addr: &mapping.peer_addr, port: mapping.peer_port };
+    rewrite::forward::<L2>(ctx, packet, (mapping.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
     Ok(redirect::to_mesh(ctx, config.wt0))
 }
 
@@ -165,25 +196,28 @@ fn smaller_mtu(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
 /// The policy has changed: a reply of a revoked flow must not pass either. The flow's own entry says so when a packet
 /// of the mesh was first to notice.
 #[inline(always)]
-fn judge_again(config: &Config, reply: &FlowKey, query: &mut Query, mapping: &mut Mapping) -> Result<(), DropReason> {
-    query.key = FlowKey {
-        src: mapping.peer_addr,
-        dst: reply.src,
-        src_port: mapping.peer_port,
-        dst_port: reply.src_port,
-        protocol: reply.protocol,
-    };
+fn judge_again(reply: &FlowKey, query: &mut Query, mapping: &mut Mapping) -> Result<(), DropReason> {
+    set_asked(&mut query.key, reply, mapping);
     query.unjudged = None;
     // SAFETY: read only; fields are written one by one.
     let known = unsafe { FLOWS.get(&query.key) };
     match known {
-        Some(flow) if flow.policy_generation == config.policy_generation => mapping.route_id = flow.route_id,
+        Some(flow) if flow.policy_generation == query.generation => mapping.route_id = flow.route_id,
         _ => {
             stats::count(Counter::FlowsRejudged, 1);
-            failed(judge::judge(config, query))?;
+            query.judged = Judged::Again as u8;
+            failed(judge::judge(query))?;
             mapping.route_id = query.route.id;
         }
     }
-    mapping.policy_generation = config.policy_generation;
+    mapping.policy_generation = query.generation;
     Ok(())
+}
+
+/// The tuple that enters from the mesh, of the flow that `reply` answers.
+#[inline(always)]
+fn set_asked(key: &mut FlowKey, reply: &FlowKey, mapping: &Mapping) {
+    (key.src, key.dst) = (mapping.peer_addr, reply.src);
+    (key.src_port, key.dst_port) = (mapping.peer_port, reply.src_port);
+    key.protocol = reply.protocol;
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what things cost, as ratios.
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::steps::Steps;
 use crate::{build_ebpf, process, setup};
@@ -22,7 +22,17 @@ enum What {
         /// Small tables and few rounds: shows that it works, not what it costs
         #[arg(long)]
         quick: bool,
+        /// One part alone: flows, policy or forward
+        #[arg(long)]
+        only: Option<Part>,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    Flows,
+    Policy,
+    Forward,
 }
 
 pub(crate) fn command(options: Options) -> Result<()> {
@@ -30,9 +40,12 @@ pub(crate) fn command(options: Options) -> Result<()> {
     let steps = Steps::of("bench");
     steps.run("setup", setup::ensure)?;
     steps.run("build-ebpf", || build_ebpf::build(false))?;
-    let What::Dataplane { json, quick } = options.what;
+    let What::Dataplane { json, quick, only } = options.what;
     let mut cargo = process::cargo();
     cargo.args(["run", "--quiet", "--locked", "--release", "--package", "peer-benches", "--", "dataplane"]);
     cargo.args(json.then_some("--json")).args(quick.then_some("--quick"));
+    if let Some(part) = only.and_then(|part| part.to_possible_value()) {
+        cargo.args(["--only", part.get_name()]);
+    }
     steps.run("dataplane", || process::run(&mut cargo))
 }

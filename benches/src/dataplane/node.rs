@@ -48,7 +48,8 @@ pub(crate) struct Node {
     pub(crate) lan: Namespace,
     runtime: Runtime,
     wt0: Wt0,
-    driver: Driver,
+    /// Until it is dropped.
+    driver: Option<Driver>,
     bpffs: PathBuf,
     capabilities: Capabilities,
 }
@@ -73,7 +74,7 @@ impl Node {
             })?;
             Ok((runtime, wt0, driver))
         })?;
-        Ok(Self { namespace, lan, runtime, wt0, driver, bpffs, capabilities })
+        Ok(Self { namespace, lan, runtime, wt0, driver: Some(driver), bpffs, capabilities })
     }
 
     /// The queue of wt0, once.
@@ -85,7 +86,8 @@ impl Node {
     pub(crate) fn rules(&self, rules: &[Rule]) -> Result<Duration> {
         let intent = intent(&self.wt0, rules).into();
         let started = Instant::now();
-        self.runtime.block_on(self.driver.apply(intent))?;
+        let driver = self.driver.as_ref().context("the driver runs")?;
+        self.runtime.block_on(driver.apply(intent))?;
         Ok(started.elapsed())
     }
 
@@ -93,6 +95,17 @@ impl Node {
     pub(crate) fn entries(&self) -> Result<Entries> {
         let pins = self.bpffs.join(format!("peer/wt0/v{ABI}/maps"));
         self.namespace.enter(|| with_capabilities(self.capabilities, || Entries::load(&pins))?)
+    }
+}
+
+impl Drop for Node {
+    /// The driver ends before the runtime that its timers need.
+    fn drop(&mut self) {
+        if let Some(driver) = self.driver.take()
+            && let Err(error) = self.runtime.block_on(driver.shutdown(false))
+        {
+            eprintln!("the dataplane of a bench did not end as it should: {error}");
+        }
     }
 }
 
@@ -117,6 +130,9 @@ pub(crate) fn wire(name: &str) -> Result<(Namespace, Namespace)> {
         namespace.exec("ip", &["link", "set", "eth0", "up"])?;
     }
     node.exec("ip", &["route", "add", "10.9.0.0/16", "via", "198.51.100.2"])?;
+    // Known for good: nobody has to answer.
+    let mac = lan.read("/sys/class/net/eth0/address")?;
+    node.exec("ip", &["neighbour", "replace", "198.51.100.2", "lladdr", mac.trim(), "dev", "eth0"])?;
     Ok((node, lan))
 }
 
@@ -179,12 +195,13 @@ impl Entries {
         Ok(Self { ebpf })
     }
 
-    /// Says which flows the entries choose among.
-    pub(crate) fn plan(&mut self, way: Way, flows: u32, hosts: u32, in_turn: bool) -> Result<()> {
+    /// Says which flows the entries choose among, and how many hosts they go to, by which stride.
+    pub(crate) fn plan(&mut self, way: Way, flows: u32, (hosts, stride): (u32, u32), in_turn: bool) -> Result<()> {
         let plan = BenchPlan {
             headers: headers(way),
             flows,
             hosts,
+            stride,
             first_port: 1024,
             in_turn: in_turn.into(),
             next: 0,
@@ -208,7 +225,7 @@ impl Entries {
 
     /// Opens the flows of the plan, and learns which port each has got, for replies.
     pub(crate) fn open_flows(&mut self, flows: u32, hosts: u32) -> Result<()> {
-        self.plan(Way::Out, flows, hosts, true)?;
+        self.plan(Way::Out, flows, (hosts, 1), true)?;
         let (_, verdict) = self.run(program::BENCH_OUT, flows)?;
         ensure!(verdict == REDIRECT, "the last flow was not forwarded: verdict {verdict}");
         let mappings: HashMap<_, FlowKey, Mapping> = self.ebpf.map(map::MAPPINGS).context("mappings")?.try_into()?;

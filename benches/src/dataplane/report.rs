@@ -35,16 +35,21 @@ impl Report {
 
     /// The ratio of two figures round by round, as its median: what the machine does meanwhile happens to both.
     pub(super) fn paired(&mut self, name: &'static str, over: &str, under: &str) {
+        self.ratios.insert(name, self.ratio_of(over, under));
+    }
+
+    /// The median over all rounds of the ratio of two figures.
+    pub(super) fn ratio_of(&self, over: &str, under: &str) -> f64 {
         let none = Vec::new();
         let (over, under) = (self.rounds.get(over).unwrap_or(&none), self.rounds.get(under).unwrap_or(&none));
         let ratios: Vec<f64> = over.iter().zip(under).map(|(over, under)| over / under).collect();
-        self.ratios.insert(name, median(&ratios));
+        median(&ratios)
     }
 
     /// Prints a table; with `json` the same as one object in the last line.
     pub(super) fn print(&self, json: bool) {
-        let Scale { rounds, repeat, packets, .. } = self.scale;
-        println!("medians of {rounds} interleaved rounds; {repeat} runs of a program or {packets} packets each");
+        let Scale { rounds, repeat, turns, packets, .. } = self.scale;
+        println!("medians of {rounds} rounds of {repeat} runs of a program, or {turns} turns of {packets} packets");
         for (name, values) in &self.rounds {
             let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
             println!("  {name:<44} {:>10.1}   ({low:.1} to {high:.1})", median(values));

@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 
 use super::Source;
 use crate::flows::{Refused, answer};
+use crate::trace;
 
 /// A bound control socket; its file goes with it.
 #[derive(Debug)]
@@ -54,7 +55,14 @@ impl ControlSocket {
 
     /// Serves until the task is aborted.
     pub(crate) async fn serve(self, source: Arc<Source>) {
-        let router = Router::new().route("/status", get(status)).route("/flows", get(flows)).with_state(source);
+        let router = Router::new()
+            .route("/status", get(status))
+            .route("/flows", get(flows))
+            .route("/trace", get(trace))
+            .route("/trace/live", get(follow))
+            .route("/trace/packets", get(followed))
+            .route("/trace/end", get(end_following))
+            .with_state(source);
         if let Err(error) = axum::serve(self.listener, router).await {
             tracing::error!(%error, "the control socket has stopped");
         }
@@ -70,10 +78,37 @@ async fn status(State(source): State<Arc<Source>>) -> Response {
 }
 
 async fn flows(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
-    match answer(&source.dataplane, &source.peer_keys, &query.unwrap_or_default()).await {
+    match answer(&source.dataplane, &source.observer, &source.known().peers, &query.unwrap_or_default()).await {
         Ok(listing) => Json(listing).into_response(),
         Err(Refused::Field(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         Err(Refused::Dataplane(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn trace(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
+    answered(trace::describe(&source, &query.unwrap_or_default()).await)
+}
+
+async fn follow(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
+    answered(trace::follow(&source, &query.unwrap_or_default()).await)
+}
+
+async fn followed(State(source): State<Arc<Source>>, RawQuery(query): RawQuery) -> Response {
+    answered(trace::followed(&source, &query.unwrap_or_default()))
+}
+
+async fn end_following(State(source): State<Arc<Source>>) -> Response {
+    answered(trace::end(&source).await)
+}
+
+fn answered<T: serde::Serialize>(answer: Result<T, trace::Refused>) -> Response {
+    match answer {
+        Ok(answer) => Json(answer).into_response(),
+        Err(trace::Refused::Field(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        Err(error @ trace::Refused::Busy { .. }) => (StatusCode::CONFLICT, format!("{error}\n")).into_response(),
+        Err(trace::Refused::Dataplane(error)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
     }
 }
 

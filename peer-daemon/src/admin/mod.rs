@@ -6,4 +6,4 @@ mod source;
 
 pub(crate) use self::control::ControlSocket;
 pub(crate) use self::health::serve as serve_health;
-pub(crate) use self::source::{Source, endpoint};
+pub(crate) use self::source::{Known, Source, endpoint};

@@ -1,16 +1,19 @@
 //! Where answers come from: the readiness latches, the dataplane, the shard.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use peer_common::PacketCount;
-use peer_core::key::PublicKey;
+use peer_core::desired::{Desired, Peer, Rule};
 use peer_core::path::Path;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
 use peer_dataplane::driver::StatsReader;
+use peer_dataplane::observe::Observer;
 use peer_dataplane::{Mode, RouteStats, Stats};
 use peer_io::IoMetrics;
 use peer_io::shard::Shard;
@@ -19,8 +22,12 @@ use peer_wireguard::{Engine, EngineStats, PeerStatus};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
-use crate::status::{Attachment, Count, Dataplane, Flows, Interface, Part, Peer, Policy, Report, Route};
+use crate::flow_log::{FlowLogCollector, FlowLogStats};
+use crate::peers::{PeerIds, PeerKeys};
+use crate::status::{self, Attachment, Count, Dataplane, Flows, Interface, Part, Policy, Report, Route};
+use crate::trace::LiveTrace;
 
 /// How long the shard may take to answer before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -33,13 +40,42 @@ pub(crate) struct Source {
     pub(crate) interface: Interface,
     pub(crate) mode: Mode,
     pub(crate) dataplane: StatsReader,
-    /// By id, which begins at 1.
-    pub(crate) peer_keys: Vec<PublicKey>,
+    pub(crate) known: watch::Receiver<Arc<Known>>,
     pub(crate) shard: Arc<Shard<Engine>>,
     pub(crate) engine_stats: Arc<EngineStats>,
+    pub(crate) observer: Observer,
+    pub(crate) flow_log: Option<Arc<FlowLogStats>>,
+    pub(crate) live_trace: LiveTrace,
+}
+
+/// What may change while the daemon runs.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) addresses: Vec<IpNet>,
+    pub(crate) peers: PeerKeys,
+    /// Addresses of peers, by their ids.
+    pub(crate) prefixes: BTreeMap<u32, Vec<IpNet>>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl Known {
+    /// Of a desired state that is in force.
+    pub(crate) fn of(desired: &Desired, ids: &PeerIds) -> Self {
+        let prefixes = |peer: &Peer| Some((ids.of(&peer.public_key)?, peer.allowed_ips.clone()));
+        Self {
+            addresses: desired.interface.addresses.clone(),
+            peers: ids.keys().clone(),
+            prefixes: desired.peers.iter().filter_map(prefixes).collect(),
+            rules: desired.rules.clone(),
+        }
+    }
 }
 
 impl Source {
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.borrow())
+    }
+
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.readiness
     }
@@ -68,6 +104,10 @@ impl Source {
         registry.register("peer_ready", "Whether packets can flow", ready);
         registry.register_collector(Box::new(stats));
         registry.register_collector(Box::new(self.mode.clone()));
+        registry.register_collector(Box::new(self.observer.clone()));
+        if let Some(flow_log) = &self.flow_log {
+            registry.register_collector(Box::new(FlowLogCollector(Arc::clone(flow_log))));
+        }
         registry.register_collector(Box::new(IoMetrics::new([(ShardId::ONLY, self.shard.stats())])));
         registry.register_collector(Box::new(EngineCollector::new([Arc::clone(&self.engine_stats)])));
         let mut text = String::new();
@@ -93,7 +133,7 @@ impl Source {
             uptime_seconds: self.started.elapsed().as_secs(),
             ready: readiness.ready,
             parts: readiness.parts.iter().map(part).collect(),
-            interface: self.interface.clone(),
+            interface: Interface { addresses: self.known().addresses.clone(), ..self.interface.clone() },
             routes: stats.routes.iter().map(route).collect(),
             dataplane: dataplane(&self.mode, stats),
             peers: peers.into_iter().map(peer).collect(),
@@ -124,8 +164,8 @@ fn dataplane(mode: &Mode, stats: Stats) -> Dataplane {
     }
 }
 
-fn peer(peer: PeerStatus) -> Peer {
-    Peer {
+fn peer(peer: PeerStatus) -> status::Peer {
+    status::Peer {
         public_key: peer.public_key.to_string(),
         connected: peer.connected,
         endpoint: peer.path.and_then(endpoint),

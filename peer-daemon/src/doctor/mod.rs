@@ -14,6 +14,7 @@ use peer_dataplane::{Intent, Wt0};
 pub(crate) use self::report::Finding;
 use self::report::Report;
 use crate::cli::{DoctorArgs, EXIT_CONFIG};
+use crate::peers::PeerIds;
 use crate::status;
 use crate::up::translate::{self, Limits};
 
@@ -82,5 +83,5 @@ fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot) -
     let index = node.link_named(device).map_or(0, |(index, _)| index);
     let wt0 = Wt0 { name: device.to_owned(), index, mtu: desired.interface.mtu.into() };
     let limits = Limits { nat_ports: args.nat_ports.clone(), listeners: Vec::new(), peer_quota: None };
-    translate::intent(desired, wt0, &limits)
+    translate::intent(desired, &PeerIds::default().with(&desired.peers), wt0, &limits)
 }

@@ -39,8 +39,8 @@ pub(super) struct Watched {
     last_ns: Option<u64>,
 }
 
-/// Protocol, ends, and when it was opened.
-type Name = (String, Place, Place, u64);
+/// Protocol, ends, when it was opened, and why it was not.
+type Name = (String, Place, Place, u64, Option<String>);
 
 impl Watched {
     /// Compares with the last look, calls `tell` for each event, and remembers this look. At the first, all open flows
@@ -108,7 +108,7 @@ fn ended(flow: &Flow) -> Option<&'static str> {
 }
 
 fn name(flow: &Flow) -> Name {
-    (flow.protocol.clone(), flow.peer, flow.destination, flow.created_ns)
+    (flow.protocol.clone(), flow.peer, flow.destination, flow.created_ns, flow.drop_reason.clone())
 }
 
 fn total(flow: &Flow) -> (u64, u64) {

@@ -13,9 +13,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 pub(crate) use self::answer::{Refused, answer};
-use self::query::Query;
-pub(crate) use self::query::{DEFAULT_LIMIT, MAX_LIMIT, PROTOCOLS, check_address, check_key_or_address};
+pub(crate) use self::query::{BadField, Query, number, peers_of};
+pub(crate) use self::query::{DEFAULT_LIMIT, MAX_LIMIT, PROTOCOLS, VERDICTS, check_address, check_key_or_address};
 use self::record::Listing;
+pub(crate) use self::record::{Place, protocol_name};
 use crate::cli::{FlowsArgs, SocketArgs};
 use crate::status;
 
@@ -60,6 +61,6 @@ fn print(listing: &Listing, json: bool) -> anyhow::Result<()> {
     io::stdout().write_all(text.as_bytes()).context("write standard output")
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

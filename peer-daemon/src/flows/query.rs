@@ -7,10 +7,10 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use peer_core::key::PublicKey;
 use peer_dataplane::flows::{Filter, KINDS, PeerFilter, Protocol};
 
 use crate::cli::FlowsArgs;
+use crate::peers::PeerKeys;
 
 /// Flows that one answer may have: its memory is bounded.
 pub(crate) const MAX_LIMIT: usize = 10_000;
@@ -20,6 +20,10 @@ pub(crate) const DEFAULT_LIMIT: usize = 1000;
 pub(crate) const PROTOCOLS: [(&str, Protocol); 3] =
     [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("icmp", Protocol::Icmp)];
 
+/// Names of verdicts.
+pub(crate) const VERDICTS: [(&str, Verdict); 3] =
+    [("allowed", Verdict::Allowed), ("denied", Verdict::Denied), ("any", Verdict::Any)];
+
 const PEER_FIX: &str = "write a public key, its first characters, or an overlay address or prefix such as 100.64.0.10";
 const ADDRESS_FIX: &str = "write an address or a prefix such as 10.1.2.0/24";
 
@@ -27,13 +31,29 @@ const ADDRESS_FIX: &str = "write an address or a prefix such as 10.1.2.0/24";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query(Vec<(String, String)>);
 
+/// A query, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) filter: Filter,
+    pub(super) verdict: Verdict,
+    pub(super) limit: usize,
+}
+
+/// Whether flows are wanted, or tuples of packets that were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allowed,
+    Denied,
+    Any,
+}
+
 /// A value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: `{value}` cannot be used: {fix}")]
 pub(crate) struct BadField {
-    field: String,
-    value: String,
-    fix: String,
+    pub(crate) field: String,
+    pub(crate) value: String,
+    pub(crate) fix: String,
 }
 
 impl From<&FlowsArgs> for Query {
@@ -44,15 +64,26 @@ impl From<&FlowsArgs> for Query {
             ("port", args.port.map(|port| port.to_string())),
             ("protocol", args.protocol.clone()),
             ("kind", args.kind.clone()),
+            ("verdict", Some(args.verdict.clone())),
             ("limit", Some(args.limit.to_string())),
         ];
-        Self(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
+        Self::of(fields)
     }
 }
 
 impl Query {
+    /// From fields that have a value.
+    pub(crate) fn of<const N: usize>(fields: [(&str, Option<String>); N]) -> Self {
+        Self(fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect())
+    }
+
+    /// Fields and values.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(field, value)| (field.as_str(), value.as_str()))
+    }
+
     /// Reads a query string.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let field = |part: &str| {
             let (field, value) = part.split_once('=').unwrap_or((part, ""));
             (decode(field), decode(value))
@@ -60,9 +91,10 @@ impl Query {
         Self(text.split('&').filter(|part| !part.is_empty()).map(field).collect())
     }
 
-    /// The filter and the limit. `keys` are those of the peers, whose ids begin at 1.
-    pub(super) fn check(&self, keys: &[PublicKey]) -> Result<(Filter, usize), BadField> {
-        let (mut filter, mut limit) = (Filter::default(), DEFAULT_LIMIT);
+    /// What is asked. `keys` are those of the peers.
+    pub(super) fn check(&self, keys: &PeerKeys) -> Result<Wanted, BadField> {
+        let mut wanted = Wanted { filter: Filter::default(), verdict: Verdict::Allowed, limit: DEFAULT_LIMIT };
+        let Wanted { filter, verdict, limit } = &mut wanted;
         for (field, value) in &self.0 {
             let refused = |fix: String| BadField { field: field.clone(), value: value.clone(), fix };
             match field.as_str() {
@@ -71,11 +103,15 @@ impl Query {
                 "port" => filter.port = Some(number(value, &(1..=u16::MAX)).map_err(refused)?),
                 "protocol" => filter.protocol = Some(choice(value, &PROTOCOLS).map_err(refused)?),
                 "kind" => filter.kind = Some(choice(value, &KINDS).map_err(refused)?),
-                "limit" => limit = number(value, &(1..=MAX_LIMIT)).map_err(refused)?,
-                _ => return Err(refused("the fields are peer, address, port, protocol, kind and limit".to_owned())),
+                "verdict" => *verdict = choice(value, &VERDICTS).map_err(refused)?,
+                "limit" => *limit = number(value, &(1..=MAX_LIMIT)).map_err(refused)?,
+                _ => {
+                    let fields = "the fields are peer, address, port, protocol, kind, verdict and limit";
+                    return Err(refused(fields.to_owned()));
+                }
             }
         }
-        Ok((filter, limit))
+        Ok(wanted)
     }
 }
 
@@ -102,20 +138,28 @@ pub(crate) fn check_key_or_address(text: &str) -> Result<String, String> {
     if key || check_address(text).is_ok() { Ok(text.to_owned()) } else { Err(PEER_FIX.to_owned()) }
 }
 
-fn peer(text: &str, keys: &[PublicKey]) -> Result<PeerFilter, String> {
+fn peer(text: &str, keys: &PeerKeys) -> Result<PeerFilter, String> {
     if let Ok(net) = check_address(text) {
         return Ok(PeerFilter::Overlay(net));
     }
     check_key_or_address(text)?;
-    let ids = (1..).zip(keys).filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| id);
+    peers_of(text, keys).map(PeerFilter::Ids)
+}
+
+/// Peers whose keys begin so; at least one.
+pub(crate) fn peers_of(text: &str, keys: &PeerKeys) -> Result<BTreeSet<u32>, String> {
+    let ids = keys.iter().filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| *id);
     let ids: BTreeSet<u32> = ids.collect();
     if ids.is_empty() {
         return Err("no peer has a key that begins so: `peer-daemon status` lists them".to_owned());
     }
-    Ok(PeerFilter::Ids(ids))
+    Ok(ids)
 }
 
-fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: &RangeInclusive<T>) -> Result<T, String> {
+pub(crate) fn number<T: FromStr + PartialOrd + fmt::Display>(
+    text: &str,
+    range: &RangeInclusive<T>,
+) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("write a number from {} to {}", range.start(), range.end()))
 }
@@ -161,18 +205,22 @@ fn decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use peer_common::FlowKind;
+    use peer_core::key::PublicKey;
 
     use super::*;
 
-    fn check(text: &str) -> Result<(Filter, usize), BadField> {
-        Query::parse(text).check(&[PublicKey([0xfb; 32]), PublicKey([0xff; 32]), PublicKey([1; 32])])
+    fn check(text: &str) -> Result<Wanted, BadField> {
+        let keys = [(1, PublicKey([0xfb; 32])), (2, PublicKey([0xff; 32])), (3, PublicKey([1; 32]))].into();
+        Query::parse(text).check(&keys)
     }
 
     #[test]
     fn fields_make_a_filter() {
-        assert_eq!(check(""), Ok((Filter::default(), DEFAULT_LIMIT)));
-        let (filter, limit) = check("address=10.0.0.1&port=80&protocol=tcp&kind=routed&limit=5").expect("a filter");
-        assert_eq!(limit, 5);
+        let all = Wanted { filter: Filter::default(), verdict: Verdict::Allowed, limit: DEFAULT_LIMIT };
+        assert_eq!(check(""), Ok(all));
+        let wanted = check("address=10.0.0.1&port=80&protocol=tcp&kind=routed&verdict=any&limit=5").expect("a filter");
+        assert_eq!((wanted.limit, wanted.verdict), (5, Verdict::Any));
+        let filter = wanted.filter;
         assert_eq!(filter.address, "10.0.0.1/32".parse().ok());
         assert_eq!(
             (filter.port, filter.protocol, filter.kind),
@@ -183,7 +231,7 @@ mod tests {
     #[test]
     fn a_peer_is_named_by_key_or_its_beginning_or_address() {
         let peer =
-            |text: &str| check(&Query(vec![("peer".to_owned(), text.to_owned())]).to_string()).expect(text).0.peer;
+            |text: &str| check(&Query(vec![("peer".to_owned(), text.to_owned())]).to_string()).expect(text).filter.peer;
         assert_eq!(peer(&PublicKey([0xfb; 32]).to_string()), Some(PeerFilter::Ids([1].into())), "with + and /");
         assert_eq!(peer("/"), Some(PeerFilter::Ids([2].into())));
         assert_eq!(peer("AQEB"), Some(PeerFilter::Ids([3].into())));
@@ -201,6 +249,7 @@ mod tests {
             ("port=http", "http", "from 1 to 65535"),
             ("protocol=sctp", "sctp", "tcp, udp, icmp"),
             ("kind=nat", "nat", "masqueraded, routed, to_node, from_node, from_lan"),
+            ("verdict=dropped", "dropped", "allowed, denied, any"),
             ("limit=10001", "10001", "from 1 to 10000"),
             ("ports=80", "80", "the fields are"),
         ] {

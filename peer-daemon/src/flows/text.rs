@@ -6,8 +6,9 @@ use super::events::{Event, Kind};
 use super::record::{Flow, Listing};
 use crate::status::{Ago, Count, Size};
 
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "PROTOCOL",
+    "VERDICT",
     "KIND",
     "PEER",
     "DESTINATION",
@@ -55,7 +56,8 @@ impl fmt::Display for Event<'_> {
             Kind::Active => ' ',
         };
         let flow = self.flow;
-        write!(f, "{mark} {:<6} {:<11} {} > {}", flow.protocol, flow.kind, flow.peer, flow.destination)?;
+        let what = flow.kind.clone().unwrap_or_else(|| verdict(flow));
+        write!(f, "{mark} {:<6} {what:<11} {} > {}", flow.protocol, flow.peer, flow.destination)?;
         if let Some(nat) = &flow.nat {
             write!(f, " as {nat}")?;
         }
@@ -80,7 +82,8 @@ fn cells(flow: &Flow) -> [String; COLUMNS.len()] {
     }
     [
         flow.protocol.clone(),
-        flow.kind.clone(),
+        verdict(flow),
+        shown(flow.kind.as_ref()),
         flow.peer.to_string(),
         flow.destination.to_string(),
         shown(flow.nat.as_ref()),
@@ -94,6 +97,10 @@ fn cells(flow: &Flow) -> [String; COLUMNS.len()] {
         Ago(flow.idle_seconds).to_string(),
         Ago(flow.expires_in_seconds).to_string(),
     ]
+}
+
+fn verdict(flow: &Flow) -> String {
+    flow.drop_reason.as_ref().map_or_else(|| flow.verdict.clone(), |reason| format!("{}: {reason}", flow.verdict))
 }
 
 fn write_row(f: &mut fmt::Formatter<'_>, row: &[String], widths: &[usize], last: &str) -> fmt::Result {
@@ -114,7 +121,7 @@ fn key(flow: &Flow) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flows::record::tests::sample;
+    use crate::flows::record::tests::{denied_sample, sample};
 
     #[test]
     fn a_table_has_a_header_a_line_per_flow_and_what_is_missing() {
@@ -122,11 +129,22 @@ mod tests {
         let text = listing.to_string();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 4);
-        assert!(lines[0].starts_with("PROTOCOL  KIND "), "{text}");
+        assert!(lines[0].starts_with("PROTOCOL  VERDICT  KIND "), "{text}");
         assert_eq!(lines[0].find("  NAT  "), lines[1].find("  198.51.100.1:21000"), "{text}");
         assert!(lines[1].contains("20 packets (27.3 KiB)") && lines[1].ends_with("AQEBAQEB"), "{text}");
         assert!(lines[3].contains("7 more") && lines[3].contains("--limit"), "{text}");
         assert_eq!(Listing { flows: Vec::new(), more: 0, now_ns: 0 }.to_string(), "0 flows\n");
+    }
+
+    #[test]
+    fn what_was_dropped_says_why() {
+        let text = Listing { flows: vec![denied_sample(), sample()], more: 0, now_ns: 0 }.to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[1].contains("denied: policy_rule  -  ") && lines[2].contains("  allowed  "), "{text}");
+        let flow = denied_sample();
+        let event =
+            Event { event: Kind::Opened, reason: None, packets_per_second: None, bytes_per_second: None, flow: &flow };
+        assert!(event.to_string().starts_with("+ udp    denied: policy_rule 100.64.0.10:40000 > "), "{event}");
     }
 
     #[test]

@@ -11,27 +11,33 @@ use peer_core::shard::ShardId;
 use peer_dataplane::Listener;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::EbpfDataplane;
+use peer_dataplane::observe::{ObserveLimits, Observer};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
 use peer_io::wt0::Wt0;
 use peer_wireguard::{Engine, EngineConfig, Event};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet, block_in_place};
 
 use super::endpoints::{self, Keeper};
 use super::translate::{self, Limits};
-use crate::admin::{ControlSocket, Source, serve_health};
+use crate::admin::{ControlSocket, Known, Source, serve_health};
 use crate::cli::UpArgs;
+use crate::flow_log::FlowLog;
+use crate::peers::PeerIds;
 use crate::state::{EndpointFile, Endpoints};
 use crate::status::Interface;
+use crate::trace::LiveTrace;
 
 /// Runs until a signal, or until a part fails.
 pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDataplane) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let readiness = Readiness::new();
-    let opened = match Opened::open(args, &desired).await {
+    let ids = PeerIds::default().with(&desired.peers);
+    let known = watch::Sender::new(Arc::new(Known::of(&desired, &ids)));
+    let opened = match Opened::open(args, &desired, &known).await {
         Ok(opened) => opened,
         Err(error) => {
             dataplane.abandon()?;
@@ -40,20 +46,31 @@ pub(super) async fn live(args: &UpArgs, desired: Desired, dataplane: EbpfDatapla
     };
     let limits =
         Limits { nat_ports: args.nat_ports.clone(), listeners: opened.listeners(), peer_quota: args.peer_flows };
-    let (wt0, driver) = forward(&desired, dataplane, &limits, &readiness).await?;
-    let node = match Node::start(opened, &desired, wt0, driver, readiness.clone()) {
+    let dataplane = dataplane.observed_by(opened.observer.clone());
+    let (wt0, driver) = forward(&desired, &ids, dataplane, &limits, &readiness).await?;
+    let started = InForce { desired, ids, limits, known };
+    let mut node = match Node::start(opened, started, (wt0, driver), readiness.clone()) {
         Ok(node) => node,
         Err((error, wt0, driver)) => {
             remove(*wt0, *driver, args.keep_dataplane).await?;
             return Err(error);
         }
     };
-    let ended: anyhow::Result<()> = tokio::select! {
-        name = signals.first() => {
-            tracing::info!(signal = name, "stopping");
-            Ok(())
+    let mut stopped = Box::pin(node.shard.stopped());
+    let ended: anyhow::Result<()> = loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Reload => {
+                    node.reopen_flow_log();
+                    node.reload(&args.config).await;
+                }
+                Told::Stop(name) => {
+                    tracing::info!(signal = name, "stopping");
+                    break Ok(());
+                }
+            },
+            stopped = &mut stopped => break Err(stopped.into()),
         }
-        stopped = node.shard.stopped() => Err(stopped.into()),
     };
     readiness.drain();
     // As after a crash: what is in the kernel stays, and the next start takes it over.
@@ -68,10 +85,26 @@ struct Opened {
     control: ControlSocket,
     file: Option<EndpointFile>,
     endpoints: Endpoints,
+    flow_log: Option<FlowLog>,
+    observer: Observer,
+}
+
+/// What is in force at the start, and who is told when that changes.
+struct InForce {
+    desired: Desired,
+    ids: PeerIds,
+    limits: Limits,
+    known: watch::Sender<Arc<Known>>,
 }
 
 impl Opened {
-    async fn open(args: &UpArgs, desired: &Desired) -> anyhow::Result<Self> {
+    async fn open(args: &UpArgs, desired: &Desired, known: &watch::Sender<Arc<Known>>) -> anyhow::Result<Self> {
+        let flow_log = args.flow_log.as_deref().map(|path| FlowLog::open(path, known.subscribe())).transpose()?;
+        let limits = ObserveLimits {
+            events_per_second: args.flow_log_rate,
+            denied: usize::try_from(args.denied_flows).unwrap_or(usize::MAX),
+        };
+        let observer = Observer::new(limits, flow_log.as_ref().map(FlowLog::sink));
         let sockets = Sockets::bind(desired.interface.listen_port)?;
         let health = match args.health_addr {
             Some(addr) => Some(bind_health(addr).await?),
@@ -88,7 +121,7 @@ impl Opened {
                 (Endpoints::new(), None)
             }
         };
-        Ok(Self { sockets, health, control, file, endpoints })
+        Ok(Self { sockets, health, control, file, endpoints, flow_log, observer })
     }
 }
 
@@ -108,6 +141,7 @@ async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Device and programs. The programs are in place before the first packet comes out of the device.
 async fn forward(
     desired: &Desired,
+    ids: &PeerIds,
     dataplane: EbpfDataplane,
     limits: &Limits,
     readiness: &Readiness,
@@ -121,7 +155,7 @@ async fn forward(
         }
     };
     let device = peer_dataplane::Wt0 { name: name.clone(), index: wt0.index(), mtu: desired.interface.mtu.into() };
-    let intent = translate::intent(desired, device, limits);
+    let intent = translate::intent(desired, ids, device, limits);
     match Driver::start(Box::new(dataplane), intent, readiness.latch("dataplane"), wt0.adopted()).await {
         Ok(driver) => Ok((wt0, driver)),
         Err(error) => {
@@ -134,10 +168,18 @@ async fn forward(
 }
 
 /// A running peer.
-struct Node {
-    wt0: Wt0,
-    driver: Driver,
-    shard: Arc<Shard<Engine>>,
+pub(super) struct Node {
+    pub(super) wt0: Wt0,
+    pub(super) driver: Driver,
+    pub(super) shard: Arc<Shard<Engine>>,
+    /// What is in force.
+    pub(super) desired: Desired,
+    pub(super) ids: PeerIds,
+    pub(super) device: peer_dataplane::Wt0,
+    pub(super) limits: Limits,
+    /// Tells those who answer questions what is in force.
+    pub(super) known: watch::Sender<Arc<Known>>,
+    flow_log: Option<FlowLog>,
     /// Serve until they are aborted.
     tasks: JoinSet<()>,
     /// Ends by itself after it was told to.
@@ -149,9 +191,8 @@ type Failed = (anyhow::Error, Box<Wt0>, Box<Driver>);
 impl Node {
     fn start(
         opened: Opened,
-        desired: &Desired,
-        mut wt0: Wt0,
-        driver: Driver,
+        InForce { desired, ids, limits, known }: InForce,
+        (mut wt0, driver): (Wt0, Driver),
         readiness: Readiness,
     ) -> Result<Self, Failed> {
         let interface = Interface {
@@ -163,7 +204,7 @@ impl Node {
             public_key: desired.interface.private_key.public_key().to_string(),
         };
         let changed = Arc::new(Notify::new());
-        let engine = engine(desired, &opened.endpoints);
+        let engine = engine(&desired, &opened.endpoints);
         let engine_stats = engine.stats();
         for skipped in wt0.skipped_routes() {
             tracing::warn!(destination = %skipped.destination, "the node sends this network elsewhere: left as it is");
@@ -190,15 +231,20 @@ impl Node {
             adopted = wt0.adopted(),
             "up"
         );
+        let device =
+            peer_dataplane::Wt0 { name: interface.name.clone(), index: interface.index, mtu: interface.mtu.into() };
         let source = Arc::new(Source {
             started: Instant::now(),
             readiness,
             interface,
             mode: driver.mode().clone(),
             dataplane: driver.stats(),
-            peer_keys: desired.peers.iter().map(|peer| peer.public_key).collect(),
+            known: known.subscribe(),
             shard: Arc::clone(&shard),
             engine_stats,
+            observer: opened.observer,
+            flow_log: opened.flow_log.as_ref().map(FlowLog::stats),
+            live_trace: LiveTrace::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(opened.control.serve(Arc::clone(&source)));
@@ -210,7 +256,15 @@ impl Node {
             let keeper = Keeper::new(file, Arc::clone(&shard), changed);
             (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
         });
-        Ok(Self { wt0, driver, shard, tasks, keeper })
+        let flow_log = opened.flow_log;
+        Ok(Self { wt0, driver, shard, desired, ids, device, limits, known, flow_log, tasks, keeper })
+    }
+
+    /// Somebody may have moved it away.
+    fn reopen_flow_log(&self) {
+        if let Some(flow_log) = &self.flow_log {
+            flow_log.reopen();
+        }
     }
 
     /// Stops in the order in which packets flow: no packet enters a device whose programs are gone.
@@ -222,7 +276,11 @@ impl Node {
         self.tasks.shutdown().await;
         // It ends within a turn of its loop.
         self.shard.stop();
-        remove(self.wt0, self.driver, keep).await
+        let removed = remove(self.wt0, self.driver, keep).await;
+        if let Some(flow_log) = self.flow_log {
+            block_in_place(|| flow_log.end());
+        }
+        removed
     }
 }
 
@@ -268,19 +326,33 @@ fn log_event(event: Event, changed: &Notify) {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal tells.
+enum Told {
+    /// To end, by the signal of that name.
+    Stop(&'static str),
+    /// To read the configuration again.
+    Reload,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    /// The first signal that comes.
-    async fn first(&mut self) -> &'static str {
+    /// The next signal that comes.
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `up`: the life of the process.
 
+mod apply;
 mod capabilities;
 mod endpoints;
 mod life;

@@ -7,6 +7,8 @@ use peer_core::desired::Desired;
 use peer_dataplane::{Intent, Listener, PeerPrefixes};
 use peer_io::wt0::Wt0Config;
 
+use crate::peers::PeerIds;
+
 /// What the command line says, and what the daemon itself occupies.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -15,14 +17,15 @@ pub(crate) struct Limits {
     pub(crate) peer_quota: Option<u32>,
 }
 
-/// What the dataplane is told.
-pub(crate) fn intent(desired: &Desired, wt0: peer_dataplane::Wt0, limits: &Limits) -> Intent {
-    let prefixes =
-        |(id, peer): (u32, &peer_core::desired::Peer)| PeerPrefixes { id, prefixes: peer.allowed_ips.clone() };
+/// What the dataplane is told; `ids` has those of all peers.
+pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0, limits: &Limits) -> Intent {
+    let prefixes = |peer: &peer_core::desired::Peer| {
+        Some(PeerPrefixes { id: ids.of(&peer.public_key)?, prefixes: peer.allowed_ips.clone() })
+    };
     Intent {
         wt0,
         addresses: desired.interface.addresses.iter().map(IpNet::addr).collect(),
-        peers: (1..).zip(&desired.peers).map(prefixes).collect(),
+        peers: desired.peers.iter().filter_map(prefixes).collect(),
         routes: desired.routes.clone(),
         rules: desired.rules.clone(),
         nat_ports: limits.nat_ports.clone(),
@@ -84,7 +87,7 @@ mod tests {
         assert_eq!(device(&desired).routes, [net("10.9.0.0/24"), net("fd00::/64")]);
         let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };
         let limits = Limits { nat_ports: 20480..=29999, listeners: vec![Listener::Udp(51820)], peer_quota: None };
-        let intent = intent(&desired, wt0, &limits);
+        let intent = intent(&desired, &PeerIds::default().with(&desired.peers), wt0, &limits);
         assert_eq!(intent.listeners, limits.listeners);
         assert_eq!(intent.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(intent.addresses, ["100.64.0.1".parse::<std::net::IpAddr>().expect("an address")]);

@@ -49,7 +49,7 @@ pub fn find_daemon() -> Result<PathBuf> {
 /// # Errors
 /// cargo fails.
 pub fn find_daemon_of_other_layout() -> Result<PathBuf> {
-    const ABI: &str = "2";
+    const ABI: &str = "9999";
     if let Some(path) = named_by("PEER_DAEMON_OTHER_BIN")? {
         return Ok(path);
     }

@@ -13,6 +13,8 @@ pub struct NodeConfig {
     pub listen_port: u16,
     /// Of wt0, bytes.
     pub mtu: u16,
+    /// Own addresses on the overlay, each with its network.
+    pub addresses: Vec<String>,
     /// Peers.
     pub peers: Vec<PeerEntry>,
     /// Routes.
@@ -69,7 +71,8 @@ impl NodeConfig {
         let networks = [LAN, LAN6, BEHIND_NETWORK, BEHIND_NETWORK6];
         let routes = networks.map(RouteEntry::masqueraded).to_vec();
         let rules = vec![RuleEntry::new("accept", "any", &networks, &[])];
-        Self { private_key, listen_port, mtu: 1420, peers: Vec::new(), routes, rules }
+        let addresses = vec![format!("{NODE_OVERLAY}/24"), format!("{NODE_OVERLAY6}/64")];
+        Self { private_key, listen_port, mtu: 1420, addresses, peers: Vec::new(), routes, rules }
     }
 }
 
@@ -99,7 +102,7 @@ impl Display for NodeConfig {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "[interface]\nname = \"wt0\"\nmtu = {}\nprivate_key = \"{}\"", self.mtu, self.private_key)?;
         writeln!(out, "listen_port = {}", self.listen_port)?;
-        writeln!(out, "addresses = [\"{NODE_OVERLAY}/24\", \"{NODE_OVERLAY6}/64\"]")?;
+        writeln!(out, "addresses = {:?}", self.addresses)?;
         for peer in &self.peers {
             write!(out, "{peer}")?;
         }

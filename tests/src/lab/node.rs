@@ -129,6 +129,27 @@ impl Node {
         run(&mut self.up_command()?)
     }
 
+    /// Writes the configuration as it is now and lets the daemon read it again (SIGHUP). Returns what it says to that: one
+    /// line for each thing that it refuses, or the one that says what changed.
+    ///
+    /// # Errors
+    /// None runs, or it says nothing in time.
+    pub fn reload(&mut self) -> Result<Vec<String>> {
+        self.namespace.write(CONFIG.as_ref(), &self.config.to_string())?;
+        let daemon = self.daemon.as_mut().context("no daemon runs")?;
+        let before = daemon.log().len();
+        daemon.signal(libc::SIGHUP)?;
+        let mut said = Vec::new();
+        let answered = wait_for(LIMIT, || {
+            let log = daemon.log();
+            let whole = log[before..].rfind('\n').map_or("", |end| &log[before..before + end]);
+            said = whole.lines().filter(|line| line.contains("reloaded")).map(str::to_owned).collect();
+            !said.is_empty()
+        });
+        ensure!(answered, "SIGHUP had no answer:\n{}", daemon.log());
+        Ok(said)
+    }
+
     /// Ends the daemon with SIGTERM and waits.
     ///
     /// # Errors
@@ -232,6 +253,14 @@ impl Node {
     pub fn flows_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.namespace.command(&self.binary);
         command.args(["flows", "--control-socket", CONTROL]).args(arguments);
+        command
+    }
+
+    /// `peer-daemon trace`, with these arguments, to be started.
+    #[must_use]
+    pub fn trace_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.namespace.command(&self.binary);
+        command.args(["trace", "--control-socket", CONTROL]).args(arguments);
         command
     }
 

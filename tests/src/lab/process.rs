@@ -77,6 +77,14 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        Ok(sys::signal(self.pid(), signal)?)
+    }
+
     /// Sends SIGTERM and waits; `None`: it still runs after `limit`.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub enum Behaviour {
     RestoreHighDestination,
     /// Redirects everything to the device of this index as it is, and counts as protocol 0.
     RedirectBare(u32),
+    /// Drops everything, uncounted.
+    Swallow,
 }
 
 /// One instruction, as the kernel reads it.
@@ -56,6 +58,7 @@ pub(crate) fn instructions(behaviour: Behaviour, map: i32) -> Vec<Instruction> {
         Behaviour::ChangeHighSource => change_port(14 + 20, NEXT),
         Behaviour::RestoreHighDestination => change_port(14 + 22, OK),
         Behaviour::RedirectBare(index) => redirect_bare(map, index),
+        Behaviour::Swallow => end(SHOT).to_vec(),
     }
 }
 

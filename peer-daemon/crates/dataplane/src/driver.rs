@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
+use peer_common::FlowEvent;
 use peer_core::readiness::Latch;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, block_in_place};
@@ -13,6 +14,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use crate::doctor::Finding;
 use crate::flows::FlowReader;
 use crate::kernel::{self, Netlink, Snapshot};
+use crate::observe::Follow;
+use crate::trace::Packet;
 use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf};
 
 /// How long changes of the node are gathered before they are looked at: they come in bursts, and a moving address shall
@@ -45,6 +48,8 @@ enum Request {
     Intent(Arc<Intent>, oneshot::Sender<Result<(), Error>>),
     Stats(oneshot::Sender<Result<Stats, Error>>),
     Flows(oneshot::Sender<Result<FlowReader, Error>>),
+    Describe(Packet, oneshot::Sender<Result<FlowEvent, Error>>),
+    Follow(Option<(Follow, Duration)>, oneshot::Sender<Result<(), Error>>),
     Shutdown { keep: bool, done: oneshot::Sender<Result<(), Error>> },
 }
 
@@ -127,6 +132,24 @@ impl StatsReader {
         let (done, answer) = oneshot::channel();
         ask(&self.0, Request::Flows(done), answer).await.map_err(stopped)?
     }
+
+    /// What would become of a packet from the mesh, as [`Dataplane::describe`].
+    ///
+    /// # Errors
+    /// As there, or when the driver has ended.
+    pub async fn describe(&self, packet: Packet) -> Result<FlowEvent, Error> {
+        let (done, answer) = oneshot::channel();
+        ask(&self.0, Request::Describe(packet, done), answer).await.map_err(stopped)?
+    }
+
+    /// Follows packets for so long, or none any more, as [`Dataplane::follow`].
+    ///
+    /// # Errors
+    /// As there, or when the driver has ended.
+    pub async fn follow(&self, follow: Option<(Follow, Duration)>) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        ask(&self.0, Request::Follow(follow, done), answer).await.map_err(stopped)?
+    }
 }
 
 async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(Changes, Netlink, Snapshot), Error> {
@@ -197,6 +220,13 @@ impl Driven {
                     Some(Request::Flows(done)) => {
                         let _ = done.send(self.dataplane.flows(&self.intent));
                     }
+                    Some(Request::Describe(packet, done)) => {
+                        let _ = done.send(self.dataplane.describe(&packet));
+                    }
+                    Some(Request::Follow(follow, done)) => {
+                        let follow = follow.as_ref().map(|(follow, time)| (follow, *time));
+                        let _ = done.send(self.dataplane.follow(follow));
+                    }
                     Some(Request::Shutdown { keep, done }) => {
                         self.latch.not_ready("stopping");
                         let _ = done.send(self.dataplane.shutdown(keep));
@@ -221,7 +251,8 @@ impl Driven {
 
     async fn follow_intent(&mut self, intent: Arc<Intent>) -> Result<(), Error> {
         let node = self.netlink.snapshot(&ebpf::destinations(&intent)).await?;
-        self.dataplane.apply(&intent, &node)?;
+        // Thousands of rules are compiled and written.
+        block_in_place(|| self.dataplane.apply(&intent, &node))?;
         self.intent = intent;
         self.node = node;
         Ok(())

@@ -79,6 +79,9 @@ pub enum Error {
     /// The compiled policy is too large.
     #[error("{0}; the former policy stays in force")]
     PolicyTooLarge(#[from] TooLarge),
+    /// A packet from one family to the other.
+    #[error("a packet has both addresses of IPv4 or both of IPv6")]
+    Families,
     /// More routes than counters.
     #[error("{routes} routes are wanted, {limit} are possible: merge neighbouring prefixes")]
     TooManyRoutes {

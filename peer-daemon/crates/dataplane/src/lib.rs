@@ -4,6 +4,8 @@
 //! - [`ebpf`]: TC programs in the kernel;
 //! - [`kernel`]: links, addresses and routes of the node, by netlink;
 //! - [`flows`]: the flows that it holds, for those who want to see them;
+//! - [`observe`]: what happens to flows and packets, for those who want to know;
+//! - [`trace`]: what becomes of a packet, stage by stage;
 //! - [`doctor`]: what stands in the way, with its owner and the remedy;
 //! - [`driver`]: the task that keeps a dataplane in step with the kernel.
 
@@ -17,16 +19,19 @@ pub mod flows;
 mod intent;
 pub mod kernel;
 mod metrics;
+pub mod observe;
 mod stats;
 mod sys;
 pub mod tc;
+pub mod trace;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use capabilities::Capabilities;
 pub use error::Error;
 pub use intent::{DEFAULT_NAT_PORTS, Intent, Listener, PeerPrefixes, Wt0};
-pub use stats::{Attachment, Collected, Mode, ProgramStats, Repairs, RouteStats, Stats};
+pub use stats::{Attachment, Collected, Mode, PolicyUpdate, ProgramStats, Repairs, RouteStats, Stats};
 
 /// What forwards packets.
 pub trait Dataplane: Send + 'static {
@@ -66,6 +71,18 @@ pub trait Dataplane: Send + 'static {
     /// # Errors
     /// When the tables cannot be shared.
     fn flows(&self, intent: &Arc<Intent>) -> Result<flows::FlowReader, Error>;
+
+    /// What would become of a packet from the mesh: nothing is sent, and nothing is changed.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn describe(&self, packet: &trace::Packet) -> Result<peer_common::FlowEvent, Error>;
+
+    /// Follows packets for so long, or follows none any more. They go to the observer.
+    ///
+    /// # Errors
+    /// When the programs cannot be told.
+    fn follow(&mut self, follow: Option<(&observe::Follow, Duration)>) -> Result<(), Error>;
 
     /// Ends. With `keep` everything goes on forwarding; without, nothing of ours is left.
     ///

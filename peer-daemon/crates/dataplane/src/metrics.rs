@@ -1,6 +1,7 @@
 //! Figures in Prometheus' terms. Labels come from the enums of `peer-common` and from the configured routes.
 
 use std::fmt;
+use std::time::Duration;
 
 use peer_common::PacketCount;
 use prometheus_client::collector::Collector;
@@ -10,6 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::doctor::Check;
+use crate::observe::Observer;
 use crate::{Mode, Stats};
 
 impl Collector for Stats {
@@ -41,15 +43,30 @@ impl Collector for Stats {
         let generation = self.policy_generation.into();
         gauge(&mut encoder, "peer_policy_generation", "Which policy is in force; wraps.", generation)?;
         gauge(&mut encoder, "peer_policy_entries", "Entries of the policy in force.", self.policy_entries.into())?;
+        let (compiled, written) = (self.policy_update.compiled, self.policy_update.written);
+        seconds(&mut encoder, "peer_policy_compile_seconds", "Time to compile the rules that changed last.", compiled)?;
+        let help = "Time to write the tables that changed last, until packets were judged by them.";
+        seconds(&mut encoder, "peer_policy_write_seconds", help, written)?;
         let generation = self.route_generation.into();
         gauge(&mut encoder, "peer_route_generation", "Looks taken at the node's routes; wraps.", generation)?;
         let collected = self.collected;
         gauge(&mut encoder, "peer_gc_scanned", "Flows looked at by the last scan.", collected.scanned)?;
         gauge(&mut encoder, "peer_gc_expired", "Flows removed by the last scan.", collected.expired)?;
         gauge(&mut encoder, "peer_gc_orphans", "Mappings without a flow removed by the last scan.", collected.orphans)?;
-        let took = ConstGauge::new(collected.took.as_secs_f64());
-        let help = "Time that the last scan took.";
-        took.encode(encoder.encode_descriptor("peer_gc_seconds", help, None, MetricType::Gauge)?)
+        seconds(&mut encoder, "peer_gc_seconds", "Time that the last scan took.", collected.took)
+    }
+}
+
+impl Collector for Observer {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let denied = self.denied_stats();
+        gauge(&mut encoder, "peer_denied_tuples", "Tuples of dropped packets that are remembered.", denied.used)?;
+        gauge(&mut encoder, "peer_denied_tuples_max", "Tuples of dropped packets that fit.", denied.max)?;
+        let help = "Tuples of dropped packets that gave way to others before their time.";
+        let evicted = ConstCounter::new(denied.evicted);
+        evicted.encode(encoder.encode_descriptor("peer_denied_evicted", help, None, MetricType::Counter)?)?;
+        let closed = self.closed().map(|(reason, count)| ([("reason", reason.name())], count));
+        counter(&mut encoder, "peer_flows_closed", "Flows that the daemon has removed.", closed.into_iter())
     }
 }
 
@@ -147,4 +164,9 @@ fn counter<L: EncodeLabelSet>(
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+fn seconds(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, time: Duration) -> fmt::Result {
+    let time = ConstGauge::new(time.as_secs_f64());
+    time.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }

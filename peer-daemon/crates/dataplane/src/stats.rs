@@ -58,10 +58,21 @@ pub struct Stats {
     pub policy_generation: u32,
     /// Entries of the policy in force.
     pub policy_entries: u32,
+    /// How long the last change of rules took.
+    pub policy_update: PolicyUpdate,
     /// Routes in force.
     pub route_generation: u32,
     /// The last scan for expired flows.
     pub collected: Collected,
+}
+
+/// A change of rules, from the wish to the first packet that is judged by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyUpdate {
+    /// To make tables of the rules.
+    pub compiled: Duration,
+    /// To write them and put them in force.
+    pub written: Duration,
 }
 
 /// A route and what it carried.

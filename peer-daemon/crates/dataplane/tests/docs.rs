@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use peer_common::{Counter, DropReason};
+use peer_dataplane::observe::Observer;
 use peer_dataplane::{Mode, Stats};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -55,6 +56,7 @@ fn tables() -> String {
 fn metrics() -> Vec<(String, String, String)> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Stats::default()));
+    registry.register_collector(Box::new(Observer::default()));
     registry.register_collector(Box::new(Mode { name: "ebpf", why: String::new(), hardened: false }));
     let mut text = String::new();
     encode(&mut text, &registry).expect("a string");

@@ -107,6 +107,16 @@ impl Wt0 {
         &self.skipped
     }
 
+    /// Brings addresses and routes in line with these, as [`Wt0::open`] does. What is right already is not touched.
+    ///
+    /// # Errors
+    /// When the kernel refuses something; what was set before that stays.
+    pub async fn set_networks(&mut self, addresses: &[IpNet], routes: &[IpNet]) -> Result<(), Error> {
+        self.network.set_addresses(&self.name, self.index, addresses).await?;
+        self.skipped = self.network.set_routes(self.index, routes).await?;
+        Ok(())
+    }
+
     /// The queues, once: a second call yields none.
     pub fn take_queues(&mut self) -> Vec<TunQueue> {
         std::mem::take(&mut self.queues)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use peer_common::{Flow, FlowKey, Mapping, TcpSeen};
 
 use crate::flows::TcpState;
+use crate::observe::CloseReason;
 
 /// RFC 5382 REQ-5: an established connection, at least 2 hours 4 minutes.
 const TCP_ESTABLISHED: Duration = Duration::from_secs(7440);
@@ -37,6 +38,18 @@ pub(super) fn surely_alive(key: &FlowKey, flow: &Flow, now: u64, pressure: bool)
 pub(super) fn expired(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: u64, pressure: bool) -> bool {
     let last = mapping.map_or(flow.last_seen, |mapping| mapping.last_seen.max(flow.last_seen));
     age(now, last) >= timeout(key.protocol, flow, mapping, pressure)
+}
+
+/// Why an expired flow has.
+pub(super) fn why(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: u64, pressure: bool) -> CloseReason {
+    if pressure && !expired(key, flow, mapping, now, false) {
+        return CloseReason::Evicted;
+    }
+    match tcp_state(flow, mapping) {
+        TcpState::Closing if key.protocol == TCP => CloseReason::Closed,
+        TcpState::Reset if key.protocol == TCP => CloseReason::Reset,
+        _ => CloseReason::Expired,
+    }
 }
 
 /// Whether a mapping without a flow has expired: nothing will refresh it.
@@ -136,6 +149,25 @@ mod tests {
         assert_eq!(state(syn | ack | fin, syn | ack), "established", "half-closed");
         assert_eq!(state(ack | fin, ack | fin), "closing");
         assert_eq!(state(ack | fin, ack | fin | rst), "reset");
+    }
+
+    #[test]
+    fn why_it_has_expired() {
+        let why = |protocol, out, back, idle: u64, pressure| {
+            let key = FlowKey { protocol, ..FlowKey::default() };
+            let seen = NOW - idle * SECOND;
+            let flow = Flow { last_seen: seen, tcp_seen: out, packets: 1, ..Flow::default() };
+            let mapping = Mapping { last_seen: seen, tcp_seen: back, ..Mapping::default() };
+            why(&key, &flow, Some(&mapping), NOW, pressure).name()
+        };
+        let (syn, ack, fin, rst) = (TcpSeen::SYN, TcpSeen::ACK, TcpSeen::FIN, TcpSeen::RST);
+        assert_eq!(why(TCP, ack, ack, 8000, false), "expired");
+        assert_eq!(why(TCP, ack | fin, ack | fin, 250, false), "closed");
+        assert_eq!(why(TCP, ack, ack | rst, 250, false), "reset");
+        assert_eq!(why(TCP, syn, 0, 31, true), "evicted");
+        assert_eq!(why(TCP, ack | fin, ack | fin, 250, true), "closed", "it would have gone without pressure");
+        assert_eq!(why(17, 0, 0, 31, true), "evicted");
+        assert_eq!(why(17, 0, 0, 301, true), "expired");
     }
 
     #[test]

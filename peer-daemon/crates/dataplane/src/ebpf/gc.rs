@@ -1,6 +1,6 @@
 //! The scan for expired flows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -8,18 +8,20 @@ use std::time::Instant;
 use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
 
 use super::expiry;
-use crate::Collected;
 use crate::flows::Tables;
+use crate::observe::{CloseReason, Ended};
 use crate::sys::{self, Batches};
+use crate::{Collected, Error};
 
 /// Entries read by one system call.
 const BATCH: usize = 1024;
 
-/// The two tables of flows.
+/// The two tables of flows, and who is told of those that are removed.
 pub(super) struct FlowTables<'a> {
     pub(super) flows: BorrowedFd<'a>,
     pub(super) mappings: BorrowedFd<'a>,
     pub(super) max: u64,
+    pub(super) told: &'a dyn Fn(&Ended<'_>),
 }
 
 /// Counts after a scan.
@@ -71,7 +73,11 @@ impl FlowTables<'_> {
         let mut flushed = 0;
         for_each(self.flows, |key: &FlowKey, flow: &Flow| {
             if flow.kind == FlowKind::Masqueraded as u8 && gone.contains(&flow.nat_addr) {
-                flushed += u64::from(sys::delete(self.flows, key)?);
+                let mapping = self.mapping(key, flow)?;
+                if sys::delete(self.flows, key)? {
+                    flushed += 1;
+                    self.tell(key, flow, mapping.as_ref(), CloseReason::AddressChanged);
+                }
             }
             Ok(())
         })?;
@@ -82,6 +88,46 @@ impl FlowTables<'_> {
             Ok(())
         })?;
         Ok(flushed)
+    }
+
+    /// Removes flows that `revoked` names, of those that an older policy than `generation` accepted. Each is asked about once
+    /// for all calls with the same `asked`, and only until `deadline`; returns whether all were.
+    pub(super) fn sweep(
+        &self,
+        generation: u32,
+        asked: &mut HashSet<FlowKey>,
+        deadline: Instant,
+        mut revoked: impl FnMut(&FlowKey) -> Result<Option<CloseReason>, Error>,
+    ) -> Result<bool, Error> {
+        let mut all = true;
+        let mut refused = None;
+        let failed = |source| Error::io("scan the flow tables", source);
+        for_each(self.flows, |key: &FlowKey, flow: &Flow| {
+            if flow.policy_generation == generation || refused.is_some() || asked.contains(key) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                all = false;
+                return Ok(());
+            }
+            asked.insert(*key);
+            match revoked(key) {
+                Ok(None) => {}
+                Ok(Some(why)) => self.remove(key, flow, why)?,
+                Err(error) => refused = Some(error),
+            }
+            Ok(())
+        })
+        .map_err(failed)?;
+        refused.map_or(Ok(all), Err)
+    }
+
+    /// Tells of every flow that is held, as if it were removed.
+    pub(super) fn tell_all(&self, why: CloseReason) -> io::Result<()> {
+        for_each(self.flows, |key: &FlowKey, flow: &Flow| {
+            self.tell(key, flow, self.mapping(key, flow)?.as_ref(), why);
+            Ok(())
+        })
     }
 
     /// Descriptors for a reader.
@@ -105,11 +151,37 @@ impl FlowTables<'_> {
         if current.last_seen != flow.last_seen {
             return Ok(false);
         }
-        sys::delete(self.flows, key)?;
+        if sys::delete(self.flows, key)? {
+            self.tell(key, &current, mapping.as_ref(), expiry::why(key, &current, mapping.as_ref(), now, pressure));
+        }
         if let Some(mapping) = mapping {
             self.forget_mapping(&reply, &mapping)?;
         }
         Ok(true)
+    }
+
+    fn remove(&self, key: &FlowKey, flow: &Flow, why: CloseReason) -> io::Result<()> {
+        let mapping = self.mapping(key, flow)?;
+        if sys::delete(self.flows, key)? {
+            self.tell(key, flow, mapping.as_ref(), why);
+        }
+        match mapping {
+            Some(mapping) => self.forget_mapping(&key.reply_key(flow.nat_addr, flow.nat_port), &mapping),
+            None => Ok(()),
+        }
+    }
+
+    /// What answers to a flow are translated by, and counted in.
+    fn mapping(&self, key: &FlowKey, flow: &Flow) -> io::Result<Option<Mapping>> {
+        if !is_mapped(flow) {
+            return Ok(None);
+        }
+        let mapping = sys::lookup::<_, Mapping>(self.mappings, &key.reply_key(flow.nat_addr, flow.nat_port))?;
+        Ok(mapping.filter(|mapping| mapping.peer_addr == key.src && mapping.peer_port == key.src_port))
+    }
+
+    fn tell(&self, key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, why: CloseReason) {
+        (self.told)(&Ended { key, flow, mapping, why });
     }
 
     /// Removes the mapping of a flow that is gone, unless an answer has passed since it was looked at: then the next packet

@@ -12,7 +12,7 @@ use crate::capabilities::Capabilities;
 /// Built from `peer-ebpf` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/peer-ebpf.o"));
 
-/// Programs of a production load.
+/// Programs that are attached.
 pub(super) const PROGRAMS: [&str; 3] = [program::WT0_INGRESS, program::WT0_EGRESS, program::UPLINK_INGRESS];
 
 /// Loads object and programs. Pinned maps that are there are taken over with all they hold.
@@ -21,7 +21,7 @@ pub(super) fn load(dirs: &PinDirs, flows: u32) -> Result<Ebpf, Error> {
     loader.default_map_pin_directory(&dirs.maps).verifier_log_level(VerifierLogLevel::STATS);
     loader.map_max_entries(map::FLOWS, flows).map_max_entries(map::MAPPINGS, flows);
     let mut ebpf = loader.load(OBJECT).map_err(|error| lacking().unwrap_or(Error::Load(error)))?;
-    for name in PROGRAMS {
+    for name in PROGRAMS.into_iter().chain([program::DESCRIBE]) {
         let failed = |source| lacking().unwrap_or(Error::Program { what: format!("load program {name}"), source });
         classifier(&mut ebpf, name).map_err(failed)?.load().map_err(failed)?;
     }

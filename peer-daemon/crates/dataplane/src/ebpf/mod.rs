@@ -1,6 +1,8 @@
 //! The eBPF dataplane: TC programs on wt0 and the uplinks, fed by maps that outlive the daemon.
 
 mod attach;
+mod describe;
+mod events;
 pub(crate) mod expiry;
 mod gc;
 mod load;
@@ -11,26 +13,30 @@ mod policy;
 mod policy_tables;
 mod tables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use peer_common::layout::program;
-use peer_common::{Addr, Counter, Direction, DropReason};
+use peer_common::{Addr, Counter, Direction, DropReason, FlowEvent, FlowKey, Observe};
 use peer_core::desired::{Route, Rule};
 
 use self::attach::{Attachments, Place};
+use self::describe::Describer;
+use self::events::Events;
 use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;
-use self::policy::Policy;
+pub use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
 use crate::flows::{self, FlowReader};
-use crate::{Collected, Dataplane, Error, Intent, Mode, ProgramStats, RouteStats, Stats, kernel, sys};
+use crate::observe::{CloseReason, Ended, Follow, Observer, View};
+use crate::trace::Packet;
+use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStats, RouteStats, Stats, kernel, sys};
 
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
@@ -61,6 +67,9 @@ pub struct Options {
     pub allow_unsafe_order: bool,
 }
 
+/// Longest that one scan holds flows against a changed policy: the rest waits for the next scan.
+const SWEEP: Duration = Duration::from_millis(100);
+
 /// The loaded programs and their maps.
 pub struct EbpfDataplane {
     ebpf: Ebpf,
@@ -73,10 +82,19 @@ pub struct EbpfDataplane {
     routes: Vec<Route>,
     /// The rules last seen, and what they were compiled to.
     compiled: Option<(Vec<Rule>, Arc<Policy>)>,
+    policy_update: PolicyUpdate,
     scan: Scan,
     hardened: bool,
     /// Reads what the programs tell, from the first [`Dataplane::apply`] on.
     log: Option<log::LogTasks>,
+    describer: Describer,
+    /// From the first [`Dataplane::apply`] on.
+    events: Option<Events>,
+    observer: Observer,
+    /// Whom packets are followed for, and until when; `None`: nobody.
+    followed_until: Option<u64>,
+    /// Flows that the change of policy still has to be held against, by those that were already.
+    sweep: Option<HashSet<FlowKey>>,
 }
 
 impl EbpfDataplane {
@@ -98,6 +116,13 @@ impl EbpfDataplane {
         })
     }
 
+    /// Tells `observer` what happens to flows and packets, from the first [`Dataplane::apply`] on.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Observer) -> Self {
+        self.observer = observer;
+        self
+    }
+
     /// Takes away what [`EbpfDataplane::open`] has made, and nothing that was there before.
     ///
     /// # Errors
@@ -114,7 +139,6 @@ impl EbpfDataplane {
         }
         let attachments = Attachments::new(dirs, wt0, options)?;
         Ok(Self {
-            ebpf,
             fresh,
             tables,
             attachments,
@@ -122,9 +146,16 @@ impl EbpfDataplane {
             plan: Plan::default(),
             routes: Vec::new(),
             compiled: None,
+            policy_update: PolicyUpdate::default(),
             scan: Scan::default(),
             hardened: !Capabilities::current().perfmon,
             log: None,
+            describer: Describer::take(&mut ebpf)?,
+            events: None,
+            observer: Observer::default(),
+            followed_until: None,
+            sweep: None,
+            ebpf,
         })
     }
 
@@ -134,6 +165,7 @@ impl EbpfDataplane {
         let count = largest_prime(ports.len());
         let quarter = u32::try_from(self.tables.flows_max / 4).unwrap_or(u32::MAX);
         let quota = intent.peer_quota.unwrap_or(quarter);
+        let (observe, interval) = self.observed();
         self.tables.set_config(|config| {
             if config.hash_key == [0, 0] {
                 config.hash_key = rand::random();
@@ -143,10 +175,50 @@ impl EbpfDataplane {
             config.nat_port_min = *ports.start();
             config.nat_port_count = count;
             config.peer_quota = quota;
+            (config.observe, config.event_interval) = (observe, interval);
             (config.overlay4, config.overlay6) = (plan::overlay(intent, true), plan::overlay(intent, false));
             // Whatever the reason for being called, the way to any destination may be another one now.
             config.route_generation = config.route_generation.wrapping_add(1);
         })
+    }
+
+    /// What the programs tell, and how often.
+    fn observed(&self) -> (u32, u32) {
+        let limits = self.observer.limits();
+        let wanted = |wanted: bool, bit| if wanted { bit } else { 0 };
+        let log = self.observer.has_sink();
+        let observe = wanted(log, Observe::FLOWS)
+            | wanted(log || limits.denied > 0, Observe::DROPS)
+            | wanted(self.followed_until.is_some(), Observe::TRACE);
+        (observe, 1_000_000_000 / limits.events_per_second.max(1))
+    }
+
+    /// Lets the programs tell what is wanted now.
+    fn set_observed(&mut self) -> Result<(), Error> {
+        let (observe, interval) = self.observed();
+        self.tables.set_config(|config| (config.observe, config.event_interval) = (observe, interval))
+    }
+
+    /// Removes flows that the policy in force, routes or peers do not permit any more: all but a bounded number at once.
+    fn sweep(&mut self) -> Result<(), Error> {
+        let Some(asked) = &mut self.sweep else { return Ok(()) };
+        let generation = self.tables.config()?.policy_generation;
+        let told = |ended: &Ended<'_>| self.observer.ended(ended);
+        let tables = self.tables.flow_tables(&told);
+        let revoked = |key: &FlowKey| self.describer.revoked(&self.ebpf, key);
+        if tables.sweep(generation, asked, Instant::now() + SWEEP, revoked)? {
+            self.sweep = None;
+        }
+        Ok(())
+    }
+
+    /// Ends what nobody has ended: whoever followed is gone.
+    fn end_following(&mut self) -> Result<(), Error> {
+        if self.followed_until.is_some_and(|until| sys::monotonic_coarse() >= until) {
+            self.followed_until = None;
+            self.set_observed()?;
+        }
+        Ok(())
     }
 
     /// Compiles the rules, unless they are those of the last time.
@@ -156,9 +228,25 @@ impl EbpfDataplane {
         {
             return Ok(Arc::clone(policy));
         }
+        let started = Instant::now();
         let policy = Arc::new(Policy::of(rules)?);
+        self.policy_update.compiled = started.elapsed();
         self.compiled = Some((rules.to_vec(), Arc::clone(&policy)));
         Ok(policy)
+    }
+
+    /// Lets packets be judged by the plan's policy, or judged again by the same one.
+    fn put_in_force(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let policy = &self.plan.policy;
+        let rules = self.compiled.as_ref().map_or(0, |(rules, _)| rules.len());
+        self.sweep = Some(HashSet::new());
+        if self.tables.set_policy(policy)? {
+            self.policy_update.written = started.elapsed();
+            let PolicyUpdate { compiled, written } = self.policy_update;
+            tracing::info!(rules, entries = policy.cells.len(), ?compiled, ?written, "rules in force");
+        }
+        Ok(())
     }
 
     /// Forgets flows that use an address which the node has lost.
@@ -166,9 +254,16 @@ impl EbpfDataplane {
         if gone.is_empty() {
             return Ok(());
         }
-        let flushed = self.tables.flow_tables().flush(gone).map_err(|source| Error::io("flush flows", source))?;
+        let told = |ended: &Ended<'_>| self.observer.ended(ended);
+        let flushed = self.tables.flow_tables(&told).flush(gone).map_err(|source| Error::io("flush flows", source))?;
         tracing::info!(flows = flushed, "flows of addresses that are gone were forgotten");
         Ok(())
+    }
+
+    /// What numbers in flows stand for.
+    fn names(&self, routes: &[Route]) -> flows::Names {
+        let routes = routes.iter().zip(&self.plan.service).map(|(route, service)| (service.id, route.destination));
+        flows::Names { uplinks: self.plan.names.clone(), routes: routes.collect() }
     }
 
     fn places(&self, intent: &Intent) -> Vec<Place> {
@@ -221,6 +316,9 @@ impl Dataplane for EbpfDataplane {
         if self.log.is_none() {
             self.log = Some(log::spawn(&mut self.ebpf)?);
         }
+        if self.events.is_none() {
+            self.events = Some(Events::start(&mut self.ebpf, self.observer.clone())?);
+        }
         let known = self.tables.routes_in_force()?;
         let policy = self.compile(&intent.rules)?;
         let plan = plan::plan(intent, &policy, node, &known)?;
@@ -232,10 +330,11 @@ impl Dataplane for EbpfDataplane {
         let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
         let judged = self.tables.write(&plan)?;
         self.write_config(intent)?;
-        if judged {
-            self.tables.set_policy(&plan.policy)?;
-        }
         self.plan = plan;
+        self.observer.set_view(View::new(self.names(&intent.routes), intent));
+        if judged {
+            self.put_in_force()?;
+        }
         self.flush(&gone)?;
         self.routes.clone_from(&intent.routes);
         let places = self.places(intent);
@@ -243,7 +342,11 @@ impl Dataplane for EbpfDataplane {
     }
 
     fn collect_garbage(&mut self) -> Result<Collected, Error> {
-        let scanned = self.tables.flow_tables().collect(sys::monotonic_coarse(), self.scan.flows);
+        self.observer.expire();
+        self.end_following()?;
+        self.sweep()?;
+        let told = |ended: &Ended<'_>| self.observer.ended(ended);
+        let scanned = self.tables.flow_tables(&told).collect(sys::monotonic_coarse(), self.scan.flows);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
         self.tables.set_peer_flows(&self.scan.peers)?;
         Ok(self.scan.collected)
@@ -289,25 +392,46 @@ impl Dataplane for EbpfDataplane {
             map_bytes: self.tables.bytes()?,
             policy_generation: config.policy_generation,
             policy_entries: config.policy_len[(config.policy_generation & 1) as usize],
+            policy_update: self.policy_update,
             route_generation: config.route_generation,
             collected: self.scan.collected,
         })
     }
 
     fn flows(&self, intent: &Arc<Intent>) -> Result<FlowReader, Error> {
-        let routes = self.routes.iter().zip(&self.plan.service).map(|(route, service)| (service.id, route.destination));
-        let names = flows::Names { uplinks: self.plan.names.clone(), routes: routes.collect() };
+        let names = self.names(&self.routes);
         let pressure = expiry::pressure(self.scan.flows, self.tables.flows_max);
-        let tables = self.tables.flow_tables().share(pressure);
+        let tables = self.tables.flow_tables(&|_| {}).share(pressure);
         let tables = tables.map_err(|source| Error::io("share the flow tables", source))?;
         Ok(FlowReader { tables, names, intent: Arc::clone(intent) })
     }
 
-    fn shutdown(self: Box<Self>, keep: bool) -> Result<(), Error> {
+    fn describe(&self, packet: &Packet) -> Result<FlowEvent, Error> {
+        let frame = packet.frame().ok_or(Error::Families)?;
+        self.describer.ask(&self.ebpf, &frame)
+    }
+
+    fn follow(&mut self, follow: Option<(&Follow, Duration)>) -> Result<(), Error> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        self.followed_until = None;
+        if let Some((follow, time)) = follow {
+            let until = sys::monotonic_coarse() + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
+            self.observer.begin_following();
+            events.follow(&follow.filter(until))?;
+            self.followed_until = Some(until);
+        }
+        self.set_observed()
+    }
+
+    fn shutdown(mut self: Box<Self>, keep: bool) -> Result<(), Error> {
         if keep {
-            return Ok(());
+            // Nobody reads from now on what is told.
+            return self.tables.set_config(|config| config.observe = 0);
         }
         self.attachments.remove()?;
+        let told = |ended: &Ended<'_>| self.observer.ended(ended);
+        let all = self.tables.flow_tables(&told).tell_all(CloseReason::Stopped);
+        all.map_err(|source| Error::io("tell of flows", source))?;
         self.dirs.remove()
     }
 }

@@ -4,25 +4,33 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv6Net;
 use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
-use peer_common::{CellKey, CellKind, CellValue, RuleAction, RuleScope};
+use peer_common::{Addr, Answer, CellKey, CellKind, CellValue, RuleAction, RuleScope};
 use peer_core::desired::Rule;
 use peer_core::policy::compile::{Cell, CellScope, Compiled, Kind, Limits, Outcome, compile};
 
-use super::plan::Prefix;
 use crate::Error;
+
+mod answers;
 
 /// What one half of the policy tables holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Policy {
-    pub(super) sources: BTreeMap<Prefix, u32>,
-    pub(super) destinations: BTreeMap<Prefix, u32>,
-    /// By prefix length and key.
-    pub(super) cells: BTreeMap<(u32, CellKey), CellValue>,
+pub struct Policy {
+    /// Identities, by prefix length and address.
+    pub sources: BTreeMap<(u32, Addr), u32>,
+    /// Classes, by prefix length and address.
+    pub destinations: BTreeMap<(u32, Addr), u32>,
+    /// What becomes of traffic, by prefix length and key.
+    pub cells: BTreeMap<(u32, CellKey), CellValue>,
+    /// What all three say together of traffic to single addresses, by place.
+    pub answers: BTreeMap<u32, Answer>,
 }
 
 impl Policy {
     /// Compiles `rules`.
-    pub(super) fn of(rules: &[Rule]) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// When they make more than the tables can hold.
+    pub fn of(rules: &[Rule]) -> Result<Self, Error> {
         let prefixes = MAX_SOURCES.min(MAX_DESTINATIONS) as usize;
         let compiled: Compiled = compile(rules, &Limits { prefixes, cells: MAX_CELLS as usize })?;
         let table = |table: &BTreeMap<Ipv6Net, u32>| table.iter().map(|(net, atom)| (prefix(net), *atom)).collect();
@@ -30,29 +38,37 @@ impl Policy {
             sources: table(&compiled.sources),
             destinations: table(&compiled.destinations),
             cells: compiled.cells.iter().map(|(cell, outcome)| (key(cell), value(*outcome))).collect(),
+            answers: answers::of(&compiled),
         })
     }
 }
 
-fn prefix(net: &Ipv6Net) -> Prefix {
+fn prefix(net: &Ipv6Net) -> (u32, Addr) {
     (net.prefix_len().into(), net.network().into())
 }
 
 fn key(cell: &Cell) -> (u32, CellKey) {
-    let scope = match cell.scope {
+    let Cell { identity, class, .. } = *cell;
+    let key = CellKey { identity, class, scope: scope(cell.scope), kind: kind(cell.kind), port: cell.port.to_be() };
+    (CellKey::BITS + u32::from(cell.port_bits), key)
+}
+
+fn scope(scope: CellScope) -> u8 {
+    match scope {
         CellScope::Node => RuleScope::NODE,
         CellScope::Route => RuleScope::ROUTE,
-    };
-    let kind = match cell.kind {
+    }
+}
+
+fn kind(kind: Kind) -> u8 {
+    match kind {
         Kind::Icmp => CellKind::ICMP,
         Kind::Tcp => CellKind::TCP,
         Kind::Udp => CellKind::UDP,
         Kind::TcpBlind => CellKind::TCP_BLIND,
         Kind::UdpBlind => CellKind::UDP_BLIND,
         Kind::Other => CellKind::OTHER,
-    };
-    let key = CellKey { identity: cell.identity, class: cell.class, scope, kind, port: cell.port.to_be() };
-    (CellKey::BITS + u32::from(cell.port_bits), key)
+    }
 }
 
 fn value(outcome: Outcome) -> CellValue {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::{Map, MapData, MapError};
 use peer_common::layout::map;
-use peer_common::{Addr, CellKey, CellValue};
+use peer_common::policy::ANSWERS;
+use peer_common::{Addr, Answer, CellKey, CellValue};
 
 use super::policy::Policy;
 use crate::Error;
@@ -21,6 +22,7 @@ struct Half {
     sources: Table,
     destinations: Table,
     cells: Table,
+    answers: Table,
     /// What it holds; `None`: not known, or a write has failed on its way.
     holds: Option<Arc<Policy>>,
 }
@@ -38,6 +40,7 @@ impl PolicyTables {
                 sources: Table::take(ebpf, map::SOURCES[index])?,
                 destinations: Table::take(ebpf, map::DESTINATIONS[index])?,
                 cells: Table::take(ebpf, map::CELLS[index])?,
+                answers: Table::take(ebpf, map::ANSWERS[index])?,
                 holds: None,
             })
         };
@@ -54,6 +57,7 @@ impl PolicyTables {
         half.sources.sync(&holds.sources, &policy.sources)?;
         half.destinations.sync(&holds.destinations, &policy.destinations)?;
         half.cells.sync(&holds.cells, &policy.cells)?;
+        half.answers.sync_array(&holds.answers, &policy.answers)?;
         half.holds = Some(Arc::clone(policy));
         Ok(())
     }
@@ -65,6 +69,8 @@ impl Half {
             sources: self.sources.read::<Addr, u32>()?,
             destinations: self.destinations.read::<Addr, u32>()?,
             cells: self.cells.read::<CellKey, CellValue>()?,
+            // Not looked at: every place is written.
+            answers: (0..ANSWERS).map(|place| (place, Answer::default())).collect(),
         })
     }
 }
@@ -72,7 +78,7 @@ impl Half {
 impl Table {
     fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         match ebpf.take_map(name) {
-            Some(Map::LpmTrie(data)) => Ok(Self { name, data }),
+            Some(Map::LpmTrie(data) | Map::Array(data)) => Ok(Self { name, data }),
             _ => Err(Error::Map { map: name, source: MapError::InvalidName { name: name.into() } }),
         }
     }
@@ -96,6 +102,18 @@ impl Table {
         let new = wanted.iter().filter(|(held, value)| holds.get(held) != Some(value));
         let (keys, values): (Vec<_>, Vec<V>) = new.map(|(held, value)| (key(held), *value)).unzip();
         sys::update_all(fd, &keys, &values).map_err(|source| self.failed("write", source))
+    }
+
+    /// What an array held is overwritten.
+    fn sync_array<V: aya::Pod + PartialEq + Default>(
+        &self,
+        holds: &BTreeMap<u32, V>,
+        wanted: &BTreeMap<u32, V>,
+    ) -> Result<(), Error> {
+        let gone = holds.keys().filter(|held| !wanted.contains_key(held)).map(|&held| (held, V::default()));
+        let new = wanted.iter().filter(|(held, value)| holds.get(held) != Some(value));
+        let (keys, values): (Vec<u32>, Vec<V>) = gone.chain(new.map(|(held, value)| (*held, *value))).unzip();
+        sys::update_all(self.data.fd().as_fd(), &keys, &values).map_err(|source| self.failed("write", source))
     }
 
     fn failed(&self, what: &str, source: io::Error) -> Error {

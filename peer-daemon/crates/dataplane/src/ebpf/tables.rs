@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -16,7 +17,11 @@ use super::gc::FlowTables;
 use super::plan::{Plan, Prefix};
 use super::policy::Policy;
 use super::policy_tables::PolicyTables;
+use crate::observe::Ended;
 use crate::{Error, sys};
+
+/// Longer than any packet takes in a program, which nothing but interrupts can stop.
+const PACKET: Duration = Duration::from_millis(10);
 
 /// All maps.
 pub(super) struct Tables {
@@ -27,6 +32,8 @@ pub(super) struct Tables {
     peers: LpmTrie<MapData, Addr, Peer>,
     policy: PolicyTables,
     policy_in_force: Option<Arc<Policy>>,
+    /// When traffic began to read the half that it reads.
+    flipped: Option<Instant>,
     config: Array<MapData, Config>,
     counters: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, PacketCount>,
@@ -61,6 +68,7 @@ impl Tables {
             peers: take(ebpf, map::PEERS)?,
             policy: PolicyTables::take(ebpf)?,
             policy_in_force: None,
+            flipped: None,
             config: take(ebpf, map::CONFIG)?,
             counters: take(ebpf, map::COUNTERS)?,
             drops: take(ebpf, map::DROPS)?,
@@ -95,15 +103,21 @@ impl Tables {
     }
 
     /// Puts `policy` in force: into the half that is not read, and the generation last. Traffic sees the old policy or the
-    /// new one.
-    pub(super) fn set_policy(&mut self, policy: &Arc<Policy>) -> Result<(), Error> {
+    /// new one. Returns whether it is another than before.
+    pub(super) fn set_policy(&mut self, policy: &Arc<Policy>) -> Result<bool, Error> {
         let generation = self.config()?.policy_generation.wrapping_add(1);
+        // A packet that began under the generation before the last one may still read what is written now.
+        if let Some(rest) = self.flipped.and_then(|flipped| PACKET.checked_sub(flipped.elapsed())) {
+            std::thread::sleep(rest);
+        }
         self.policy.write(generation, policy)?;
         let cells = u32::try_from(policy.cells.len()).unwrap_or(u32::MAX);
         self.set_config(|config| config.policy_len[(generation & 1) as usize] = cells)?;
         self.set_config(|config| config.policy_generation = generation)?;
+        self.flipped = Some(Instant::now());
+        let changed = self.policy_in_force.as_ref() != Some(policy);
         self.policy_in_force = Some(Arc::clone(policy));
-        Ok(())
+        Ok(changed)
     }
 
     /// What is in force, as the kernel has it.
@@ -161,8 +175,8 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn flow_tables(&self) -> FlowTables<'_> {
-        FlowTables { flows: self.flows.fd().as_fd(), mappings: self.mappings.fd().as_fd(), max: self.flows_max }
+    pub(super) fn flow_tables<'a>(&'a self, told: &'a dyn Fn(&Ended<'_>)) -> FlowTables<'a> {
+        FlowTables { flows: self.flows.fd().as_fd(), mappings: self.mappings.fd().as_fd(), max: self.flows_max, told }
     }
 
     /// Memory of all maps as the kernel accounts it, bytes.

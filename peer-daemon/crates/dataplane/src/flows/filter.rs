@@ -50,7 +50,7 @@ pub enum Protocol {
 
 impl Filter {
     /// Whether a flow is wanted.
-    pub(super) fn takes(&self, key: &FlowKey, flow: &Flow, owners: &Owners) -> bool {
+    pub(crate) fn takes(&self, key: &FlowKey, flow: &Flow, owners: &Owners) -> bool {
         let (peer, destination) = (IpAddr::from(key.src), IpAddr::from(key.dst));
         self.kind.is_none_or(|kind| kind as u8 == flow.kind)
             && self.protocol.is_none_or(|protocol| protocol.is(key.protocol))
@@ -65,7 +65,8 @@ impl Filter {
 }
 
 impl Protocol {
-    fn is(self, number: u32) -> bool {
+    /// Whether it is the protocol of that number.
+    pub(crate) fn is(self, number: u32) -> bool {
         match self {
             Self::Tcp => number == TCP,
             Self::Udp => number == UDP,

@@ -11,9 +11,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use peer_common::{FlowKind, PacketCount};
+use peer_common::{Addr, FlowKind, PacketCount};
 
 pub use self::filter::{Filter, PeerFilter, Protocol};
+pub(crate) use self::owners::Owners;
 pub use self::reader::{FlowReader, Listing};
 pub(crate) use self::reader::{Names, Tables};
 
@@ -100,7 +101,17 @@ impl TcpState {
     }
 }
 
+/// Name of a kind.
+#[must_use]
+pub fn kind_name(kind: FlowKind) -> &'static str {
+    KINDS.iter().find(|(_, known)| *known == kind).map_or("unknown", |(name, _)| name)
+}
+
 /// The kind that a table holds as a number.
 pub(crate) fn kind_of(value: u8) -> Option<FlowKind> {
     KINDS.iter().map(|(_, kind)| *kind).find(|kind| *kind as u8 == value)
+}
+
+pub(crate) fn end(addr: Addr, port: u16) -> End {
+    End { addr: IpAddr::from(addr), port: u16::from_be(port) }
 }

@@ -9,14 +9,14 @@ use crate::PeerPrefixes;
 
 /// Owners of prefixes.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(crate) struct Owners {
     prefixes: BTreeMap<IpNet, u32>,
     /// Lengths that occur, longest last.
     lengths: BTreeSet<u8>,
 }
 
 impl Owners {
-    pub(super) fn new(peers: &[PeerPrefixes]) -> Self {
+    pub(crate) fn new(peers: &[PeerPrefixes]) -> Self {
         let owned =
             |peer: &PeerPrefixes| peer.prefixes.iter().map(move |net| (net.trunc(), peer.id)).collect::<Vec<_>>();
         let prefixes: BTreeMap<_, _> = peers.iter().flat_map(owned).collect();
@@ -25,7 +25,7 @@ impl Owners {
     }
 
     /// The id of the owner.
-    pub(super) fn of(&self, addr: IpAddr) -> Option<u32> {
+    pub(crate) fn of(&self, addr: IpAddr) -> Option<u32> {
         let owner = |&length: &u8| self.prefixes.get(&IpNet::new(addr, length).ok()?.trunc()).copied();
         self.lengths.iter().rev().find_map(owner)
     }

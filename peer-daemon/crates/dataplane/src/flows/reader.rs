@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping, PacketCount};
+use peer_common::{Flow, FlowKey, FlowKind, Mapping, PacketCount};
 
 use super::owners::Owners;
 use super::recent::{Candidate, Recent};
-use super::{End, Filter, FlowRecord, kind_of};
+use super::{Filter, FlowRecord, end, kind_of};
 use crate::ebpf::{expiry, is_mapped};
 use crate::sys::{self, Batches};
 use crate::{Error, Intent};
@@ -128,13 +127,14 @@ fn record(seen: &Candidate, names: &Names, owners: &Owners, now: u64, pressure: 
     })
 }
 
-fn end(addr: Addr, port: u16) -> End {
-    End { addr: IpAddr::from(addr), port: u16::from_be(port) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use peer_common::Addr;
+
     use super::*;
+    use crate::flows::End;
 
     fn addr(text: &str) -> Addr {
         text.parse::<IpAddr>().expect("an address").into()

@@ -11,16 +11,16 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Test
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use caps::CapSet;
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
 use peer_common::route::{Route, listener_key};
 use peer_common::{
-    Addr, CellKey, CellValue, Config, Counter, Direction, DropReason, Flow, FlowKey, Fragment, FragmentKey, LocalAddr,
-    LocalKind, Mapping, PacketCount, Peer, RuleAction, Uplink,
+    Addr, Answer, Config, Counter, Direction, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
+    LocalKind, Mapping, PacketCount, Peer, TraceFilter, Uplink,
 };
 use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
-use peer_core::policy::compile::{Limits, Outcome, compile};
+use peer_dataplane::ebpf::Policy;
 
 use crate::lab::{ETH0, LO, NODE, NODE6, PEER, PEER6, ROUTED, SERVER, SERVER6, UPLINK, UPLINK6, WT0};
 
@@ -32,7 +32,10 @@ pub(crate) const REDIRECT: i32 = 7;
 /// accepts everything.
 pub(crate) struct Bench {
     ebpf: Ebpf,
+    events: RingBuf<MapData>,
     policy_generation: u32,
+    /// Places with an answer, of each half.
+    answers: [Vec<u32>; 2],
 }
 
 /// Runs `test` in a thread with namespaces of its own.
@@ -137,10 +140,12 @@ impl Bench {
         loader.default_map_pin_directory(pins).verifier_log_level(level);
         loader.map_max_entries(map::FLOWS, 4096).map_max_entries(map::MAPPINGS, 4096);
         let mut ebpf = loader.load(&object).expect("the object loads");
-        for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS] {
+        for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS, program::DESCRIBE] {
             classifier(&mut ebpf, name).load().unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        Self { ebpf, policy_generation: 0 }
+        let events = ebpf.take_map(map::EVENTS).expect("the map exists");
+        let events = RingBuf::try_from(events).expect("a ring buffer");
+        Self { ebpf, events, policy_generation: 0, answers: Default::default() }
     }
 
     fn fill(&mut self) {
@@ -231,35 +236,31 @@ impl Bench {
     pub(crate) fn desired_rules(&mut self, rules: &[Rule]) {
         let generation = self.policy_generation + 1;
         let half = (generation & 1) as usize;
-        let compiled = compile(rules, &Limits { prefixes: 1 << 16, cells: 1 << 18 }).expect("few rules");
-        let atoms = |table: &BTreeMap<Ipv6Net, u32>| -> Vec<(Key<Addr>, u32)> {
-            table.iter().map(|(net, atom)| (Key::new(net.prefix_len().into(), net.network().into()), *atom)).collect()
-        };
-        let cells = compiled.cells.iter().map(|(cell, outcome)| {
-            let (scope, kind) = (cell.scope as u8, cell.kind as u8);
-            let key = CellKey { identity: cell.identity, class: cell.class, scope, kind, port: cell.port.to_be() };
-            let (action, rule) = match *outcome {
-                Outcome::Accept { rule } => (RuleAction::Accept as u32, rule),
-                Outcome::Drop { rule } => (RuleAction::Drop as u32, rule),
-            };
-            (Key::new(CellKey::BITS + u32::from(cell.port_bits), key), CellValue { action, rule })
-        });
-        self.fill_trie(map::SOURCES[half], atoms(&compiled.sources));
-        self.fill_trie(map::DESTINATIONS[half], atoms(&compiled.destinations));
-        self.fill_trie(map::CELLS[half], cells.collect());
+        let policy = Policy::of(rules).expect("few rules");
+        self.fill_trie(map::SOURCES[half], &policy.sources);
+        self.fill_trie(map::DESTINATIONS[half], &policy.destinations);
+        self.fill_trie(map::CELLS[half], &policy.cells);
+        let mut answers: Array<_, Answer> = self.map(map::ANSWERS[half]);
+        for place in std::mem::take(&mut self.answers[half]) {
+            answers.set(place, Answer::default(), 0).expect("write");
+        }
+        for (place, answer) in &policy.answers {
+            answers.set(*place, answer, 0).expect("write");
+        }
+        self.answers[half] = policy.answers.into_keys().collect();
         self.config(|config| config.policy_generation = generation);
         self.policy_generation = generation;
     }
 
-    /// Makes the table hold `entries` and nothing else.
-    fn fill_trie<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: Vec<(Key<K>, V)>) {
+    /// Makes the table hold `entries`, by prefix length and data, and nothing else.
+    fn fill_trie<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: &BTreeMap<(u32, K), V>) {
         let mut table: LpmTrie<_, K, V> = self.map(name);
         let old: Vec<Key<K>> = table.iter().map(|entry| entry.expect("read").0).collect();
         for key in old {
             table.remove(&key).expect("remove");
         }
-        for (key, value) in entries {
-            table.insert(&key, value, 0).expect("insert");
+        for ((len, data), value) in entries {
+            table.insert(&Key::new(*len, *data), value, 0).expect("insert");
         }
     }
 
@@ -297,6 +298,28 @@ impl Bench {
         let len = result.data_size_out as usize;
         out.truncate(len);
         (result.return_value as i32, out)
+    }
+
+    /// What would become of a packet from the mesh.
+    pub(crate) fn describe(&mut self, packet: &[u8]) -> FlowEvent {
+        self.run(program::DESCRIBE, packet);
+        let answers: Array<_, FlowEvent> = self.map(map::DESCRIBED);
+        answers.get(&0, 0).expect("read")
+    }
+
+    /// What the programs have told since the last call.
+    pub(crate) fn events(&mut self) -> Vec<FlowEvent> {
+        let mut events = Vec::new();
+        while let Some(record) = self.events.next() {
+            events.push(FlowEvent::from_bytes(&record).expect("a whole record"));
+        }
+        events
+    }
+
+    /// Says which packets are followed.
+    pub(crate) fn follow(&mut self, filter: TraceFilter) {
+        let mut filters: Array<_, TraceFilter> = self.map(map::TRACE);
+        filters.set(0, filter, 0).expect("write");
     }
 
     /// As [`Bench::leave_to_mesh`] with a mark on the packet. Returns the verdict and the mark that it leaves with.

@@ -11,6 +11,7 @@ mod sys;
 mod wire;
 
 mod drops;
+mod events;
 mod fragments;
 mod healing;
 mod icmp;

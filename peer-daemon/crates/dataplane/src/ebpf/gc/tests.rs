@@ -3,14 +3,17 @@
 mod reading;
 mod sys;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
 
 use self::sys::Table;
 use super::FlowTables;
+use crate::observe::{CloseReason, Ended};
 use crate::sys::{lookup, monotonic_coarse};
 
 const SECOND: u64 = 1_000_000_000;
@@ -35,7 +38,7 @@ impl Tables {
     }
 
     fn view(&self) -> FlowTables<'_> {
-        FlowTables { flows: self.flows.as_fd(), mappings: self.mappings.as_fd(), max: self.max.into() }
+        FlowTables { flows: self.flows.as_fd(), mappings: self.mappings.as_fd(), max: self.max.into(), told: &|_| {} }
     }
 
     /// Puts a flow with its mapping, both last used at `seen`.
@@ -170,6 +173,57 @@ fn flows_of_an_address_that_is_gone_are_flushed() {
     assert_eq!(tables.view().flush(&[flow.nat_addr].into()).expect("a flush"), 1);
     assert!(!tables.has(&one) && !tables.has_mapping(&reply(&one, &flow)));
     assert!(tables.has(&other) && tables.has_mapping(&reply(&other, &kept)));
+}
+
+/// The tables, and what is told of the flows that are removed from them.
+fn told_by(tables: &Tables, work: impl FnOnce(&FlowTables<'_>)) -> Vec<(FlowKey, CloseReason, Option<u64>)> {
+    let told = RefCell::new(Vec::new());
+    let tell = |ended: &Ended<'_>| {
+        told.borrow_mut().push((*ended.key, ended.why, ended.mapping.map(|mapping| mapping.packets)));
+    };
+    work(&FlowTables { told: &tell, ..tables.view() });
+    told.into_inner()
+}
+
+#[test]
+fn each_removed_flow_is_told_once_with_its_reason_and_its_answers() {
+    let tables = Tables::new(100);
+    let (old, ..) = tables.put(1, NOW - 301 * SECOND, 5);
+    let (idle, ..) = tables.put(2, NOW - 31 * SECOND, 1);
+    let (alive, flow, mapping) = tables.put(3, NOW - SECOND, 5);
+    let mut told = told_by(&tables, |view| assert_eq!(view.collect(NOW, 90).expect("a scan").flows, 1));
+    told.sort();
+    let expected = [(old, CloseReason::Expired, Some(4)), (idle, CloseReason::Evicted, Some(0))];
+    assert_eq!(told, expected, "under pressure the idle one gives way");
+    // A mapping that is another's by now says nothing of this flow.
+    let other = Mapping { peer_port: 9, ..mapping };
+    tables.mappings.put(&reply(&alive, &flow), &other).expect("room");
+    let told = told_by(&tables, |view| assert_eq!(view.flush(&[flow.nat_addr].into()).expect("a flush"), 1));
+    assert_eq!(told, [(alive, CloseReason::AddressChanged, None)]);
+}
+
+#[test]
+fn a_sweep_asks_about_each_flow_of_an_older_policy_once_and_takes_what_is_revoked() {
+    let tables = Tables::new(100);
+    let later = || Instant::now() + Duration::from_secs(9);
+    let flows: Vec<_> = (0..20).map(|number| tables.put(number, NOW, 2)).collect();
+    // One has been judged by the current policy.
+    tables.flows.put(&flows[0].0, &Flow { policy_generation: 7, ..flows[0].1 }).expect("room");
+    let mut asked = HashSet::new();
+    let mut questions = 0;
+    let revoked = flows[5].0;
+    let told = told_by(&tables, |view| {
+        let mut ask = |key: &FlowKey| {
+            questions += 1;
+            Ok((*key == revoked).then_some(CloseReason::PolicyRevoked))
+        };
+        assert!(!view.sweep(7, &mut asked, Instant::now(), &mut ask).expect("a sweep"), "no time for any");
+        assert!(view.sweep(7, &mut asked, later(), &mut ask).expect("a sweep"));
+        assert!(view.sweep(7, &mut asked, later(), &mut ask).expect("a sweep"), "nothing is left to ask");
+    });
+    assert_eq!((questions, told), (19, vec![(revoked, CloseReason::PolicyRevoked, Some(1))]));
+    assert!(!tables.has(&revoked) && !tables.has_mapping(&reply(&revoked, &flows[5].1)));
+    assert!(flows.iter().filter(|(key, ..)| *key != revoked).all(|(key, ..)| tables.has(key)));
 }
 
 #[test]

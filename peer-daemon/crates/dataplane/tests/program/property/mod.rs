@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use peer_common::layout::program;
-use peer_common::route::Route;
-use peer_common::{Addr, Counter, DropReason, FlowKey, Mapping, PacketCount};
+use peer_common::route::{NO_ROUTE, Route};
+use peer_common::{Addr, Counter, DropReason, FlowEvent, FlowKey, FlowKind, Mapping, PacketCount};
+use peer_dataplane::observe::drop_reason;
 
 use self::random::Random;
 use crate::bench::with_bench;
 use crate::lab::{ETH0, NODE, NODE6, UPLINK, UPLINK6};
 use crate::reference::parse::Tuple;
 use crate::reference::{Network, Outcome, RefRoute, Reference};
-use crate::wire::{ETH, TCP, header, is_readable};
+use crate::wire::{self, ETH, ICMP, ICMPV6, TCP, header, is_readable};
 use crate::{Bench, REDIRECT, SHOT, UNSPEC};
 
 const SEQUENCES: u64 = 400;
@@ -53,8 +54,10 @@ fn sequences() -> u64 {
 /// Every counter and every drop reason that a packet can cause must have been met, or the test shows less than it says.
 fn assert_covered(met: &Counts) {
     let impossible = [
-        Counter::PortSockets.name(), // a test of its own: the reference has no sockets
-        Counter::FibLookups.name(),  // routes of this test name their device
+        Counter::PortSockets.name(),   // a test of its own: the reference has no sockets
+        Counter::FibLookups.name(),    // routes of this test name their device
+        Counter::EventsLimited.name(), // a test of its own: nobody listens here
+        Counter::EventsLost.name(),
         DropReason::Unreachable.name(),
         DropReason::NoSourceAddress.name(),
         DropReason::TableFull.name(),
@@ -65,6 +68,7 @@ fn assert_covered(met: &Counts) {
     let names = names.chain(DropReason::ALL.iter().map(|reason| reason.name()));
     let missing: Vec<_> = names.filter(|name| !met.contains_key(name) && !impossible.contains(name)).collect();
     assert!(missing.is_empty(), "never met: {missing:?}");
+    assert!(met.get("described").is_some_and(|count| *count > 1000), "descriptions were compared");
 }
 
 fn prepare(bench: &mut Bench) {
@@ -227,6 +231,7 @@ impl<'a> Sequence<'a> {
         packets::disturb(&mut self.random, &mut frame);
         let gso = self.gso(&frame);
         let before = (self.bench.counters(), self.bench.drop_counts());
+        let described = (program == program::TEST_WT0_INGRESS && gso == 0).then(|| self.bench.describe(&frame));
         let (verdict, bytes) = self.bench.run_segmented(program, &frame, gso as u32);
         let expected = match program {
             program::TEST_WT0_INGRESS => self.reference.arrive_from_mesh(&frame, gso),
@@ -247,11 +252,42 @@ impl<'a> Sequence<'a> {
         let told = (std::mem::take(&mut self.reference.counters), std::mem::take(&mut self.reference.drops));
         assert_eq!((&counted, &dropped), (&told.0, &told.1), "counters (program, reference) of {what}");
         assert_eq!(found, expected, "outcome (program, reference) of {what}");
+        if let Some(described) = described {
+            self.compare_description(&described, &frame, &dropped, &what);
+        }
         let drops = dropped.into_iter().map(|(name, count)| (name, count.0));
         for (name, count) in counted.into_iter().chain(drops) {
             *self.met.entry(name).or_default() += count;
         }
         expected
+    }
+
+    /// What the description of the packet said must have come true. Errors of ICMP are none of the packets that it is for.
+    fn compare_description(&mut self, described: &FlowEvent, frame: &[u8], dropped: &Drops, what: &str) {
+        let l3 = &frame[ETH..];
+        let is_icmp = |protocol| matches!(protocol, ICMP | ICMPV6);
+        let is_error = is_readable(l3) && is_icmp(header(l3).protocol) && {
+            let at = header(l3).l4;
+            l3.get(at).is_some_and(|kind| wire::is_error(header(l3).protocol, *kind))
+        };
+        if is_error {
+            return;
+        }
+        let reason = drop_reason(described.verdict).map(DropReason::name);
+        assert_eq!(reason, dropped.keys().next().copied(), "described and real drop of {what}");
+        let flow = self.bench.flows().into_iter().find(|(key, _)| *key == described.key);
+        if described.verdict == 0 && described.kind != 0 {
+            let (_, flow) = flow.unwrap_or_else(|| panic!("described, but not there: the flow of {what}"));
+            let found = (flow.nat_addr, flow.nat_port, flow.route_id, flow.policy_id, flow.uplink, flow.kind, flow.mtu);
+            let route = if described.kind == FlowKind::ToNode as u8 { NO_ROUTE } else { described.route_id };
+            let nat = match described.uplink {
+                0 => (flow.nat_addr, flow.nat_port),
+                _ => (described.nat_addr, described.nat_port),
+            };
+            let said = (nat.0, nat.1, route, described.policy_id, described.uplink, described.kind, described.mtu);
+            assert_eq!(found, said, "the flow as it is, and as it was described: {what}");
+        }
+        *self.met.entry("described").or_default() += 1;
     }
 
     /// What the programs counted since `before`.

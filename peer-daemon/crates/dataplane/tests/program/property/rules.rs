@@ -16,7 +16,10 @@ pub(crate) fn random(random: &mut Random) -> Vec<Rule> {
     let mut rules: Vec<Rule> = (0..count)
         .map(|id| {
             let sources = ["0.0.0.0/0", "::/0", "100.64.0.2/32", "100.64.0.0/16", "fd00:64::/120", "fd00:64::3/128"];
-            let destinations = ["0.0.0.0/0", "::/0", "198.51.100.0/24", "203.0.113.80/32", "2001:db8:2::/63"];
+            let networks = ["0.0.0.0/0", "::/0", "198.51.100.0/24", "2001:db8:2::/63"];
+            // Single addresses have prepared answers.
+            let hosts = ["198.51.100.80/32", "203.0.113.80/32", "2001:db8:2::80/128", "100.64.0.1/32"];
+            let destinations = [networks, hosts].concat();
             let (sources, destinations) = (some(random, &sources), some(random, &destinations));
             Rule {
                 id: id as u32 + 2,

@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use peer_common::layout::ABI;
+
 use super::lab::{at, chain, in_lab, mend};
 use crate::Dataplane as _;
 use crate::ebpf::EbpfDataplane;
@@ -42,8 +44,8 @@ fn another_version_is_taken_over_without_a_gap_and_then_removed() {
         let programs = chain("eth0", TcxHook::Ingress);
         drop(old);
         // What a build with other layouts has left.
-        let root = lab.bpffs().join("peer/wt0");
-        fs::rename(root.join("v1"), root.join("v99")).expect("renamed");
+        let (root, current) = (lab.bpffs().join("peer/wt0"), format!("v{ABI}"));
+        fs::rename(root.join(&current), root.join("v99")).expect("renamed");
 
         let mut new = lab.up();
         assert_eq!(new.tables.config().expect("the config").hash_key, key, "the same ports for the same flows");
@@ -69,13 +71,13 @@ fn another_version_is_taken_over_without_a_gap_and_then_removed() {
 #[test]
 fn killed_in_the_middle_of_a_takeover_and_rolled_back() {
     in_lab(|lab| {
-        let root = lab.bpffs().join("peer/wt0");
+        let (root, current) = (lab.bpffs().join("peer/wt0"), format!("v{ABI}"));
         drop(lab.up());
-        fs::rename(root.join("v1"), root.join("v99")).expect("renamed");
+        fs::rename(root.join(&current), root.join("v99")).expect("renamed");
         drop(lab.up());
         // The older version comes back before what it left was removed.
-        fs::rename(root.join("v1"), root.join("v2")).expect("renamed");
-        fs::rename(root.join("v99"), root.join("v1")).expect("renamed");
+        fs::rename(root.join(&current), root.join("v98")).expect("renamed");
+        fs::rename(root.join("v99"), root.join(&current)).expect("renamed");
         let back = lab.up();
         assert_eq!((at(&back, "eth0").position, at(&back, "wt0").position), (Some(0), Some(0)));
         assert_eq!(chain("wt0", TcxHook::Ingress).len(), 1);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use peer_common::layout::ABI;
+
 use super::lab::{Foreign, at, chain, in_lab, mend};
 use crate::Dataplane as _;
 use crate::chain::Owner;
@@ -74,7 +76,7 @@ fn test_28_another_user_of_the_head_is_reported_and_not_fought() {
 fn what_was_taken_out_of_its_chain_is_attached_again() {
     in_lab(|lab| {
         let mut peer = lab.up();
-        let pin = lab.bpffs().join("peer/wt0/v1/links/peer_wt0_in-wt0");
+        let pin = lab.bpffs().join(format!("peer/wt0/v{ABI}/links/peer_wt0_in-wt0"));
         let link = crate::sys::link_at(&pin).expect("a link").expect("pinned");
         link.detach().expect("detached");
         drop(link);

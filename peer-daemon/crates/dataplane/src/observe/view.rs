@@ -1,0 +1,37 @@
+//! What the numbers in records stand for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::Intent;
+use crate::flows::{Names, Owners};
+
+/// Names and owners of one intent.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) names: Names,
+    pub(crate) owners: Owners,
+}
+
+impl View {
+    pub(crate) fn new(names: Names, intent: &Intent) -> Self {
+        Self { names, owners: Owners::new(&intent.peers) }
+    }
+
+    /// Name of a device; `None`: the packet leaves by none.
+    pub(crate) fn uplink(&self, index: u32) -> Option<String> {
+        let name = || self.names.uplinks.get(&index).cloned().unwrap_or_else(|| format!("if{index}"));
+        (index != 0).then(name)
+    }
+
+    /// Destination of a route.
+    pub(crate) fn route(&self, id: u32) -> Option<IpNet> {
+        self.names.routes.get(&id).copied()
+    }
+
+    /// Peer that owns an address.
+    pub(crate) fn peer(&self, addr: IpAddr) -> Option<u32> {
+        self.owners.of(addr)
+    }
+}
