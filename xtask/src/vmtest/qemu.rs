@@ -17,7 +17,7 @@ use crate::setup::machines::Kernel;
 /// Memory of a machine, MiB.
 const MEMORY: &str = "2048";
 /// No verdict after so long: the machine hangs.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1500);
 /// Lines of the console that a failure shows.
 const TAIL: usize = 60;
 /// Not a microvm: without the timers of a PC the kernel cannot always tell how fast an emulated CPU is, and stops.

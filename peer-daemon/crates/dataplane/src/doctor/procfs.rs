@@ -112,8 +112,10 @@ mod tests {
     fn the_owner_of_a_port_is_found() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let port = socket.local_addr().expect("its address").port();
-        let owner = udp_owner(port).expect("somebody has it").expect("we may see ourselves");
-        assert!(owner.ends_with(&format!("(pid {})", std::process::id())), "{owner}");
+        let own = format!("(pid {})", std::process::id());
+        let owner = || udp_owner(port).expect("somebody has it").expect("we may see ourselves");
+        // A program that another test is about to start has it as well, until it runs.
+        assert!((0..100).any(|_| owner().ends_with(&own)), "{}", owner());
         drop(socket);
         assert_eq!(udp_owner(port), None);
     }
