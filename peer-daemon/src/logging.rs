@@ -7,6 +7,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::LogFormat;
 
+/// What these say below this level is of use to their authors only, and there is much of it. A directive of the operator's
+/// for one of them goes before.
+const LIBRARIES: &str = "aya=info,aya_obj=info,h2=info,hyper_util=info,rustls=info,tonic=info,tower=info";
+
 /// Starts logging.
 ///
 /// # Errors
@@ -19,7 +23,7 @@ pub(crate) fn init(level: &str, format: LogFormat) -> anyhow::Result<()> {
         other => other,
     };
     let filter = EnvFilter::builder()
-        .parse(format!("{},{level}", peer_wireguard::LOG_DIRECTIVE))
+        .parse(format!("{},{LIBRARIES},{level}", peer_wireguard::LOG_DIRECTIVE))
         .with_context(|| format!("--log-level {level:?}: write error, warn, info, debug or trace"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

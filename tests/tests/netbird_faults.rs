@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Duration;
 
 use common::{SECOND, joined, page_by_relay, tell};
 use peer_test_control::KeyPair;
@@ -10,8 +13,8 @@ use peer_test_control::map::Shape;
 use peer_test_control::member::{Habits, Relay, Signal};
 use peer_test_control::proto::management::{NetbirdConfig, NetworkMap, SyncResponse};
 use peer_test_control::proto::signal::Body;
-use peer_test_control::relay::PeerId;
 use peer_test_control::relay::token::issue;
+use peer_test_control::relay::{Frame, PeerId};
 use peer_test_control::sealed::seal_bytes;
 use peer_test_control::server::Faults;
 use peer_tests::lab::{Binaries, Download, GATEWAY, Mesh, MeshPlan, Namespace, page_within, wait_for};
@@ -125,6 +128,7 @@ fn rubbish_by_signal_changes_nothing() {
 fn rubbish_by_the_relay_changes_nothing() {
     let mut mesh = joined(&MeshPlan::default());
     let key = mesh.node_peer().expect("registered");
+    let member = mesh.member().keys.public().to_owned();
     let download = Download::start(&mesh.member().namespace, GATEWAY, ENDLESS).expect("download");
     let lines = log_lines(&mut mesh);
     let server = &mesh.server;
@@ -134,15 +138,59 @@ fn rubbish_by_the_relay_changes_nothing() {
         let relay = Relay::connect(&url, KeyPair::generate().public(), &token).await.expect("let in");
         let (mut sender, _receiver) = (relay.sender, relay.receiver);
         for piece in 0..PIECES {
-            let frame = peer_test_control::relay::Frame::Transport(PeerId::of(&key), rubbish(piece).into());
+            let frame = Frame::Transport(PeerId::of(&key), rubbish(piece).into());
             sender.send(&frame).await.expect("taken");
+            // And what is no frame at all; then in a member's name.
+            server.relay_raw(&key, rubbish(piece));
+            let frame = Frame::Transport(PeerId::of(&member), rubbish(piece).into());
+            server.relay_raw(&key, frame.encode().to_vec());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // All kinds but 4: it announces the end of the connection, and that is no rubbish.
+        for kind in (0..=u8::MAX).filter(|kind| *kind != 4) {
+            server.relay_raw(&key, vec![1, kind]);
+            server.relay_raw(&key, [vec![1, kind], vec![0; 36]].concat());
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     });
     let stall = download.stop().expect("it went on");
     assert!(stall < SECOND * 2, "{stall:?}");
     let written = log_lines(&mut mesh) - lines;
-    tell(&format!("{PIECES} pieces of rubbish by the relay: {written} lines in the log"));
+    tell(&format!("{} pieces of rubbish by the relay: {written} lines in the log", 3 * PIECES + 510));
     assert!(written < LINES, "{written} lines");
+    page_by_relay(&mesh);
+}
+
+#[test]
+fn rubbish_on_the_control_socket_changes_nothing() {
+    let mut mesh = joined(&MeshPlan::default());
+    let before = mesh.node.status_text(&["--json"]).expect("status");
+    let lines = log_lines(&mut mesh);
+    mesh.node.namespace.enter(|| {
+        for piece in 0..PIECES {
+            let mut socket = UnixStream::connect("/run/netbird.sock").expect("a socket");
+            socket.set_read_timeout(Some(SECOND)).expect("set");
+            // Some of it in the shape of a request.
+            let start: &[u8] = match piece % 4 {
+                0 => b"GET /status?",
+                1 => b"GET /flows?limit=",
+                2 => b"POST /status HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+                _ => b"",
+            };
+            // It may close before all of it is written.
+            let _ = socket.write_all(&[start, &rubbish(piece), b" HTTP/1.1\r\n\r\n"].concat());
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+            let _ = socket.read(&mut [0; 1024]);
+        }
+    });
+    let written = log_lines(&mut mesh) - lines;
+    tell(&format!("{PIECES} pieces of rubbish on the control socket: {written} lines in the log"));
+    assert!(written < LINES, "{written} lines");
+    let after = mesh.node.status_text(&["--json"]).expect("status");
+    let [before, after] = [before, after].map(|text| serde_json::from_str::<serde_json::Value>(&text).expect("JSON"));
+    for key in ["netbirdIp", "publicKey", "fqdn", "management", "signal", "daemonStatus"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
     page_by_relay(&mesh);
 }
 

@@ -174,7 +174,67 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use peer_core::readiness::Readiness;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::admin::ControlPlane;
+    use crate::status::get as ask;
+
+    fn serve() -> (tempfile::TempDir, PathBuf, tokio::task::JoinHandle<()>) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("control.sock");
+        let socket = ControlSocket::bind(std::slice::from_ref(&path)).expect("bound");
+        let readiness = Readiness::new();
+        // Kept beyond its end, as of a part that has stopped.
+        drop(readiness.latch("network"));
+        let source = Source::new(readiness, ControlPlane::Static, watch::Sender::new(None).subscribe());
+        let task = tokio::spawn(socket.serve(Arc::new(source)));
+        (dir, path, task)
+    }
+
+    #[tokio::test]
+    async fn a_daemon_whose_node_has_not_started_says_so() {
+        let (_dir, path, _task) = serve();
+        let sockets = [path];
+        let status = ask(&sockets, "/status").await.expect("an answer");
+        let answer: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
+        assert_eq!((&answer["node"]["ready"], &answer["node"]["interface"]), (&false.into(), &serde_json::Value::Null));
+        assert_eq!(&ask(&sockets, "/networks").await.expect("an answer")[..], b"[]");
+        ask(&sockets, "/check/live").await.expect("it lives");
+        for (path, why) in [("/check/ready", "network"), ("/check/startup", "network"), ("/flows", "not started")] {
+            let error = format!("{:#}", ask(&sockets, path).await.expect_err(path));
+            assert!(error.contains("503") && error.contains(why), "{path}: {error}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_comes_by_the_socket_it_goes_on_answering(
+            bytes in prop::collection::vec(any::<u8>(), 0..300), path in "/[ -~]{0,40}",
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let (_dir, socket, _task) = serve();
+                let line = format!("GET {path} HTTP/1.1\r\nhost: peer\r\nconnection: close\r\n\r\n");
+                for request in [bytes.as_slice(), line.as_bytes()] {
+                    let mut stream = tokio::net::UnixStream::connect(&socket).await.expect("accepted");
+                    // It may hang up before it has read everything.
+                    let _ = stream.write_all(request).await;
+                    let _ = stream.shutdown().await;
+                    let mut answer = Vec::new();
+                    let _ = stream.read_to_end(&mut answer).await;
+                }
+                ask(&[socket], "/check/live").await.expect("it still answers");
+            });
+        }
+    }
 
     #[tokio::test]
     async fn a_left_over_is_replaced_and_a_live_one_is_not() {

@@ -44,7 +44,7 @@ use super::settings::{ListenPort, Settings};
 use super::view::View;
 use crate::admin::{Admin, ControlPlane, Running, Source};
 use crate::cli::UpArgs;
-use crate::up::{Node, Opened, Signals, Told};
+use crate::up::{Drain, Node, Opened, Signals, Told};
 
 /// Events of the engine that may wait for the agent; more are lost, and the machines' timers make up for them.
 const ENGINE_EVENTS: usize = 4096;
@@ -90,6 +90,7 @@ pub(super) struct Agent<'a> {
     /// A map could not be put in force: when to try again.
     retry: Option<Instant>,
     look: Instant,
+    drain: Option<Drain>,
 }
 
 /// What a node needs, until it is known what it shall be.
@@ -195,6 +196,7 @@ impl<'a> Agent<'a> {
             heard: false,
             retry: None,
             look: Instant::now() + LOOK,
+            drain: None,
         })
     }
 
@@ -224,8 +226,13 @@ impl<'a> Agent<'a> {
             self.carry_out().await?;
             match self.next().await {
                 Happening::Told(Told::Stop(name)) => {
-                    tracing::info!(signal = name, "stopping");
-                    return Ok(());
+                    tracing::info!(signal = name, again = self.drain.is_some(), "stopping");
+                    if self.drain.is_some() || self.node.is_none() {
+                        return Ok(());
+                    }
+                    // Everything goes on meanwhile, so that new flows find their way as well.
+                    self.readiness.drain();
+                    self.drain = Some(Drain::begin(self.args.drain_timeout));
                 }
                 Happening::Told(Told::Reload) => {
                     if let Some(node) = &self.node {
@@ -241,7 +248,14 @@ impl<'a> Agent<'a> {
                 Happening::Relay(event) => self.on_relay(event.context("the task of the relays has ended")?),
                 Happening::Engine(event) => self.on_engine(event),
                 Happening::Addresses => {}
-                Happening::Time => self.on_time().await?,
+                Happening::Time => {
+                    self.on_time().await?;
+                    if let (Some(drain), Some(node)) = (&mut self.drain, &self.node)
+                        && drain.is_over(node).await
+                    {
+                        return Ok(());
+                    }
+                }
                 Happening::Stopped(stopped) => return Err(stopped.into()),
             }
         }
@@ -264,7 +278,9 @@ impl<'a> Agent<'a> {
 
     fn poll_timeout(&self) -> Instant {
         let mesh = self.view.mesh().poll_timeout();
-        let others = [mesh, self.keeper.poll_timeout(), self.local.poll_timeout(), self.retry].into_iter().flatten();
+        let drain = self.drain.as_ref().map(Drain::poll_timeout);
+        let others =
+            [mesh, drain, self.keeper.poll_timeout(), self.local.poll_timeout(), self.retry].into_iter().flatten();
         others.fold(self.look, Instant::min)
     }
 

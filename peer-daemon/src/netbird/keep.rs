@@ -90,7 +90,6 @@ impl Keeper {
             network_map: response.network_map.take(),
             checks: std::mem::take(&mut response.checks),
             version: response.version,
-            ..SyncResponse::default()
         };
         let bytes = Zeroizing::new(message.encode_to_vec());
         response.network_map = message.network_map.take();

@@ -63,7 +63,6 @@ fn peer(named: &Named, status: Option<&Status>, engine: Option<&PeerStatus>) -> 
     };
     // What there is to say of a connection is said of one that is.
     let engine = engine.filter(|_| state == PeerState::Connected);
-    let status = status.filter(|status| status.state != State::Idle || status.since.elapsed().as_secs() > 0);
     let connected = status.filter(|_| state == PeerState::Connected);
     let remote = engine.and_then(|peer| peer.path).and_then(endpoint);
     OverviewPeer {

@@ -53,7 +53,7 @@ pub(super) struct Board {
 }
 
 /// How it stands with the login.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Login {
     /// On its way.
     #[default]

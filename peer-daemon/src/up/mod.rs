@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use peer_dataplane::ebpf::{Attach, EbpfDataplane, Options};
 
-pub(crate) use self::drain::drain;
+pub(crate) use self::drain::Drain;
 pub(crate) use self::life::{Node, Opened};
 pub(crate) use self::signals::{Signals, Told};
 use crate::cli::{AttachBy, EXIT_CONFIG, UpArgs};

@@ -268,6 +268,11 @@ impl Server {
         state.signal.get(to).is_some_and(|session| session.sender.send(message).is_ok())
     }
 
+    /// Sends a peer these bytes in place of a frame of the relay. `false`: it is not connected, or does not read.
+    pub fn relay_raw(&self, key: &str, bytes: Vec<u8>) -> bool {
+        self.relay.send_raw(&relay::PeerId::of(key), bytes.into())
+    }
+
     fn extra(&self, key: &str, extra: Extra) -> bool {
         let state = self.state.lock();
         state.sessions.get(key).is_some_and(|session| session.extra.send(extra).is_ok())

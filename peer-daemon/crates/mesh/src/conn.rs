@@ -150,7 +150,9 @@ impl Conn {
                     self.choose(shared, now);
                 }
             }
-            Input::PathDown { kind: PathKind::Relay, attempt } if attempt == self.attempts => {
+            Input::PathDown { kind: PathKind::Relay, attempt }
+                if attempt == self.attempts && self.relay != Relay::Closed =>
+            {
                 self.relay = Relay::Closed;
                 self.choose(shared, now);
                 self.retry(shared, now);

@@ -1,4 +1,4 @@
-//! The end: traffic first, then peers, then servers.
+//! The end, after the drain: peers first, then servers, then the node.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,6 @@ use peer_netbird::management::{self, Class};
 use peer_netbird::signal::Message;
 
 use super::Agent;
-use crate::up::drain;
 
 /// For goodbyes to leave.
 const GOODBYE: Duration = Duration::from_millis(300);
@@ -21,9 +20,6 @@ impl Agent<'_> {
     /// # Errors
     /// When device or programs cannot be removed.
     pub(super) async fn end(mut self) -> anyhow::Result<()> {
-        if let Some(node) = &self.node {
-            drain(self.args.drain_timeout, node, &mut self.signals).await;
-        }
         self.say_goodbye().await;
         self.leave_relays().await;
         if !self.deregister().await {

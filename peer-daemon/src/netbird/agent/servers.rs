@@ -136,7 +136,7 @@ impl Agent<'_> {
     fn turned_away(&mut self, login: Login, error: &Error, fix: &str) {
         self.latch.not_ready(format!("the server does not take this peer: {error}"));
         let mut board = self.view.board();
-        if std::mem::replace(&mut board.login, login.clone()) != login {
+        if std::mem::replace(&mut board.login, login) != login {
             tracing::error!(%error, "the server does not take this peer: {fix}");
             board.event("ERROR", "AUTHENTICATION", format!("Login refused: {error}"));
         }

@@ -66,6 +66,11 @@ impl Registry {
         self.lock().contains_key(id)
     }
 
+    /// Sends a peer bytes in place of a frame. `false`: it is not there, or does not read.
+    pub(crate) fn send_raw(&self, id: &PeerId, bytes: Bytes) -> bool {
+        self.lock().get(id).is_some_and(|peer| peer.sender.try_send(bytes).is_ok())
+    }
+
     pub(crate) fn close_all(&self) {
         self.closed.send_modify(|count| *count += 1);
     }

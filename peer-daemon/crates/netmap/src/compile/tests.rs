@@ -145,13 +145,14 @@ fn rules_of_one_policy_become_one() {
         rule(one, "10.2.0.0/16", 443),
         rule(other, "10.1.0.0/16", 81),
         rule(other, "10.1.0.0/16", 80),
+        rule(other, "10.1.0.0/16", 83),
     ];
     let routes = vec![route("lan", prefix("10.0.0.0/8"), true)];
     let map = NetworkMap { routes, route_rules: Rules::List(rules), ..NetworkMap::default() };
     let rules = compiled(&map).rules;
-    let [first, second] = &rules[..] else { panic!("{rules:?}") };
+    let [second, first] = &rules[..] else { panic!("{rules:?}") };
     let port = |min, max| PortRange { min, max };
-    assert_eq!((&first.sources, &first.ports), (&vec![net(other)], &vec![port(80, 81)]));
+    assert_eq!((&first.sources, &first.ports), (&vec![net(other)], &vec![port(80, 81), port(83, 83)]));
     assert_eq!((&second.sources, &second.ports), (&vec![net(one)], &vec![port(80, 80), port(443, 443)]));
     assert_eq!(second.destinations, [net("10.1.0.0/16"), net("10.2.0.0/16")]);
     assert_eq!((first.id, first.scope), (second.id, Scope::Route));
