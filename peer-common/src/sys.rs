@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "Pod is an unsafe trait; records are read from bytes")]
 
 use crate::{
-    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr, Mapping,
-    PacketCount, Peer, Route, TraceFilter, Uplink,
+    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
+    Mapping, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 impl FlowEvent {
