@@ -1,8 +1,8 @@
 //! All maps. Layouts are those of `peer-common`; every one is pinned by name.
 
+use crate::budget::Budget;
 use crate::fib::Hop;
 use crate::fragment::Entry;
-use crate::budget::Budget;
 use crate::icmp::{ErrorBuffer, Quoted};
 use crate::judge::Query;
 use crate::mss::Options;

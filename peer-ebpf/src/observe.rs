@@ -92,9 +92,7 @@ fn told(config: &Config, work: &Scratch, key: &FlowKey, way: u32, verdict: u32) 
             }
         }
     }
-    if verdict != 0
-        && config.observe & Observe::DROPS != 0
-        && may_tell(Of::Drops, config.event_interval as u64, BURST)
+    if verdict != 0 && config.observe & Observe::DROPS != 0 && may_tell(Of::Drops, config.event_interval as u64, BURST)
     {
         if let Some(event) = begin(EventKind::Dropped) {
             set_packet(event, work, key, way, verdict);

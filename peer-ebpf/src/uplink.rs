@@ -88,11 +88,7 @@ fn answer<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch,
 
 /// The mapping that the packet answers, if any. A tagged packet belongs to another device.
 #[inline(always)]
-fn ours<const L2: usize>(
-    ctx: &TcContext,
-    work: &mut Scratch,
-    now: u64,
-) -> Option<(&'static mut Mapping, bool)> {
+fn ours<const L2: usize>(ctx: &TcContext, work: &mut Scratch, now: u64) -> Option<(&'static mut Mapping, bool)> {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context is the kernel's.
     if unsafe { (*skb).vlan_present } != 0 {
