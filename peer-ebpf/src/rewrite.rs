@@ -11,7 +11,7 @@ use peer_common::{Addr, DropReason};
 
 use crate::icmp::Quoted;
 use crate::parse::{FRAGMENT_LEN, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet, Part};
-use crate::verifier::{store, store_from};
+use crate::verifier::{opaque_address, store, store_from};
 
 /// Which end of the packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,11 +173,12 @@ fn set_port<const L2: usize, const AT: usize>(
     let l4 = linear::<L2, AT, LEN>(ctx)?;
     // SAFETY: `linear` has checked the length; headers are aligned as in the parser.
     unsafe {
-        match (packet.key.protocol, end) {
-            (IPPROTO_ICMP | IPPROTO_ICMPV6, _) => l4.add(4).cast::<u16>().write(port),
-            (_, End::Source) => l4.cast::<u16>().write(port),
-            (_, End::Destination) => l4.add(2).cast::<u16>().write(port),
-        }
+        let at = match (packet.key.protocol, end) {
+            (IPPROTO_ICMP | IPPROTO_ICMPV6, _) => opaque_address(l4.add(4).cast_const()),
+            (_, End::Source) => opaque_address(l4.cast_const()),
+            (_, End::Destination) => opaque_address(l4.add(2).cast_const()),
+        };
+        at.cast_mut().cast::<u16>().write(port);
         Ok(packet.key.protocol != IPPROTO_UDP || l4.add(6).cast::<u16>().read() != 0)
     }
 }
