@@ -79,7 +79,7 @@ pub(crate) struct UpArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "NetBird")]
 pub(crate) struct NetBirdArgs {
-    /// The management server. Default: the one of the state directory, else https://api.netbird.io:443.
+    /// The management server. Default: the one of the state directory, else api.netbird.io by HTTPS.
     #[arg(short, long, value_name = "URL", env = "NB_MANAGEMENT_URL")]
     pub(crate) management_url: Option<String>,
     /// Registers the peer where the server does not know it; better in a file or a variable, which others do not see.
