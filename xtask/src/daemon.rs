@@ -16,7 +16,7 @@ pub(crate) fn build() -> Result<PathBuf> {
 
 /// Builds a daemon that differs in the version and the layout of its maps alone, for tests of upgrade and rollback.
 pub(crate) fn build_other_layout() -> Result<PathBuf> {
-    const ABI: &str = "2";
+    const ABI: &str = "9999";
     let this = env::current_exe().context("find this program")?;
     process::run_aside(process::command(&this).arg("build-ebpf").env(ebpf_artifact::TEST_ABI, ABI))?;
     let target = target().join("other-layout");
