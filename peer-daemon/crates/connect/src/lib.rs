@@ -2,11 +2,13 @@
 //! with TLS where the URL asks for it.
 //!
 //! * [`Connector::connect`] gives a byte stream; [`Connector::grpc`] the same in the form that tonic takes.
+//! * [`Stream::detach`] takes a stream from the runtime: for those that wait by poll(2).
 //! * TLS trusts the system's roots, else the bundled ones of Mozilla, and always the files of [`Config::ca_files`].
 //! * `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (also in lower case) are read by [`Proxy::from_env`].
 #![forbid(unsafe_code)]
 
 mod connector;
+mod detached;
 mod error;
 mod no_proxy;
 mod proxy;
@@ -19,6 +21,7 @@ mod tls;
 mod tunnel;
 
 pub use connector::{Config, Connector};
+pub use detached::DetachedStream;
 pub use error::Error;
 pub use proxy::Proxy;
 pub use service::GrpcConnector;

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::DetachedStream;
+
 /// A connection to a server.
 pub struct Stream(Layers);
 
@@ -49,6 +51,17 @@ impl Stream {
         }
     }
 
+    /// Takes it from the runtime. Nothing may be on its way to be written.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be taken out of the runtime.
+    pub fn detach(self) -> io::Result<DetachedStream> {
+        match self.0 {
+            Layers::Plain(base) => base.detach(),
+            Layers::Tls(tls) => detach(*tls),
+        }
+    }
+
     /// Whether the server is reached by TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
@@ -84,6 +97,15 @@ impl Base {
         Self { early, proxied: true, ..self }
     }
 
+    fn detach(self) -> io::Result<DetachedStream> {
+        match self.transport {
+            Transport::Tcp(tcp) => Ok(DetachedStream::tcp(self.early, tcp.into_std()?)),
+            Transport::TlsProxy(tls) if self.early.is_empty() => detach(*tls),
+            // What came behind the proxy's answer is read before anything else is: by the handshake, at the latest.
+            Transport::TlsProxy(_) => Err(io::Error::other("bytes behind the proxy's answer have not been read")),
+        }
+    }
+
     fn tcp(&self) -> &TcpStream {
         match &self.transport {
             Transport::Tcp(tcp) => tcp,
@@ -96,6 +118,11 @@ impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stream").field("tls", &self.is_tls()).field("tcp", self.tcp()).finish()
     }
+}
+
+fn detach(tls: TlsStream<Base>) -> io::Result<DetachedStream> {
+    let (base, session) = tls.into_inner();
+    Ok(DetachedStream::tls(session, base.detach()?))
 }
 
 /// Passes writing on to whichever variant there is.

@@ -1,6 +1,6 @@
 //! Connections to servers on loopback.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -130,6 +130,79 @@ async fn a_private_authority_is_trusted_by_its_file_alone() {
     assert_eq!(stream.alpn(), Some(&b"h2"[..]));
     talk(stream).await;
     server.await.expect("no panic").expect("served");
+}
+
+/// The same talk without the runtime, which goes on beside it.
+fn talk_detached(mut stream: DetachedStream) {
+    let mut received = Vec::new();
+    let mut until = |done: &dyn Fn(&[u8]) -> bool, stream: &mut DetachedStream| {
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while !done(&received) {
+            assert!(std::time::Instant::now() < end, "{received:?}");
+            let mut room = [0; 3];
+            match stream.read(&mut room) {
+                Ok(0) => panic!("closed after {received:?}"),
+                Ok(len) => received.extend_from_slice(&room[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    until(&|received| received == b"hello", &mut stream);
+    assert_eq!(stream.write(b"ping").expect("open"), 4);
+    stream.flush().expect("room");
+    until(&|received| received == b"helloping", &mut stream);
+    stream.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_stream_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (acceptor, ca) = tls_server(&dir, b"http/1.1");
+    let (listener, port) = listener().await;
+    let server = tokio::spawn(async move {
+        serve(listener.accept().await?.0).await?;
+        serve(acceptor.accept(listener.accept().await?.0).await?).await
+    });
+    let connector = connector(vec![ca], Proxy::none());
+    for tls in [false, true] {
+        let stream = connector.connect(&target(tls, "localhost", port), Alpn::Http1).await.expect("a connection");
+        talk_detached(stream.detach().expect("a descriptor"));
+    }
+    server.await.expect("no panic").expect("served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_tls_stream_reads_while_it_cannot_write() {
+    const MUCH: usize = 4 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (acceptor, ca) = tls_server(&dir, b"http/1.1");
+    let (listener, port) = listener().await;
+    let server = tokio::spawn(async move {
+        let mut stream = acceptor.accept(listener.accept().await?.0).await?;
+        // Reads nothing before it has written everything.
+        stream.write_all(&vec![7; MUCH]).await?;
+        let mut bytes = vec![0; MUCH];
+        stream.read_exact(&mut bytes).await?;
+        Ok::<_, io::Error>(bytes.iter().all(|byte| *byte == 9))
+    });
+    let connector = connector(vec![ca], Proxy::none());
+    let stream = connector.connect(&target(true, "localhost", port), Alpn::Http1).await.expect("a connection");
+    let mut stream = stream.detach().expect("a descriptor");
+    let (bytes, mut room, mut written, mut read) = (vec![9; MUCH], vec![0; 1 << 16], 0, 0);
+    let would_block = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+    while written < MUCH || read < MUCH || stream.flush().is_err() {
+        match stream.write(&bytes[written..]) {
+            Ok(len) => written += len,
+            Err(error) => would_block(error),
+        }
+        match stream.read(&mut room) {
+            Ok(len) => read += len,
+            Err(error) => would_block(error),
+        }
+    }
+    assert_eq!((written, read), (MUCH, MUCH));
+    assert!(server.await.expect("no panic").expect("served"));
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub mod wt0;
 
 pub use error::Error;
 pub use metrics::IoMetrics;
-pub use relay::{RelayConnection, RelayPort};
+pub use relay::{RelayLane, RelayPort};
 pub use shard::{Shard, ShardConfig, StopReason, Stopped, spawn};
 pub use stats::{IoDrop, ShardStats};
 pub use tun::{Offloads, TunQueue};

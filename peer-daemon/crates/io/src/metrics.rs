@@ -38,7 +38,7 @@ const SIDES: [Labelled; 6] = [
 const SIDE_COUNTERS: [Named<Side>; 5] = [
     ("peer_io_packets", "Packets (tun) or datagrams (udp, relay); in: to the daemon.", |side| &side.packets),
     ("peer_io_bytes", "Bytes of packets from layer 3 (tun), or of datagrams (udp, relay).", |side| &side.bytes),
-    ("peer_io_calls", "System calls that read or write; relay: batches passed on.", |side| &side.calls),
+    ("peer_io_calls", "System calls that read or write; relay: reads and batches sent.", |side| &side.calls),
     ("peer_io_super_packets", "Transfers that carried several packets as one.", |side| &side.super_packets),
     ("peer_io_joined_packets", "Packets that came or went within a super-packet.", |side| &side.joined_packets),
 ];

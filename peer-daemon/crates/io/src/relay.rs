@@ -1,64 +1,91 @@
-//! Where relayed datagrams enter and leave a shard, beside its sockets.
+//! Relay connections beside the sockets of a shard.
 //!
-//! Relay connections live in tasks of their own; the shard's thread knows nothing of their protocol. Per connection:
+//! A connection is made elsewhere, by tasks that may wait: name resolution, TLS, authentication. Then it is attached to a
+//! [`RelayPort`], and from there on the shard's thread alone drives it ([`RelayLane`]): it waits for its descriptor together
+//! with all others, reads many frames at once into a batch that the engine opens, and writes the frames of an engine's
+//! batch by one call. A packet changes threads nowhere; nothing is allocated for it.
 //!
-//! * out: the thread writes finished frames ([`Framer`]) into one buffer of fixed size; the task swaps it for an empty
-//!   one and writes it to its connection, many frames by one system call. When the buffer is full, datagrams are dropped
-//!   and counted: they are WireGuard's, whose payload knows how to deal with loss.
-//! * in: the task fills batches from a small pool and hands them over; the thread gives them back. When the pool is empty
-//!   the task waits, and its connection's flow control tells the server.
-//!
-//! Nothing is allocated per datagram, and a wake-up is for as many as came meanwhile.
+//! A connection takes what fits into its buffer; more is dropped and counted. It is WireGuard's, whose payload knows how to
+//! deal with loss.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use peer_core::batch::DatagramBatch;
-use peer_core::path::{Path, RelayId};
-use rustix::event::EventfdFlags;
+use peer_core::path::Path;
+use rustix::event::{EventfdFlags, PollFlags};
 
 use crate::stats::{IoDrop, ShardStats};
 
-/// Frames of one connection that wait to be written, bytes: 10 ms of 200 Mbit/s. More would only be delay.
-const OUT_BYTES: usize = 256 << 10;
-/// Payload of one arriving batch, bytes; well within what the shard has room for.
-pub const IN_BYTES: usize = 128 << 10;
-/// Datagrams of one arriving batch.
-pub const IN_ITEMS: usize = 1024;
-/// Batches per connection: one is filled, two may wait.
-const IN_BATCHES: usize = 3;
+/// Connections of one shard.
+pub const MAX_LANES: usize = 60;
+/// Bytes that a connection should read into a batch at once; there is room for more.
+pub const READ_BYTES: usize = 128 << 10;
 
-/// What a relay connection makes of datagrams.
-pub trait Framer: Send + 'static {
-    /// What a frame may have more than the datagram in it, bytes.
-    const OVERHEAD: usize;
+/// A connection to a relay, as a shard's thread drives it. No call may wait.
+pub trait RelayLane: Send + 'static {
+    /// What to wait for.
+    fn as_fd(&self) -> BorrowedFd<'_>;
 
-    /// Writes the frame that carries `datagram` to `peer` to the start of `room`, which has [`Framer::OVERHEAD`] bytes more
-    /// than the datagram, and returns its length.
+    /// Whether something waits until the descriptor can be written to.
+    fn wants_write(&self) -> bool;
+
+    /// Reads what has arrived and appends the datagrams of peers to `batch`. Returns whether there may be more of which the
+    /// descriptor knows nothing.
+    fn receive(&mut self, now: Instant, batch: &mut DatagramBatch) -> bool;
+
+    /// Makes a frame of a datagram, to be written by the next [`RelayLane::flush`].
     ///
     /// # Errors
-    /// When the datagram cannot go that way.
-    fn frame(&mut self, peer: u32, datagram: &[u8], room: &mut [u8]) -> Result<usize, Unframed>;
+    /// When it cannot go that way.
+    fn send(&mut self, peer: u32, datagram: &[u8]) -> Result<(), LaneError>;
+
+    /// Writes as much as the descriptor takes.
+    fn flush(&mut self, now: Instant);
+
+    /// Takes what the control side has left for it: called after [`RelayPort::wake`].
+    fn handle_commands(&mut self, now: Instant);
+
+    /// Does what is due at `now`.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// When [`RelayLane::handle_timeout`] wants to be called next, at the latest.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// Whether it is over: then it is dropped.
+    fn is_over(&self) -> bool;
 }
 
-/// Why there is no frame.
+/// Why a relay connection does not take a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unframed {
-    /// The connection does not know the peer, or no more.
+pub enum LaneError {
+    /// It does not know the peer, or no more.
     #[error("the peer is not known to the relay connection")]
     Gone,
     /// The relay does not take messages of that size.
     #[error("the datagram is larger than a relay message")]
     TooBig,
+    /// Its buffer is full.
+    #[error("the relay connection takes no more for now")]
+    Full,
+}
+
+/// A connection was not attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// The shard has stopped.
+    #[error("the shard has stopped")]
+    Closed,
+    /// There are enough.
+    #[error("the shard has {MAX_LANES} relay connections already")]
+    TooMany,
 }
 
 /// Where relay connections are attached to a shard. Cheap to clone.
@@ -73,66 +100,15 @@ struct Port {
     desk: Mutex<Desk>,
 }
 
-/// What tasks leave for the thread.
+/// What is left for the thread.
 #[derive(Default)]
 struct Desk {
-    arrived: VecDeque<(Arc<dyn Lane>, DatagramBatch)>,
-    lanes: Vec<Arc<dyn Lane>>,
-    /// The thread has not seen `lanes` yet.
-    changed: bool,
+    attached: Vec<(u32, Box<dyn RelayLane>)>,
+    /// Connections that are or will be with the thread.
+    count: usize,
     /// The thread is gone.
     closed: bool,
 }
-
-/// A connection as the thread sees it.
-trait Lane: Send + Sync {
-    fn connection(&self) -> u32;
-    /// Frames these datagrams of `batch`, which all go by this connection.
-    fn send(&self, batch: &DatagramBatch, items: Range<usize>, stats: &ShardStats);
-    /// Takes a batch back.
-    fn give_back(&self, batch: DatagramBatch);
-    /// Nobody will fetch or give back anything any more.
-    fn close(&self);
-}
-
-struct Way<F> {
-    connection: u32,
-    out: Mutex<Out<F>>,
-    pool: Mutex<Pool>,
-}
-
-struct Out<F> {
-    framer: F,
-    buffer: FrameBuffer,
-    /// The task, when it has found nothing.
-    waker: Option<Waker>,
-    closed: bool,
-}
-
-#[derive(Default)]
-struct Pool {
-    spare: Vec<DatagramBatch>,
-    made: usize,
-    waker: Option<Waker>,
-    closed: bool,
-}
-
-/// Frames back to back.
-pub struct FrameBuffer {
-    bytes: Box<[u8]>,
-    used: usize,
-}
-
-/// A relay connection at a shard. Dropping it detaches it: what the engine still sends there is dropped and counted.
-pub struct RelayConnection<F: Framer> {
-    port: Arc<Port>,
-    way: Arc<Way<F>>,
-}
-
-/// The shard has stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the shard has stopped")]
-pub struct PortClosed;
 
 impl RelayPort {
     /// A port whose other end the caller drives, in the place of a shard: for tests and benches of relay connections.
@@ -151,246 +127,131 @@ impl RelayPort {
         Self(Arc::new(Port { wake, news, next_connection, desk: Mutex::default() }))
     }
 
-    /// Attaches a connection. The numbers of its peers, the second half of their [`RelayId`], are `framer`'s business.
-    pub fn attach<F: Framer>(&self, framer: F) -> RelayConnection<F> {
+    /// Attaches the connection that `make` makes. It is told the connection's number, which the
+    /// [`RelayId`](peer_core::path::RelayId)s of its peers carry.
+    ///
+    /// # Errors
+    /// When the shard has stopped or has enough connections; `make` is not called then.
+    pub fn attach<L: RelayLane>(&self, make: impl FnOnce(u32) -> L) -> Result<(), AttachError> {
         let connection = self.0.next_connection.fetch_add(1, Ordering::Relaxed);
         let mut desk = lock(&self.0.desk);
-        let out = Out { framer, buffer: FrameBuffer::new(), waker: None, closed: desk.closed };
-        let pool = Pool { closed: desk.closed, ..Pool::default() };
-        let way = Arc::new(Way { connection, out: Mutex::new(out), pool: Mutex::new(pool) });
-        if !desk.closed {
-            desk.lanes.push(Arc::clone(&way) as Arc<dyn Lane>);
-            desk.changed = true;
+        if desk.closed {
+            return Err(AttachError::Closed);
         }
+        if desk.count >= MAX_LANES {
+            return Err(AttachError::TooMany);
+        }
+        desk.count += 1;
+        desk.attached.push((connection, Box::new(make(connection))));
         drop(desk);
-        self.0.announce();
-        RelayConnection { port: Arc::clone(&self.0), way }
+        self.wake();
+        Ok(())
+    }
+
+    /// Lets all connections take their commands.
+    pub fn wake(&self) {
+        if !self.0.news.swap(true, Ordering::AcqRel) {
+            // Full means that the thread is awake already.
+            _ = rustix::io::write(&*self.0.wake, &1_u64.to_ne_bytes());
+        }
     }
 }
 
 impl fmt::Debug for RelayPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayPort").field("connections", &lock(&self.0.desk).lanes.len()).finish()
+        f.debug_struct("RelayPort").field("connections", &lock(&self.0.desk).count).finish()
     }
 }
 
-impl Port {
-    fn announce(&self) {
-        if !self.news.swap(true, Ordering::AcqRel) {
-            // Full means that the thread is awake already.
-            _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
-        }
-    }
+/// The thread's end of a port. Dropping it closes the port and drops all connections.
+pub struct RelayEnd {
+    port: Arc<Port>,
+    lanes: Vec<Lane>,
 }
 
-impl<F: Framer> RelayConnection<F> {
-    /// The path to its peer of this number.
+struct Lane {
+    connection: u32,
+    /// There may be more to be read than the descriptor knows of.
+    pending: bool,
+    lane: Box<dyn RelayLane>,
+}
+
+impl RelayEnd {
+    pub(crate) fn new(port: &RelayPort) -> Self {
+        Self { port: Arc::clone(&port.0), lanes: Vec::with_capacity(MAX_LANES) }
+    }
+
+    /// Number of connections.
     #[must_use]
-    pub fn path(&self, peer: u32) -> Path {
-        Path::Relay(RelayId { connection: self.way.connection, peer })
-    }
-
-    /// Runs `f` on the framer: to add and remove peers.
-    pub fn with_framer<R>(&self, f: impl FnOnce(&mut F) -> R) -> R {
-        f(&mut lock(&self.way.out).framer)
-    }
-
-    /// Swaps `buffer` for the frames that are waiting; pending while there are none. What was in `buffer` is forgotten.
-    ///
-    /// # Errors
-    /// When the shard has stopped.
-    pub fn poll_frames(&self, cx: &mut Context<'_>, buffer: &mut FrameBuffer) -> Poll<Result<(), PortClosed>> {
-        let mut out = lock(&self.way.out);
-        if out.closed {
-            return Poll::Ready(Err(PortClosed));
-        }
-        if out.buffer.is_empty() {
-            keep(&mut out.waker, cx);
-            return Poll::Pending;
-        }
-        buffer.clear();
-        std::mem::swap(&mut out.buffer, buffer);
-        Poll::Ready(Ok(()))
-    }
-
-    /// An empty batch to be filled; pending while all are on their way.
-    ///
-    /// # Errors
-    /// When the shard has stopped.
-    pub fn poll_batch(&self, cx: &mut Context<'_>) -> Poll<Result<DatagramBatch, PortClosed>> {
-        let mut pool = lock(&self.way.pool);
-        if pool.closed {
-            return Poll::Ready(Err(PortClosed));
-        }
-        if let Some(batch) = pool.spare.pop() {
-            return Poll::Ready(Ok(batch));
-        }
-        if pool.made < IN_BATCHES {
-            pool.made += 1;
-            return Poll::Ready(Ok(DatagramBatch::with_capacity(IN_BYTES, IN_ITEMS)));
-        }
-        keep(&mut pool.waker, cx);
-        Poll::Pending
-    }
-
-    /// Hands a batch of [`RelayConnection::poll_batch`] over to the shard, and wakes it.
-    pub fn deliver(&self, batch: DatagramBatch) {
-        if batch.is_empty() {
-            return self.way.give_back(batch);
-        }
-        let mut desk = lock(&self.port.desk);
-        if !desk.closed {
-            desk.arrived.push_back((Arc::clone(&self.way) as Arc<dyn Lane>, batch));
-        }
-        drop(desk);
-        self.port.announce();
-    }
-}
-
-impl<F: Framer> Drop for RelayConnection<F> {
-    fn drop(&mut self) {
-        let mut desk = lock(&self.port.desk);
-        desk.lanes.retain(|lane| lane.connection() != self.way.connection);
-        desk.changed = true;
-        drop(desk);
-        self.port.announce();
-    }
-}
-
-impl<F: Framer> fmt::Debug for RelayConnection<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayConnection").field("connection", &self.way.connection).finish_non_exhaustive()
-    }
-}
-
-impl FrameBuffer {
-    /// An empty one of the size that all have.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { bytes: vec![0; OUT_BYTES].into_boxed_slice(), used: 0 }
-    }
-
-    /// The frames.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.used]
+    pub fn len(&self) -> usize {
+        self.lanes.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.used == 0
+        self.lanes.is_empty()
     }
 
-    /// Forgets all frames.
-    pub fn clear(&mut self) {
-        self.used = 0;
-    }
-}
-
-impl Default for FrameBuffer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for FrameBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameBuffer").field("used", &self.used).finish_non_exhaustive()
-    }
-}
-
-impl<F: Framer> Lane for Way<F> {
-    fn connection(&self) -> u32 {
-        self.connection
+    /// What to wait for, by connection.
+    pub fn interests(&self) -> impl ExactSizeIterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        self.lanes.iter().map(|Lane { lane, .. }| {
+            let write = if lane.wants_write() { PollFlags::OUT } else { PollFlags::empty() };
+            (lane.as_fd(), PollFlags::IN | write)
+        })
     }
 
-    fn send(&self, batch: &DatagramBatch, items: Range<usize>, stats: &ShardStats) {
-        let mut out = lock(&self.out);
-        let Out { framer, buffer, .. } = &mut *out;
-        let before = buffer.used;
-        for at in items {
-            let Some((datagram, Path::Relay(id))) = batch.get(at) else { continue };
-            let Some(room) = buffer.bytes.get_mut(buffer.used..buffer.used + datagram.len() + F::OVERHEAD) else {
-                stats.dropped(IoDrop::RelayFull, 1);
-                continue;
-            };
-            match framer.frame(id.peer, datagram, room) {
-                Ok(len) => {
-                    buffer.used += len.min(room.len());
-                    stats.relay_out.packets.add(1);
-                    stats.relay_out.bytes.add(datagram.len() as u64);
-                }
-                Err(Unframed::Gone) => stats.dropped(IoDrop::RelayGone, 1),
-                Err(Unframed::TooBig) => stats.dropped(IoDrop::RelayTooBig, 1),
-            }
+    /// Whether a connection has something to be read of which its descriptor knows nothing.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.pending)
+    }
+
+    /// Looks for news of the control side: new connections, commands.
+    pub fn look(&mut self, now: Instant) {
+        if !self.port.news.swap(false, Ordering::AcqRel) {
+            return;
         }
-        let waker = if buffer.used > before { out.waker.take() } else { None };
-        drop(out);
-        stats.relay_out.calls.add(1);
-        if let Some(waker) = waker {
-            waker.wake();
+        let attached = std::mem::take(&mut lock(&self.port.desk).attached);
+        let attached = attached.into_iter().map(|(connection, lane)| Lane { connection, pending: true, lane });
+        self.lanes.extend(attached);
+        for Lane { lane, .. } in &mut self.lanes {
+            lane.handle_commands(now);
+            lane.flush(now);
         }
     }
 
-    fn give_back(&self, mut batch: DatagramBatch) {
-        batch.clear();
-        let mut pool = lock(&self.pool);
-        pool.spare.push(batch);
-        let waker = pool.waker.take();
-        drop(pool);
-        if let Some(waker) = waker {
-            waker.wake();
+    /// Reads from the connection at `index` into `batch`, if `ready` or if it has something pending. Returns whether it may
+    /// have more.
+    pub fn receive(
+        &mut self,
+        index: usize,
+        ready: bool,
+        now: Instant,
+        batch: &mut DatagramBatch,
+        stats: &ShardStats,
+    ) -> bool {
+        let Some(Lane { pending, lane, .. }) = self.lanes.get_mut(index) else { return false };
+        if !ready && !*pending {
+            return false;
         }
-    }
-
-    fn close(&self) {
-        let wakers = {
-            let (mut out, mut pool) = (lock(&self.out), lock(&self.pool));
-            (out.closed, pool.closed) = (true, true);
-            [out.waker.take(), pool.waker.take()]
-        };
-        wakers.into_iter().flatten().for_each(Waker::wake);
-    }
-}
-
-/// The thread's end of a port. Dropping it closes the port.
-pub struct RelayEnd {
-    port: Arc<Port>,
-    lanes: Vec<Arc<dyn Lane>>,
-    arrived: VecDeque<(Arc<dyn Lane>, DatagramBatch)>,
-}
-
-impl RelayEnd {
-    pub(crate) fn new(port: &RelayPort) -> Self {
-        Self { port: Arc::clone(&port.0), lanes: Vec::new(), arrived: VecDeque::new() }
-    }
-
-    /// Looks for news. Returns whether datagrams are waiting.
-    pub fn look(&mut self) -> bool {
-        if self.port.news.swap(false, Ordering::AcqRel) {
-            let mut desk = lock(&self.port.desk);
-            self.arrived.append(&mut desk.arrived);
-            if std::mem::take(&mut desk.changed) {
-                self.lanes.clone_from(&desk.lanes);
-            }
-        }
-        !self.arrived.is_empty()
-    }
-
-    /// Lets `f` have the next batch.
-    pub fn receive<R>(&mut self, stats: &ShardStats, f: impl FnOnce(&mut DatagramBatch) -> R) -> Option<R> {
-        let (lane, mut batch) = self.arrived.pop_front()?;
+        let (count, bytes) = (batch.len(), batch.bytes());
+        *pending = lane.receive(now, batch);
         stats.relay_in.calls.add(1);
-        stats.relay_in.packets.add(batch.len() as u64);
-        stats.relay_in.bytes.add(batch.bytes() as u64);
-        let result = f(&mut batch);
-        lane.give_back(batch);
-        Some(result)
+        stats.relay_in.packets.add((batch.len() - count) as u64);
+        stats.relay_in.bytes.add((batch.bytes() - bytes) as u64);
+        *pending
+    }
+
+    /// Writes what waits for the connection at `index`: its own messages, and what its descriptor did not take before.
+    pub fn flush(&mut self, index: usize, now: Instant) {
+        if let Some(Lane { lane, .. }) = self.lanes.get_mut(index) {
+            lane.flush(now);
+        }
     }
 
     /// Passes on what in `batch` goes by relays: each run of one connection at once.
-    pub fn send(&mut self, batch: &DatagramBatch, stats: &ShardStats) {
+    pub fn send(&mut self, now: Instant, batch: &DatagramBatch, stats: &ShardStats) {
         let connection = |at| match batch.get(at) {
             Some((_, Path::Relay(id))) => Some(id.connection),
             _ => None,
@@ -403,10 +264,47 @@ impl RelayEnd {
                 next += 1;
             }
             let Some(run) = run else { continue };
-            match self.lanes.iter().find(|lane| lane.connection() == run) {
-                Some(lane) => lane.send(batch, start..next, stats),
-                None => stats.dropped(IoDrop::RelayGone, (next - start) as u64),
+            let Some(Lane { lane, .. }) = self.lanes.iter_mut().find(|lane| lane.connection == run) else {
+                stats.dropped(IoDrop::RelayGone, (next - start) as u64);
+                continue;
+            };
+            for (datagram, path) in (start..next).filter_map(|at| batch.get(at)) {
+                let Path::Relay(id) = path else { continue };
+                match lane.send(id.peer, datagram) {
+                    Ok(()) => {
+                        stats.relay_out.packets.add(1);
+                        stats.relay_out.bytes.add(datagram.len() as u64);
+                    }
+                    Err(error) => stats.dropped(error.reason(), 1),
+                }
             }
+            stats.relay_out.calls.add(1);
+            lane.flush(now);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for Lane { lane, .. } in &mut self.lanes {
+            if lane.poll_timeout().is_some_and(|at| at <= now) {
+                lane.handle_timeout(now);
+                lane.flush(now);
+            }
+        }
+    }
+
+    /// When [`RelayEnd::handle_timeout`] wants to be called next, at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|Lane { lane, .. }| lane.poll_timeout()).min()
+    }
+
+    /// Drops connections that are over. Others may get other indexes.
+    pub fn tidy(&mut self) {
+        if self.lanes.iter().any(|Lane { lane, .. }| lane.is_over()) {
+            let before = self.lanes.len();
+            self.lanes.retain(|Lane { lane, .. }| !lane.is_over());
+            lock(&self.port.desk).count -= before - self.lanes.len();
         }
     }
 }
@@ -428,19 +326,20 @@ impl Drop for RelayEnd {
     fn drop(&mut self) {
         let mut desk = lock(&self.port.desk);
         desk.closed = true;
-        desk.arrived.clear();
-        let lanes = std::mem::take(&mut desk.lanes);
+        // Dropped without the lock: what a connection says in its end is its own business.
+        let attached = std::mem::take(&mut desk.attached);
         drop(desk);
-        for lane in lanes {
-            lane.close();
-        }
+        drop(attached);
     }
 }
 
-fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
+impl LaneError {
+    fn reason(self) -> IoDrop {
+        match self {
+            Self::Gone => IoDrop::RelayGone,
+            Self::TooBig => IoDrop::RelayTooBig,
+            Self::Full => IoDrop::RelayFull,
+        }
     }
 }
 

@@ -95,7 +95,7 @@ pub struct Side {
     pub packets: Figure,
     /// Bytes of them, each with its own headers from layer 3 (TUN) or as UDP payload.
     pub bytes: Figure,
-    /// System calls; for relays: batches passed on.
+    /// System calls; for relays: reads and batches sent.
     pub calls: Figure,
     /// Transfers that carried several packets as one.
     pub super_packets: Figure,

@@ -1,14 +1,14 @@
-//! One connection to a relay: made, let in, and driven until it ends.
+//! One connection to a relay: made and let in by a task, then driven by the shard's thread until it ends.
 
 mod inbound;
+mod lane;
 mod outbound;
-mod pump;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peer_connect::{Alpn, Connector, Stream};
+use peer_connect::{Alpn, Connector, DetachedStream, Stream};
 use peer_core::path::Path;
 use peer_io::RelayPort;
 use rand::rngs::StdRng;
@@ -16,9 +16,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-use self::pump::Pump;
+use self::inbound::Inbound;
+use self::lane::Lane;
+use self::outbound::Outbound;
 use crate::error::ConnectError;
-use crate::framer::RelayFramer;
+use crate::framer::Framer;
 use crate::message::{self, Message};
 use crate::peer_id::PeerId;
 use crate::session::{Session, WayEvent};
@@ -74,39 +76,61 @@ pub(crate) struct Link {
     pub(crate) stats: Arc<RelayStats>,
 }
 
+/// A connection that is let in.
+struct Connected {
+    stream: DetachedStream,
+    /// What came behind the answer to our token.
+    early: Vec<u8>,
+    instance: RelayUrl,
+    address: Option<IpAddr>,
+}
+
+/// Where a connection's events go.
+pub(crate) type Report = Arc<dyn Fn(LinkEvent) + Send + Sync>;
+
 impl Link {
-    /// Connects, and drives the connection until it ends. `report` is called for each event, the last one included.
-    pub(crate) async fn run(self, commands: mpsc::UnboundedReceiver<LinkCommand>, report: impl Fn(LinkEvent)) {
-        let error = match self.drive(commands, &report).await {
-            Ok(()) => ConnectError::Closed,
-            Err(error) => error,
-        };
-        report(LinkEvent::Down(error));
+    /// Connects, and hands the connection over to the shard. `report` is called for each event, now and later, the last one
+    /// included.
+    pub(crate) async fn run(mut self, commands: mpsc::UnboundedReceiver<LinkCommand>, report: Report) {
+        match self.connect().await {
+            Ok(connected) => self.attach(connected, commands, report),
+            Err(error) => {
+                self.stats.failures.add(1);
+                report(LinkEvent::Down(error));
+            }
+        }
     }
 
-    async fn drive(
-        mut self,
-        commands: mpsc::UnboundedReceiver<LinkCommand>,
-        report: &impl Fn(LinkEvent),
-    ) -> Result<(), ConnectError> {
-        let connected = self.connect().await;
-        let (stream, early, instance) = connected.inspect_err(|_| self.stats.failures.add(1))?;
+    fn attach(mut self, connected: Connected, commands: mpsc::UnboundedReceiver<LinkCommand>, report: Report) {
+        let Connected { stream, early, instance, address } = connected;
         self.stats.connects.add(1);
-        let mut connected = Share::new(&self.stats, |stats| &stats.connected);
-        connected.set(1);
-        // Only a hint: the kernel may be too old.
-        _ = socket2::SockRef::from(stream.tcp()).set_tcp_notsent_lowat(UNSENT);
-        let seen = stream.tcp().peer_addr().ok().filter(|_| !stream.is_proxied());
-        let address = seen.map(|addr| addr.ip().to_canonical());
         report(LinkEvent::Up { instance, address });
-        let relay = self.port.attach(RelayFramer::new(self.rng.fork()));
-        let session = Session::new(Instant::now(), Arc::clone(&self.stats));
-        let pump = Pump::new(stream, early, relay, session, commands, self.rng, Arc::clone(&self.stats));
-        pump.run(report).await.inspect_err(|_| self.stats.breaks.add(1))
+        let ended = Arc::clone(&report);
+        let attached = self.port.attach(|connection| {
+            let mut connected = Share::new(&self.stats, |stats| &stats.connected);
+            connected.set(1);
+            Lane {
+                connection,
+                stream,
+                session: Session::new(Instant::now(), Arc::clone(&self.stats)),
+                framer: Framer::new(self.rng.fork()),
+                inbound: Inbound::new(connection, early),
+                outbound: Outbound::new(),
+                commands,
+                report,
+                stats: Arc::clone(&self.stats),
+                _connected: connected,
+                leaving: None,
+                end: None,
+            }
+        });
+        if let Err(error) = attached {
+            ended(LinkEvent::Down(error.into()));
+        }
     }
 
-    /// Connects and authenticates. Returns also what came behind the answer.
-    async fn connect(&mut self) -> Result<(Stream, Vec<u8>, RelayUrl), ConnectError> {
+    /// Connects and authenticates.
+    async fn connect(&mut self) -> Result<Connected, ConnectError> {
         let target = self.url.target(self.fallback);
         let stream = self.connector.connect(&target, Alpn::Http1).await?;
         let answer = async {
@@ -117,8 +141,12 @@ impl Link {
             zeroize::Zeroize::zeroize(&mut frame);
             sent?;
             stream.flush().await?;
-            let (instance, rest) = answer(&mut stream, early.to_vec()).await?;
-            Ok((stream, rest, instance))
+            let (instance, early) = answer(&mut stream, early.to_vec()).await?;
+            // Only a hint: the kernel may be too old.
+            _ = socket2::SockRef::from(stream.tcp()).set_tcp_notsent_lowat(UNSENT);
+            let seen = stream.tcp().peer_addr().ok().filter(|_| !stream.is_proxied());
+            let address = seen.map(|addr| addr.ip().to_canonical());
+            Ok(Connected { stream: stream.detach()?, early, instance, address })
         };
         let expired = |_| ConnectError::NoAnswer(AUTH_TIMEOUT.as_secs());
         tokio::time::timeout(AUTH_TIMEOUT, answer).await.map_err(expired)?

@@ -1,5 +1,7 @@
 //! Why there is no connection to a relay.
 
+use peer_io::relay::AttachError;
+
 use crate::websocket::{UpgradeError, WebSocketError};
 
 /// What went wrong between us and a relay.
@@ -42,4 +44,16 @@ pub(crate) enum ConnectError {
     /// The shard that the datagrams are for.
     #[error("the shard has stopped")]
     ShardStopped,
+    /// There are enough connections.
+    #[error(transparent)]
+    Attach(AttachError),
+}
+
+impl From<AttachError> for ConnectError {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Closed => Self::ShardStopped,
+            AttachError::TooMany => Self::Attach(error),
+        }
+    }
 }

@@ -1,8 +1,8 @@
-//! Frames for the data path, written where they wait to be sent.
+//! Frames of datagrams, written where they wait to be sent.
 
 use std::collections::HashMap;
 
-use peer_io::relay::{Framer, Unframed};
+use peer_io::relay::LaneError;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
@@ -10,15 +10,18 @@ use crate::message::{self, MAX_LEN, TRANSPORT_HEADER};
 use crate::peer_id::PeerId;
 use crate::websocket::{HEADER_LEN, Masked, Opcode, mask_into, write_header};
 
+/// What a frame has more than the datagram in it, bytes.
+pub(crate) const OVERHEAD: usize = HEADER_LEN + TRANSPORT_HEADER;
+
 /// One connection's peers by number.
-pub(crate) struct RelayFramer {
+pub(crate) struct Framer {
     peers: HashMap<u32, PeerId>,
     /// The peer of the last datagram, with its header.
     last: Option<(u32, [u8; TRANSPORT_HEADER])>,
     rng: StdRng,
 }
 
-impl RelayFramer {
+impl Framer {
     /// `rng` makes masks: others must not foresee them (RFC 6455 §10.3).
     pub(crate) fn new(rng: StdRng) -> Self {
         Self { peers: HashMap::new(), last: None, rng }
@@ -32,25 +35,28 @@ impl RelayFramer {
         self.peers.remove(&number);
         self.last = None;
     }
-}
 
-impl Framer for RelayFramer {
-    const OVERHEAD: usize = HEADER_LEN + TRANSPORT_HEADER;
+    /// A mask.
+    pub(crate) fn mask(&mut self) -> [u8; 4] {
+        self.rng.random()
+    }
 
-    fn frame(&mut self, peer: u32, datagram: &[u8], room: &mut [u8]) -> Result<usize, Unframed> {
+    /// Writes the frame that carries `datagram` to `peer` to the start of `room`, which has [`OVERHEAD`] bytes more than the
+    /// datagram. Returns its length.
+    pub(crate) fn frame(&mut self, peer: u32, datagram: &[u8], room: &mut [u8]) -> Result<usize, LaneError> {
         let header = match self.last {
             Some((last, header)) if last == peer => header,
             _ => {
-                let header = message::transport_header(self.peers.get(&peer).ok_or(Unframed::Gone)?);
+                let header = message::transport_header(self.peers.get(&peer).ok_or(LaneError::Gone)?);
                 self.last = Some((peer, header));
                 header
             }
         };
         let len = TRANSPORT_HEADER + datagram.len();
         if len > MAX_LEN {
-            return Err(Unframed::TooBig);
+            return Err(LaneError::TooBig);
         }
-        let key = self.rng.random();
+        let key = self.mask();
         let start = write_header(room, Opcode::Binary, len, key);
         let (front, back) = room[start..start + len].split_at_mut(TRANSPORT_HEADER);
         let key = Masked::from_start(key);
@@ -73,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_a_masked_transport_message() {
-        let mut framer = RelayFramer::new(StdRng::seed_from_u64(1));
+        let mut framer = Framer::new(StdRng::seed_from_u64(1));
         let peer = PeerId([9; 36]);
         framer.insert(4, peer);
         let mut room = vec![0; 2000];
@@ -86,13 +92,13 @@ mod tests {
 
     #[test]
     fn unknown_peers_and_giants_have_no_frame() {
-        let mut framer = RelayFramer::new(StdRng::seed_from_u64(1));
+        let mut framer = Framer::new(StdRng::seed_from_u64(1));
         framer.insert(4, PeerId([9; 36]));
         let mut room = vec![0; 2 * MAX_LEN];
-        assert_eq!(framer.frame(5, &[0; 32], &mut room), Err(Unframed::Gone));
+        assert_eq!(framer.frame(5, &[0; 32], &mut room), Err(LaneError::Gone));
         assert!(framer.frame(4, &[0; MAX_LEN - TRANSPORT_HEADER], &mut room).is_ok());
-        assert_eq!(framer.frame(4, &[0; MAX_LEN - TRANSPORT_HEADER + 1], &mut room), Err(Unframed::TooBig));
+        assert_eq!(framer.frame(4, &[0; MAX_LEN - TRANSPORT_HEADER + 1], &mut room), Err(LaneError::TooBig));
         framer.remove(4);
-        assert_eq!(framer.frame(4, &[0; 32], &mut room), Err(Unframed::Gone), "also from memory");
+        assert_eq!(framer.frame(4, &[0; 32], &mut room), Err(LaneError::Gone), "also from memory");
     }
 }

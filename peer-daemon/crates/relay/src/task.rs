@@ -154,7 +154,13 @@ impl Driver {
         }
         self.manager.leave();
         self.act();
-        let goodbyes = async { while self.tasks.join_next().await.is_some() {} };
+        let goodbyes = async {
+            while !self.links.is_empty()
+                && let Some((link, event)) = reports.recv().await
+            {
+                self.report(link, event);
+            }
+        };
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
             tracing::debug!("relays did not take our goodbye in time");
         }
@@ -182,6 +188,7 @@ impl Driver {
     }
 
     fn act(&mut self) {
+        let mut told = false;
         while let Some(action) = self.manager.poll_action() {
             match action {
                 Action::Dial { link, url, fallback, token } => self.dial(link, url, fallback, token),
@@ -189,16 +196,22 @@ impl Driver {
                     // One that has just ended says so by itself.
                     if let Some((commands, _)) = self.links.get(&link) {
                         _ = commands.send(command);
+                        told = true;
                     }
                 }
                 Action::Cancel { link } => {
+                    // One that has just been made notices that nobody is there to command it.
                     if let Some((_, task)) = self.links.remove(&link) {
                         task.abort();
+                        told = true;
                     }
                 }
                 // Nobody listens any more: nobody needs to know.
                 Action::Emit(event) => _ = self.events.send(event),
             }
+        }
+        if told {
+            self.config.port.wake();
         }
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = self.manager.status();
     }
@@ -216,9 +229,7 @@ impl Driver {
         };
         let (commands, inbox) = mpsc::unbounded_channel();
         let reports = self.reports_in.clone();
-        let task = self.tasks.spawn(async move {
-            link.run(inbox, move |event| _ = reports.send((id, event))).await;
-        });
+        let task = self.tasks.spawn(link.run(inbox, Arc::new(move |event| _ = reports.send((id, event)))));
         self.links.insert(id, (commands, task));
     }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::{Command, ShardConfig, StopReason};
-use crate::relay::RelayEnd;
+use crate::relay::{MAX_LANES, RelayEnd};
 use crate::stats::ShardStats;
 use crate::tun::{MAX_PACKET, ReadEnd, TunQueue};
 use crate::udp::{Family, MAX_SEGMENTS, MESSAGE_LEN, MESSAGES, Sockets};
@@ -29,6 +29,9 @@ const COMMANDS: usize = 32;
 /// Batches of answers, and events, that the engine may have after one input before others get their turn.
 const TRANSMITS: usize = 8;
 const EVENTS: usize = 256;
+
+/// Wake-up, device and both sockets.
+const OWN_FDS: usize = 4;
 
 /// Engine, descriptors and all the memory that packets pass through.
 ///
@@ -64,6 +67,8 @@ struct Ready {
     tun: bool,
     v4: bool,
     v6: bool,
+    /// A bit per relay connection.
+    relays: u64,
 }
 
 impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
@@ -117,16 +122,18 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         }
         self.command(inbox);
+        self.ways.relays.look(Instant::now());
         self.timer();
         for (family, ready) in [(Family::V4, ready.v4), (Family::V6, ready.v6)] {
             if ready {
                 self.receive(family)?;
             }
         }
-        self.receive_relayed()?;
+        self.receive_relayed(ready.relays)?;
         if ready.tun || self.ways.queue.has_pending() {
             self.read_tun()?;
         }
+        self.ways.relays.tidy();
         Ok(())
     }
 
@@ -134,24 +141,32 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         let timeout = if self.more {
             Some(Duration::ZERO)
         } else {
-            self.engine.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
+            let next = [self.engine.poll_timeout(), self.ways.relays.poll_timeout()].into_iter().flatten().min();
+            next.map(|at| at.saturating_duration_since(Instant::now()))
         };
         // A timeout beyond what the kernel can express is none.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let wake = PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN);
-        let tun = PollFd::from_borrowed_fd(self.ways.queue.as_fd(), PollFlags::IN);
-        let v4 = self.ways.sockets.fd(Family::V4).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let v6 = self.ways.sockets.fd(Family::V6).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let watch = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let spare = || PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::empty());
-        let mut fds = [wake, tun, v4.unwrap_or_else(spare), v6.unwrap_or_else(spare)];
-        match poll(&mut fds, timeout.as_ref()) {
+        let socket = |family| self.ways.sockets.fd(family).map_or_else(spare, watch);
+        let mut fds: [_; OWN_FDS + MAX_LANES] = std::array::from_fn(|_| spare());
+        fds[0] = watch(self.wake.as_fd());
+        fds[1] = watch(self.ways.queue.as_fd());
+        (fds[2], fds[3]) = (socket(Family::V4), socket(Family::V6));
+        let mut count = OWN_FDS;
+        for (fd, flags) in self.ways.relays.interests() {
+            fds[count] = PollFd::from_borrowed_fd(fd, flags);
+            count += 1;
+        }
+        match poll(&mut fds[..count], timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Ready::default()),
             Err(error) => return Err(error.into()),
         }
         // Errors too: the read that follows says which.
-        let [wake, tun, v4, v6] = fds.map(|fd| !fd.revents().is_empty());
-        Ok(Ready { wake, tun, v4, v6 })
+        let ready = |at: usize| !fds[at].revents().is_empty();
+        let relays = (OWN_FDS..count).filter(|at| ready(*at)).fold(0, |bits, at| bits | 1 << (at - OWN_FDS));
+        Ok(Ready { wake: ready(0), tun: ready(1), v4: ready(2), v6: ready(3), relays })
     }
 
     fn command(&mut self, inbox: &mut mpsc::Receiver<Command<E>>) {
@@ -169,6 +184,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             self.engine.handle_timeout(now);
             self.after_input();
         }
+        self.ways.relays.handle_timeout(now);
     }
 
     /// UDP to device.
@@ -189,23 +205,27 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         Ok(())
     }
 
-    /// Relays to device.
-    fn receive_relayed(&mut self) -> Result<(), StopReason> {
-        if !self.ways.relays.look() {
-            return Ok(());
-        }
-        for _ in 0..BATCHES {
-            let (engine, packets) = (&mut self.engine, &mut self.packets_in);
-            packets.clear();
-            let received = self.ways.relays.receive(&self.stats, |datagrams| {
-                engine.handle_datagrams(Instant::now(), datagrams, packets);
-            });
-            if received.is_none() {
-                return Ok(());
+    /// Relays to device. `ready`: a bit per connection.
+    fn receive_relayed(&mut self, ready: u64) -> Result<(), StopReason> {
+        for index in 0..self.ways.relays.len() {
+            let ready = ready & 1 << index != 0;
+            for _ in 0..BATCHES {
+                let (now, batch) = (Instant::now(), &mut self.datagrams_in);
+                batch.clear();
+                let more = self.ways.relays.receive(index, ready, now, batch, &self.stats);
+                if !batch.is_empty() {
+                    self.packets_in.clear();
+                    self.engine.handle_datagrams(now, batch, &mut self.packets_in);
+                    self.deliver()?;
+                }
+                if !more {
+                    break;
+                }
             }
-            self.deliver()?;
+            // Answers to what was read, and what the descriptor did not take before.
+            self.ways.relays.flush(index, Instant::now());
         }
-        self.more |= self.ways.relays.look();
+        self.more |= self.ways.relays.has_pending();
         Ok(())
     }
 
@@ -238,7 +258,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
 
     fn send(&mut self) {
         if self.ways.sockets.send(&self.datagrams_out, &self.stats) {
-            self.ways.relays.send(&self.datagrams_out, &self.stats);
+            self.ways.relays.send(Instant::now(), &self.datagrams_out, &self.stats);
         }
     }
 

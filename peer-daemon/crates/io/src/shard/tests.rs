@@ -1,17 +1,17 @@
 //! The loop with a stand-in for the TUN: one end of a packet socket pair. The kernel's TUN is in `tests/namespace`.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
-use peer_core::path::Path;
+use peer_core::path::{Path, RelayId};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
-use crate::relay::{FrameBuffer, Framer, PortClosed, Unframed};
+use crate::relay::{AttachError, LaneError, RelayLane};
 use crate::tun::Offloads;
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -126,39 +126,115 @@ fn packets_go_out_and_datagrams_come_in() {
     assert_eq!(lab.shard.stop(), StopReason::Requested);
 }
 
-/// Frames are datagrams.
-struct Bare;
+/// A connection whose frames are datagrams of a socket.
+struct Bare {
+    connection: u32,
+    socket: UdpSocket,
+    over: std_mpsc::Sender<&'static str>,
+    commands: std_mpsc::Receiver<()>,
+    left: bool,
+}
 
-impl Framer for Bare {
-    const OVERHEAD: usize = 0;
-
-    fn frame(&mut self, _: u32, datagram: &[u8], room: &mut [u8]) -> Result<usize, Unframed> {
-        room.copy_from_slice(datagram);
-        Ok(datagram.len())
+impl RelayLane for Bare {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
+
+    fn wants_write(&self) -> bool {
+        false
+    }
+
+    fn receive(&mut self, _: Instant, batch: &mut DatagramBatch) -> bool {
+        let path = Path::Relay(RelayId { connection: self.connection, peer: 1 });
+        let mut bytes = [0; 100];
+        self.socket.recv(&mut bytes).is_ok_and(|len| batch.push(&bytes[..len], path))
+    }
+
+    fn send(&mut self, _: u32, datagram: &[u8]) -> Result<(), LaneError> {
+        self.socket.send(datagram).map(|_| ()).map_err(|_| LaneError::Full)
+    }
+
+    fn flush(&mut self, _: Instant) {}
+
+    fn handle_commands(&mut self, _: Instant) {
+        self.left |= self.commands.try_recv().is_ok();
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn is_over(&self) -> bool {
+        self.left
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        _ = self.over.send("dropped");
+    }
+}
+
+/// Attaches a connection; returns the relay's end, how to end it, and how it says that it has ended.
+fn attach(lab: &Lab) -> (UdpSocket, std_mpsc::Sender<()>, std_mpsc::Receiver<&'static str>) {
+    let ends = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+    for (from, to) in [(0, 1), (1, 0)] {
+        ends[from].connect(ends[to].local_addr().expect("bound")).expect("loopback");
+    }
+    let [socket, relay] = ends;
+    socket.set_nonblocking(true).expect("a socket");
+    relay.set_read_timeout(Some(WAIT)).expect("a socket");
+    let (tell, commands) = std_mpsc::channel();
+    let (over, ended) = std_mpsc::channel();
+    let attached = lab.shard.relay_port().attach(|connection| Bare { connection, socket, over, commands, left: false });
+    attached.expect("a running shard");
+    (relay, tell, ended)
 }
 
 #[test]
 fn relays_stand_beside_sockets() {
     let lab = lab();
-    let relay = lab.shard.relay_port().attach(Bare);
-    let path = relay.path(1);
-    let answers = block_on(async {
-        lab.shard.with_engine(move |engine, _| engine.remote = Some(path)).await.expect("running");
-        rustix::io::write(&lab.device, &[&[0; 10][..], b"\x45packet"].concat()).expect("an open device");
-        let mut buffer = FrameBuffer::new();
-        poll_fn(|cx| relay.poll_frames(cx, &mut buffer)).await.expect("running");
-        assert_eq!(buffer.bytes(), b"\x45packet");
-        let mut batch = poll_fn(|cx| relay.poll_batch(cx)).await.expect("running");
-        assert!(batch.push(b"\x45one", path) && batch.push(b"\x45two", path));
-        relay.deliver(batch);
-        [read_device(&lab), read_device(&lab)]
-    });
-    assert_eq!(answers, [b"\x45one", b"\x45two"].map(|packet| [&[0; 10][..], packet].concat()));
-    assert_eq!(lab.events.recv_timeout(WAIT).as_deref(), Ok("datagrams 2"));
+    let (relay, tell, ended) = attach(&lab);
+    let path = Path::Relay(RelayId { connection: 1, peer: 1 });
+    block_on(lab.shard.with_engine(move |engine, _| engine.remote = Some(path))).expect("running");
+    rustix::io::write(&lab.device, &[&[0; 10][..], b"\x45packet"].concat()).expect("an open device");
+    let mut buffer = [0; 100];
+    let len = relay.recv(&mut buffer).expect("a frame");
+    assert_eq!(&buffer[..len], b"\x45packet");
+    for answer in [b"\x45one", b"\x45two"] {
+        relay.send(answer).expect("loopback");
+        assert_eq!(read_device(&lab), [&[0; 10][..], answer].concat());
+        assert_eq!(lab.events.recv_timeout(WAIT).as_deref(), Ok("datagrams 1"));
+    }
+    let stats = lab.shard.stats();
+    assert_eq!((stats.relay_in.packets.get(), stats.relay_out.packets.get()), (2, 1));
+    tell.send(()).expect("it runs");
+    lab.shard.relay_port().wake();
+    assert_eq!(ended.recv_timeout(WAIT), Ok("dropped"), "it is over");
+    rustix::io::write(&lab.device, &[&[0; 10][..], b"\x45late"].concat()).expect("an open device");
+    block_on(lab.shard.with_engine(|_, _| ())).expect("running");
+    let until = Instant::now() + WAIT;
+    while stats.drops(crate::IoDrop::RelayGone) == 0 {
+        assert!(Instant::now() < until, "what is late is counted");
+    }
+}
+
+#[test]
+fn an_idle_relay_lets_the_shard_sleep_and_ends_with_it() {
+    let lab = lab();
+    let (_relay, _tell, ended) = attach(&lab);
+    block_on(lab.shard.with_engine(|_, _| ())).expect("running");
+    std::thread::sleep(Duration::from_millis(50));
+    let stats = lab.shard.stats();
+    let turns = stats.turns.get();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(stats.turns.get(), turns);
+    let port = lab.shard.relay_port();
     assert_eq!(lab.shard.stop(), StopReason::Requested);
-    let end = block_on(poll_fn(|cx| relay.poll_frames(cx, &mut FrameBuffer::new())));
-    assert_eq!(end, Err(PortClosed), "connections learn that the shard has stopped");
+    assert_eq!(ended.recv_timeout(WAIT), Ok("dropped"));
+    assert_eq!(port.attach(|_| -> Bare { unreachable!("nobody would drive it") }), Err(AttachError::Closed));
 }
 
 #[test]

@@ -50,8 +50,23 @@ impl Client {
         client
     }
 
+    /// Drives the shard's end until there is an event.
     pub(crate) async fn event(&mut self) -> Event {
-        tokio::time::timeout(WAIT, self.events.recv()).await.expect("in time").expect("the task lives")
+        let until = Instant::now() + WAIT;
+        loop {
+            assert!(Instant::now() < until, "no event");
+            self.idle();
+            match tokio::time::timeout(Duration::from_millis(1), self.events.recv()).await {
+                Ok(event) => return event.expect("the task lives"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// A turn in which nothing arrives.
+    pub(crate) fn idle(&mut self) {
+        let mut batch = DatagramBatch::with_capacity(1 << 17, 1024);
+        self.turn(&mut batch, |batch| assert!(batch.is_empty(), "datagrams that nobody waits for"));
     }
 
     /// Opens a way and waits for it.
@@ -68,22 +83,31 @@ impl Client {
         for datagram in datagrams {
             assert!(batch.push(datagram, path));
         }
-        self.end.look();
-        self.end.send(&batch, &self.shard);
+        self.end.send(Instant::now(), &batch, &self.shard);
+    }
+
+    /// What a shard's thread does in a turn: batches that have arrived go to `take`.
+    pub(crate) fn turn(&mut self, batch: &mut DatagramBatch, mut take: impl FnMut(&DatagramBatch)) {
+        self.end.look(Instant::now());
+        self.end.handle_timeout(Instant::now());
+        for index in 0..self.end.len() {
+            batch.clear();
+            // Not to be waited for: nothing is there if it is not ready.
+            self.end.receive(index, true, Instant::now(), batch, &self.shard);
+            self.end.flush(index, Instant::now());
+            take(batch);
+        }
+        self.end.tidy();
     }
 
     /// Waits for so many datagrams.
     pub(crate) async fn receive(&mut self, count: usize) -> Vec<(Vec<u8>, Path)> {
         let (mut found, until) = (Vec::new(), Instant::now() + WAIT);
+        let mut batch = DatagramBatch::with_capacity(1 << 18, 1024);
         while found.len() < count {
             assert!(Instant::now() < until, "{} of {count} datagrams", found.len());
-            self.end.look();
-            let batch = |batch: &mut DatagramBatch| {
-                found.extend(batch.iter().map(|(bytes, path)| (bytes.to_vec(), *path)));
-            };
-            if self.end.receive(&self.shard, batch).is_none() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            self.turn(&mut batch, |batch| found.extend(batch.iter().map(|(bytes, path)| (bytes.to_vec(), *path))));
+            tokio::time::sleep(Duration::from_micros(100)).await;
         }
         found
     }
