@@ -16,8 +16,9 @@ use peer_tests::lab::{
     SERVERS, SERVICES, page_within, ping, wait_for,
 };
 
-/// From both in both maps to the first page.
-const FIRST_PAGE: Duration = Duration::from_secs(3);
+/// From both in both maps to the first page. The aim is 3 s, and 1 s is usual; on a machine that is busy otherwise initiations can
+/// cross, and then WireGuard waits for 5 s.
+const FIRST_PAGE: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_member_fetches_a_page_through_the_relay() {
