@@ -21,16 +21,23 @@ use crate::workspace;
 use packages::System;
 use wireguard_go::WireguardGo;
 
-/// Run-time tools of the demo and the scenarios: the program, and Debian's and Fedora's package of it.
-const TOOLS: [(&str, &str, &str); 7] = [
+/// Run-time tools of the demo and the scenarios, and what images have in them: the program, and Debian's and Fedora's package of it.
+const TOOLS: [(&str, &str, &str); 11] = [
+    ("busybox", "busybox-static", "busybox"),
+    ("conmon", "conmon", "conmon"),
     ("curl", "curl", "curl"),
     ("ip", "iproute2", "iproute"),
     ("iperf3", "iperf3", "iperf3"),
     ("iptables-save", "iptables", "iptables-nft"),
     ("nft", "nftables", "nftables"),
+    ("podman", "podman", "podman"),
+    ("runc", "runc", "runc"),
     ("setpriv", "util-linux", "util-linux"),
     ("wg", "wireguard-tools", "wireguard-tools"),
 ];
+
+/// What images have in them that is no program.
+const ROOTS: [&str; 1] = ["ca-certificates"];
 
 /// Debian's compiler with `core` for the eBPF target.
 const DEBIAN_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -75,6 +82,7 @@ fn missing(system: &System) -> Vec<String> {
     if *system != System::Debian {
         return missing;
     }
+    missing.extend(system.absent(&ROOTS));
     let toolchain = Toolchain::find();
     if toolchain.is_none() {
         missing.extend(DEBIAN_COMPILER.map(str::to_owned));
