@@ -143,12 +143,8 @@ impl Process {
     /// # Errors
     /// It is gone.
     pub fn cpu(&self) -> Result<Cpu> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        // The name in parentheses may contain blanks; user and system time are fields 14 and 15, state is field 3.
-        let after_name = stat.rsplit_once(") ").context("/proc/PID/stat")?.1;
-        let mut fields = after_name.split(' ').skip(11).map(str::parse::<u32>);
-        let (user, system) = (fields.next().context("user time")??, fields.next().context("system time")??);
-        Ok(Cpu { process: sys::clock_tick() * (user + system), idle: idle()? })
+        // User and system time.
+        Ok(Cpu { process: ticks(self.pid(), 14)? + ticks(self.pid(), 15)?, idle: idle()? })
     }
 
     fn drain(&mut self) {
@@ -167,6 +163,25 @@ impl Drop for Process {
             eprintln!("--- {} ---\n{}", self.name, lines[lines.len().saturating_sub(TAIL)..].join("\n"));
         }
     }
+}
+
+/// How long ago a process began, to about a hundredth of a second.
+///
+/// # Errors
+/// It is gone.
+pub fn age(pid: u32) -> Result<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let uptime: f64 = uptime.split(' ').next().context("/proc/uptime")?.parse()?;
+    Ok(Duration::from_secs_f64(uptime).saturating_sub(ticks(pid, 22)?))
+}
+
+/// A field of `/proc/PID/stat` that is a time; the first is 1.
+fn ticks(pid: u32, field: usize) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may contain blanks; after it comes field 3.
+    let after_name = stat.rsplit_once(") ").context("/proc/PID/stat")?.1;
+    let ticks = after_name.split(' ').nth(field - 3).context("/proc/PID/stat")?;
+    Ok(sys::clock_tick() * ticks.parse()?)
 }
 
 fn idle() -> Result<Duration> {
