@@ -91,14 +91,16 @@ fn with_less_it_says_what_is_missing() {
     let _alone = alone();
     let mut lab = lab(&minimal);
     let devices = lab.node.namespace.devices().expect("devices");
+    // For every user, as an emptyDir with fsGroup is for its own.
+    lab.node.namespace.exec("chmod", &["0777", "/run/lab/state"]).expect("chmod");
     type Take = fn(&mut Container);
     let cases: [(Take, &[&str]); 5] = [
         (|it| it.capabilities.retain(|it| *it != "NET_ADMIN"), &["CAP_NET_ADMIN", "securityContext.capabilities.add"]),
         (|it| it.capabilities.retain(|it| *it != "BPF"), &["CAP_BPF", "securityContext.capabilities.add"]),
         (|it| it.tun = false, &["/dev/net/tun"]),
         (|it| it.bpffs = false, &["/sys/fs/bpf", "is not a BPF file system", "mount"]),
-        // The user of the image, who has no capability of whatever is added.
-        (|it| it.user = None, &["CAP_NET_ADMIN", "CAP_BPF"]),
+        // As for the form without privileges.
+        (|it| (it.user, it.capabilities) = (None, Vec::new()), &["CAP_NET_ADMIN", "CAP_BPF"]),
     ];
     for (take, parts) in cases {
         let container = lab.node.container.as_mut().expect("a container");

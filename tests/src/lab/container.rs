@@ -29,6 +29,8 @@ const DAEMON: &str = "/usr/local/bin/peer-daemon";
 const NAME: &str = "peer";
 /// Of podman, in the node's own `/run`.
 const RUN: &str = "/run/lab/podman";
+/// Where podman remembers which layers it has seen, whatever its storage; hidden from it.
+const MEMORY: &str = "/var/lib/containers";
 
 /// An image, loaded into a storage of its own, which is removed with it.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Image {
     name: String,
     /// Control group of what runs from it.
     control_group: String,
+    /// Whether the machine had no [`MEMORY`] before.
+    made: bool,
 }
 
 impl Image {
@@ -61,7 +65,8 @@ impl Image {
         let number = format!("{}-{number}", std::process::id());
         let storage = target_directory().join("lab-podman").join(&number);
         fs::create_dir_all(storage.join("temp")).with_context(|| format!("make {}", storage.display()))?;
-        let mut image = Self { storage, name: String::new(), control_group: format!("peer-lab-{number}") };
+        let made = fs::create_dir(MEMORY).is_ok();
+        let mut image = Self { storage, name: String::new(), control_group: format!("peer-lab-{number}"), made };
         let namespace = Namespace::new("podman")?;
         let mut load = image.podman(&namespace);
         let finished = run(load.args(["load", "--quiet", "--input"]).arg(archive))?;
@@ -73,8 +78,9 @@ impl Image {
 
     /// podman with this storage, alone in a PID namespace; its arguments are still to be added.
     fn podman(&self, namespace: &Namespace) -> Command {
-        // runc looks for control groups and podman for shared memory: neither is the machine's.
-        const PREPARE: &str = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && mount -t tmpfs tmpfs /dev/shm && exec \"$@\"";
+        // runc looks for control groups, which this `/sys` lacks; what podman shares and remembers is to be gone at the end.
+        const PREPARE: &str = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && mount -t tmpfs tmpfs /dev/shm && \
+                               mount -t tmpfs tmpfs /var/lib/containers && exec \"$@\"";
         let mut command = namespace.command("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
         command.args(["sh", "-c", PREPARE, "sh", "podman"]).args(self.globals());
@@ -97,6 +103,9 @@ impl Drop for Image {
         // What cannot be removed lies below target/, where it harms nobody.
         let _ = fs::remove_dir_all(&self.storage);
         let _ = self.storage.parent().map(fs::remove_dir);
+        if self.made {
+            let _ = fs::remove_dir(MEMORY);
+        }
     }
 }
 
