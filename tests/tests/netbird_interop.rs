@@ -29,8 +29,12 @@ fn an_official_client_fetches_a_page_through_the_relay() {
     let page = page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
     let took = ready.elapsed();
     assert_eq!(page, format!("Hello from the LAN, {NODE_LAN}\n"));
-    let page = page_within(SECOND * 5, &client.namespace, GATEWAY6).expect("page");
-    assert_eq!(page, format!("Hello from the LAN, {NODE_LAN6}\n"));
+    if client.has_ipv6().expect("addresses") {
+        let page = page_within(SECOND * 5, &client.namespace, GATEWAY6).expect("page");
+        assert_eq!(page, format!("Hello from the LAN, {NODE_LAN6}\n"));
+    } else {
+        tell("NOT SHOWN: IPv6, which these servers do not give");
+    }
     let key = node_key(&mesh);
     let relayed = || client.connection(&key).expect("status").as_deref() == Some("Relayed");
     assert!(wait_for(SECOND * 5, relayed));

@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod login;
 mod mesh;
 mod server;
 
