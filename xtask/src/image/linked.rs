@@ -1,6 +1,7 @@
 //! What is linked into the daemon and its programs: crates, with their licences.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ pub(crate) struct Linked {
     pub(crate) license: Option<String>,
     /// Of the crate file; `None`: it is ours.
     pub(crate) sha256: Option<String>,
+    /// Who wrote it, as it says.
+    authors: String,
     /// Where its sources are.
     folder: PathBuf,
     /// What it depends on itself.
@@ -40,21 +43,27 @@ pub(crate) fn crates(target: &str) -> Result<Crates> {
     Ok(all)
 }
 
-/// The texts of all licences, each once, below the names of those who have it.
+/// The texts of all licences, each once, below the names of those who have it; first those who come without a text.
 pub(crate) fn licences(crates: &Crates) -> Result<String> {
     let mut texts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut whole = String::new();
     for ((name, version), linked) in crates.iter().filter(|(_, linked)| linked.sha256.is_some()) {
-        for text in licence_files(&linked.folder)? {
+        let found = licence_files(&linked.folder)?;
+        if found.is_empty() {
+            let license = linked.license.as_deref().unwrap_or("no licence named");
+            let _ = writeln!(whole, "{name} {version}: {license}; {}", linked.authors);
+        }
+        for text in found {
             texts.entry(text).or_default().insert(format!("{name} {version}"));
         }
     }
     let mut sections: Vec<_> = texts.into_iter().map(|(text, names)| (names, text)).collect();
     sections.sort();
-    let section = |(names, text): (BTreeSet<String>, String)| {
+    for (names, text) in sections {
         let names = Vec::from_iter(names).join(", ");
-        format!("{names}\n{}\n\n{}\n\n\n", "=".repeat(80), text.trim_end())
-    };
-    Ok(sections.into_iter().map(section).collect())
+        let _ = write!(whole, "\n\n{names}\n{}\n\n{}\n", "=".repeat(80), text.trim_end());
+    }
+    Ok(whole)
 }
 
 fn of(manifest: &Path, lock: &Path, target: &str) -> Result<Crates> {
@@ -75,9 +84,12 @@ fn of(manifest: &Path, lock: &Path, target: &str) -> Result<Crates> {
             .find(|package| package["name"].as_str() == Some(&id.0) && package["version"].as_str() == Some(&id.1));
         let package = package.with_context(|| format!("cargo metadata knows no {} {}", id.0, id.1))?;
         let folder = package["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
+        let authors = package["authors"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let authors: Vec<_> = authors.collect();
         let linked = Linked {
             license: package["license"].as_str().map(expression),
             sha256: sums.get(&id).cloned(),
+            authors: authors.join(", "),
             folder: folder.with_context(|| format!("{} has no manifest", id.0))?.to_owned(),
             dependencies,
         };
@@ -186,6 +198,10 @@ mod tests {
             assert!(linked.license.is_some(), "{name}");
         }
         let texts = licences(&crates).expect("readable");
-        assert!(texts.contains("boringtun") && texts.contains("Permission is hereby granted"));
+        assert!(texts.contains("\nboringtun 0.7.1: BSD-3-Clause; "), "it brings no text");
+        assert!(texts.contains("Permission is hereby granted"));
+        for (name, version) in crates.keys().filter(|(name, _)| !name.starts_with("peer-")) {
+            assert!(texts.contains(&format!("{name} {version}")), "{name}");
+        }
     }
 }

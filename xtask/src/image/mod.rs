@@ -93,6 +93,7 @@ pub(crate) fn command_line(options: &Options) -> Result<()> {
 }
 
 /// An image and where it is.
+#[derive(Clone)]
 pub(crate) struct Built {
     pub(crate) archive: PathBuf,
     written: Written,

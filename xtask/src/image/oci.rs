@@ -96,7 +96,7 @@ pub(crate) fn digest(content: &[u8]) -> String {
 
 /// Without name, time or system in its header.
 fn gzip(content: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
+    let mut encoder = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::default());
     encoder.write_all(content).context("cannot compress a layer")?;
     encoder.finish().context("cannot compress a layer")
 }
