@@ -37,7 +37,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Args, Clone)]
 pub(crate) struct Options {
-    /// Only this variant. Both unless given
+    /// Only this variant. Unless given both; the minimal one for other processors than this machine's
     #[arg(long, value_enum)]
     variant: Option<Variant>,
     /// For which processors
@@ -78,18 +78,34 @@ impl Architecture {
 /// Prints a line for each image: file, digest, bytes.
 pub(crate) fn command_line(options: &Options) -> Result<()> {
     let steps = Steps::of("image");
-    steps.run("setup", setup::ensure)?;
-    steps.run("build-ebpf", || build_ebpf::build(false))?;
     let target = options.arch.target();
+    let variants = variants(options)?;
+    steps.run("setup", || setup::ensure().and_then(|_| setup::cross::ensure(target)))?;
+    steps.run("build-ebpf", || build_ebpf::build(false))?;
     let daemon = steps.run("build the daemon", || daemon::build_for(target))?;
     let out = workspace::root().join(&options.out);
-    let variants = options.variant.map_or_else(|| Variant::ALL.to_vec(), |variant| vec![variant]);
     let built = steps.run("write", || build(&daemon, options.arch, &variants, &out))?;
     for Built { archive, written } in built {
         println!("{} {} {}", archive.display(), written.digest, written.compressed);
     }
     steps.done();
     Ok(())
+}
+
+/// Those that were asked for, or all that can be made here.
+fn variants(options: &Options) -> Result<Vec<Variant>> {
+    let native = options.arch == Architecture::of_host();
+    let tools = options.variant == Some(Variant::Tools);
+    ensure!(
+        native || !tools,
+        "--variant tools --arch {}: the tools are those of this machine; write --variant minimal",
+        options.arch.name()
+    );
+    Ok(match options.variant {
+        Some(variant) => vec![variant],
+        None if native => Variant::ALL.to_vec(),
+        None => vec![Variant::Minimal],
+    })
 }
 
 /// An image and where it is.

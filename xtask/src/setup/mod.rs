@@ -4,6 +4,7 @@
 //! checkout alone: the machine's own package sources are never changed.
 
 pub(crate) mod cargo_deny;
+pub(crate) mod cross;
 pub(crate) mod linker;
 pub(crate) mod machines;
 mod packages;
@@ -21,7 +22,8 @@ use crate::workspace;
 use packages::System;
 use wireguard_go::WireguardGo;
 
-/// Run-time tools of the demo and the scenarios, and what images have in them: the program, and Debian's and Fedora's package of it.
+/// Run-time tools of the demo and the scenarios, and what images have in them: the program, and Debian's and Fedora's
+/// package of it.
 const TOOLS: [(&str, &str, &str); 11] = [
     ("busybox", "busybox-static", "busybox"),
     ("conmon", "conmon", "conmon"),
