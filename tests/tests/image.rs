@@ -98,7 +98,7 @@ fn with_less_it_says_what_is_missing() {
         (|it| it.capabilities.retain(|it| *it != "NET_ADMIN"), &["CAP_NET_ADMIN", "securityContext.capabilities.add"]),
         (|it| it.capabilities.retain(|it| *it != "BPF"), &["CAP_BPF", "securityContext.capabilities.add"]),
         (|it| it.tun = false, &["/dev/net/tun"]),
-        (|it| it.bpffs = false, &["/sys/fs/bpf", "is not a BPF file system", "mount"]),
+        (|it| it.bpffs = false, &["/run/bpf", "is not a BPF file system", "mount"]),
         // As for the form without privileges.
         (|it| (it.user, it.capabilities) = (None, Vec::new()), &["CAP_NET_ADMIN", "CAP_BPF"]),
     ];

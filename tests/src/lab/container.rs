@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use super::binaries::{named_by, target_directory};
 use super::command::run;
@@ -22,13 +23,15 @@ pub const DEPLOYED: [&str; 3] = ["NET_ADMIN", "BPF", "PERFMON"];
 
 /// Inside, as in the manifests.
 const STATE: &str = "/var/lib/netbird";
-const BPFFS: &str = "/sys/fs/bpf";
+const BPFFS: &str = "/run/bpf";
 const TUN: &str = "/dev/net/tun";
 const DAEMON: &str = "/usr/local/bin/peer-daemon";
 /// The name of the container; its storage has no other.
 const NAME: &str = "peer";
 /// Of podman, in the node's own `/run`.
 const RUN: &str = "/run/lab/podman";
+/// Its profile of system calls.
+const SECCOMP: &str = "/usr/share/containers/seccomp.json";
 /// Where podman remembers which layers it has seen, whatever its storage; hidden from it.
 const MEMORY: &str = "/var/lib/containers";
 
@@ -65,8 +68,11 @@ impl Image {
         let number = format!("{}-{number}", std::process::id());
         let storage = target_directory().join("lab-podman").join(&number);
         fs::create_dir_all(storage.join("temp")).with_context(|| format!("make {}", storage.display()))?;
+        let profile =
+            fs::read_to_string(SECCOMP).with_context(|| format!("read {SECCOMP}, which comes with podman"))?;
         let made = fs::create_dir(MEMORY).is_ok();
         let mut image = Self { storage, name: String::new(), control_group: format!("peer-lab-{number}"), made };
+        fs::write(image.seccomp(), runtime_default(&profile)?).context("write the seccomp profile")?;
         let namespace = Namespace::new("podman")?;
         let mut load = image.podman(&namespace);
         let finished = run(load.args(["load", "--quiet", "--input"]).arg(archive))?;
@@ -86,6 +92,11 @@ impl Image {
         command.args(["sh", "-c", PREPARE, "sh", "podman"]).args(self.globals());
         command.env("TMPDIR", self.storage.join("temp")).env_remove("NOTIFY_SOCKET");
         command
+    }
+
+    /// System calls that containers may make.
+    fn seccomp(&self) -> PathBuf {
+        self.storage.join("seccomp.json")
     }
 
     fn globals(&self) -> Vec<String> {
@@ -149,8 +160,7 @@ impl Container {
         // Containers of this machine cannot raise limits, nor can they be counted in every kind of control group.
         command.args(["--ulimit=host", "--pids-limit=0", "--log-driver=none"]);
         command.args(["--read-only", "--read-only-tmpfs=false", "--security-opt=no-new-privileges"]);
-        // As kubelet does unless told otherwise: the default of podman 4 forbids bpf(2) to all but CAP_SYS_ADMIN.
-        command.args(["--security-opt=seccomp=unconfined", "--cap-drop=ALL"]);
+        command.arg(format!("--security-opt=seccomp={}", self.image.seccomp().display())).arg("--cap-drop=ALL");
         command.args(self.capabilities.iter().map(|name| format!("--cap-add={name}")));
         command.args(self.user.map(|user| format!("--user={user}")));
         let mut mount = |from: &Path, to: &str, how: &str| {
@@ -166,6 +176,7 @@ impl Container {
         for file in places.shared {
             mount(file, &file.to_string_lossy(), ":ro");
         }
+        command.arg(format!("--env=NB_BPFFS={BPFFS}"));
         command.args(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
         command.args(&self.options).arg(&self.image.name).args(arguments);
         command
@@ -201,6 +212,22 @@ pub(crate) struct Places<'a> {
     pub(crate) shared: &'a [&'a Path],
 }
 
+/// The profile `RuntimeDefault` of a node's container runtime, made from podman's, which differs in that it knows
+/// `CAP_SYS_ADMIN` only.
+fn runtime_default(podmans: &str) -> Result<String> {
+    const BY: [(&str, &str); 2] = [("bpf", "CAP_BPF"), ("perf_event_open", "CAP_PERFMON")];
+    let mut profile: Value = serde_json::from_str(podmans).context("podman's seccomp profile")?;
+    let rules = profile["syscalls"].as_array_mut().context("podman's seccomp profile has no rules")?;
+    for rule in rules.iter_mut() {
+        if let Some(names) = rule["names"].as_array_mut() {
+            names.retain(|name| BY.iter().all(|(call, _)| name != call));
+        }
+    }
+    let allow = |(call, capability)| json!({"names": [call], "action": "SCMP_ACT_ALLOW", "args": [], "includes": {"caps": [capability]}});
+    rules.extend(BY.map(allow));
+    Ok(profile.to_string())
+}
+
 /// Once nothing is in it any more.
 fn remove_control_group(name: &str) -> Result<()> {
     const REMOVE: &str = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd /sys/fs/cgroup && \
@@ -222,4 +249,22 @@ fn remove_control_group(name: &str) -> Result<()> {
     });
     ensure!(removed, "{name}: {said}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bpf_is_for_those_with_its_capability() {
+        let rule = |action: &str| json!({"names": ["bpf", "setns"], "action": action});
+        let podmans = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule("SCMP_ACT_ALLOW")]});
+        let profile: Value =
+            serde_json::from_str(&runtime_default(&podmans.to_string()).expect("a profile")).expect("JSON");
+        assert_eq!(profile["syscalls"][0]["names"], json!(["setns"]));
+        assert_eq!(profile["syscalls"][1]["names"], json!(["bpf"]));
+        assert_eq!(profile["syscalls"][1]["includes"]["caps"], json!(["CAP_BPF"]));
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        runtime_default("{}").expect_err("no rules");
+    }
 }
