@@ -66,7 +66,7 @@ fn with_flags<'a>(cargo: &'a mut Command, linker: &Path) -> Result<&'a mut Comma
         "-Cdebuginfo=2".to_owned(),
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
     ];
-    flags.extend(workspace::remapped()?);
+    flags.extend(workspace::remapped("--remap-path-prefix")?);
     for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
         cargo.env_remove(name);
     }

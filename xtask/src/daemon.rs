@@ -59,8 +59,11 @@ pub(crate) fn build_for(built_for: Target) -> Result<PathBuf> {
         // Finds the debug information, which is kept apart.
         "-Clink-arg=-Wl,--build-id=sha1".to_owned(),
     ];
-    flags.extend(workspace::remapped()?);
+    flags.extend(workspace::remapped("--remap-path-prefix")?);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    // Whatever is written in C and assembler.
+    let flags = workspace::remapped("-ffile-prefix-map")?.join(" ");
+    cargo.env(format!("CFLAGS_{}", triple.replace('-', "_")), flags);
     let linker = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase().replace('-', "_"));
     cargo.env(linker, built_for.linker());
     process::run_aside(&mut cargo)?;

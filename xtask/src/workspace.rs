@@ -16,13 +16,14 @@ pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
 }
 
-/// Flags of rustc that keep the places of this checkout and of cargo's downloads out of what it compiles: the same sources
-/// give the same binary wherever they lie.
-pub(crate) fn remapped() -> Result<[String; 2]> {
+/// Flags that keep the places of this checkout and of cargo's downloads out of what is compiled, so that the same sources
+/// give the same binary wherever they lie: `option` with each, as `--remap-path-prefix` of rustc and `-ffile-prefix-map`
+/// of C compilers take them.
+pub(crate) fn remapped(option: &str) -> Result<[String; 2]> {
     let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo = cargo.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
     let cargo = cargo.context("neither CARGO_HOME nor HOME is set")?;
-    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let remap = |from: &Path, to: &str| format!("{option}={}={to}", from.display());
     // The last that fits counts: cargo's folder may lie in the checkout.
     Ok([remap(root(), "/peer"), remap(&cargo, "/cargo")])
 }
