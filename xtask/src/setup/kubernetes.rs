@@ -53,7 +53,7 @@ fn kubectl(system: &System) -> Result<()> {
         }
         None if *system == System::Debian => {
             let apt = PrivateApt::of(SUITE)?;
-            let version = private_apt::unpack(&mut apt.get(), "kubernetes-client", &new)?;
+            let version = private_apt::unpack(&mut apt.get(), "kubectl", &new)?;
             apt.remove()?;
             fs::rename(new.join("usr/bin/kubectl"), new.join("kubectl")).context("the package has no kubectl")?;
             fs::remove_dir_all(new.join("usr")).context("cannot clear the rest of the package")?;
