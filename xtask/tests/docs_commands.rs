@@ -39,7 +39,7 @@ fn the_daemon_s_commands_are_run() {
     for line in lines_of("peer-daemon") {
         let words: Vec<_> = line.words[1..].iter().map(String::as_str).collect();
         let (place, text) = (&line.place, words.join(" "));
-        // A start is what scenarios and the test of the README's file are about; keys come from standard input.
+        // A start is what scenarios and the test of docs/static.md are about; keys come from standard input.
         let only_read = matches!(words.first(), Some(&("up" | "pubkey")) | None);
         if only_read || is_synopsis(&words) {
             assert_flags_exist(&daemon, &words, place);
