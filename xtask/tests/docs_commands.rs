@@ -248,7 +248,7 @@ fn blocks(text: &str) -> Vec<(usize, String)> {
                 }
             }
             Some(content) if !content.trim().is_empty() && !content.starts_with('#') => {
-                lines.push((number + 1, content))
+                lines.push((number + 1, content));
             }
             _ => {}
         }
