@@ -3,12 +3,15 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use common::{lab, tell};
+use common::{PATIENCE, SECOND, lab, page_by_relay, tell};
 use peer_common::layout::DEFAULT_FLOWS;
-use peer_tests::lab::{Plan, find_daemon, run};
+use peer_test_control::member::Habits;
+use peer_tests::lab::{Binaries, Mesh, MeshPlan, NODE_LAN, Plan, Process, find_daemon, get, get_within, run, wait_for};
 use peer_tests::manifests::pod_security::{beyond_baseline, beyond_restricted};
 use peer_tests::manifests::{MapMemory, bytes, invalid, name, only, pod, render, workspace};
 use serde_json::{Value, json};
@@ -240,17 +243,7 @@ fn the_daemon_knows_every_argument_and_variable() {
         let container = container(workload);
         let settings = only(&objects, "ConfigMap").expect(folder);
         assert_eq!(container["envFrom"], json!([{"configMapRef": {"name": settings["metadata"]["name"]}}]), "{folder}");
-        let mut environment: Vec<(String, String)> = Vec::new();
-        for (name, value) in settings["data"].as_object().expect("settings") {
-            environment.push((name.clone(), value.as_str().expect("text").to_owned()));
-        }
-        for variable in container["env"].as_array().expect("variables") {
-            let name = variable["name"].as_str().expect("a name");
-            // What the kubelet puts in: a node's name or an address.
-            let value = variable["value"].as_str().unwrap_or("192.0.2.7");
-            let value = value.replace("$(NODE_IP)", "192.0.2.7").replace("$(POD_IP)", "192.0.2.7");
-            environment.push((name.to_owned(), value));
-        }
+        let environment = environment(settings, container, "192.0.2.7");
         for (name, _) in environment.iter().filter(|(name, _)| name != "NODE_IP" && name != "POD_IP") {
             assert!(known.contains(name.as_str()), "{folder}: {name} is no variable of the daemon");
         }
@@ -361,6 +354,60 @@ fn nodes_with_cri_o_get_a_profile_that_lets_bpf_in() {
     expected.sort();
     found.sort();
     assert_eq!(found, expected, "nothing else is opened");
+}
+
+/// Started with the arguments, variables and capabilities of the `DaemonSet`, it joins, serves, and ends in its grace period.
+#[test]
+fn what_the_daemon_set_says_joins_a_network() {
+    let mut mesh = Mesh::prepare(&MeshPlan::default(), &Binaries::find().expect("programs")).expect("mesh");
+    let node = mesh.node.namespace.clone();
+    let objects = render("overlays/daemonset").expect("rendered");
+    let set = only(&objects, "DaemonSet").expect("a set");
+    let container = container(set);
+    // What it mounts, and what is yours.
+    let joining = mesh.node.joining.clone().expect("joins");
+    node.mount_bpffs(Path::new("/run/bpf")).expect("bpffs");
+    node.hide(Path::new("/var/lib")).expect("a place for its state");
+    node.enter(|| std::fs::create_dir_all("/run/peer")).expect("a place for its key");
+    node.write(Path::new("/run/peer/setup-key"), &joining.setup_key.expect("a key")).expect("key");
+    let settings = only(&objects, "ConfigMap").expect("settings");
+    let environment = environment(settings, container, &NODE_LAN.to_string());
+    let added = container["securityContext"]["capabilities"]["add"].as_array().expect("capabilities").iter();
+    let capabilities: String =
+        added.map(|name| format!(",+{}", name.as_str().expect("a name").to_lowercase())).collect();
+    let set_of = format!("-all{capabilities}");
+    let mut command = node.contained_command("setpriv");
+    command.args(["--bounding-set", &set_of, "--inh-caps", &set_of, "--ambient-caps", &set_of, "--no-new-privs", "--"]);
+    command.arg(find_daemon().expect("daemon"));
+    command.args(container["args"].as_array().expect("arguments").iter().filter_map(Value::as_str));
+    command.envs(environment).env("NB_MANAGEMENT_URL", &joining.url).env("NB_HOSTNAME", "node");
+    let mut daemon = Process::start("peer-daemon", &mut command).expect("it starts");
+    let health = SocketAddr::new(NODE_LAN, 9590);
+    let ready = wait_for(PATIENCE, || matches!(get(&node, health, "/readyz"), Ok((200, _))));
+    assert!(ready, "not ready:\n{}", daemon.log());
+    mesh.join(Habits::default()).expect("a member");
+    page_by_relay(&mesh);
+    let reached = get_within(SECOND, &mesh.member().namespace, health, "/metrics");
+    assert!(reached.is_err(), "members have no business at the health port: {reached:?}");
+    assert!(matches!(get(&mesh.gateway.namespace, health, "/metrics"), Ok((200, _))), "Prometheus has");
+    let grace = pod(set)["spec"]["terminationGracePeriodSeconds"].as_u64().expect("a period");
+    let ended = daemon.terminate(Duration::from_secs(grace)).expect("a signal");
+    assert!(ended.is_some_and(|status| status.success()), "{}", daemon.log());
+    let pins = node.enter(|| std::fs::exists("/run/bpf/peer")).expect("bpffs");
+    assert!(!pins && !node.devices().expect("devices").contains(&"wt0".to_owned()), "nothing is left");
+}
+
+/// The container's variables, as the kubelet would put them in on a node with that address.
+fn environment(settings: &Value, container: &Value, address: &str) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let settings = settings["data"].as_object().expect("settings").iter();
+    let mut environment: Vec<_> = settings.map(|(name, value)| (name.clone(), text(value))).collect();
+    for variable in container["env"].as_array().expect("variables") {
+        let value = variable["value"].as_str().unwrap_or(address);
+        let value = value.replace("$(NODE_IP)", address).replace("$(POD_IP)", address);
+        environment.push((text(&variable["name"]), value));
+    }
+    environment
 }
 
 /// Resident memory of a process.
