@@ -14,10 +14,17 @@ use peer_tests::lab::{GATEWAY, Mesh, MeshPlan, find_daemon, page_within, run};
 use peer_tests::manifests;
 use serde_json::Value;
 
-/// What needs a cluster: kubectl is looked at as far as that goes without one.
-const CLUSTER: [&str; 3] = ["kubectl", "cilium", "cilium-dbg"];
-/// What needs a node or a registry of one's own.
-const OWN: [&str; 4] = ["systemctl", "podman", "skopeo", "promtool"];
+/// Programs that no test runs, and how a page that has them says what they need.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("kubectl", "a cluster"),
+    ("cilium", "a cluster"),
+    ("cilium-dbg", "a cluster"),
+    ("ctr", "a cluster"),
+    ("systemctl", "a node of your own"),
+    ("skopeo", "a registry"),
+    ("podman", "podman"),
+    ("promtool", "promtool"),
+];
 /// Objects that readers had before us.
 const THEIRS: [&str; 2] = ["netbird", "kube-system"];
 /// Switches of the daemon that its help does not show.
@@ -114,12 +121,21 @@ fn kubectl_names_what_the_manifests_have() {
     }
 }
 
+/// Run by a test, or said to need something else, so that nobody takes it for tested.
 #[test]
-fn every_command_is_of_a_known_kind() {
+fn every_command_is_run_or_marked() {
+    let pages = pages();
     for Line { place, words } in all_lines() {
         let program = words[0].as_str();
-        let known = ["peer-daemon", "cargo"].contains(&program) || CLUSTER.contains(&program) || OWN.contains(&program);
-        assert!(known, "{place}: `{}`: say in this test how it is run", words.join(" "));
+        if ["peer-daemon", "cargo"].contains(&program) {
+            continue;
+        }
+        let needs = ELSEWHERE.iter().find(|(known, _)| *known == program);
+        let (_, needs) = needs.unwrap_or_else(|| panic!("{place}: `{}`: how is it run?", words.join(" ")));
+        let page =
+            pages.iter().find(|(page, _)| place.starts_with(&*page.file_name().expect("a name").to_string_lossy()));
+        let said = prose(&page.expect("a page").1).contains(needs);
+        assert!(said, "{place}: `{}` runs in no test: the page must say that it needs {needs}", words.join(" "));
     }
 }
 
@@ -144,8 +160,8 @@ fn variables_are_the_daemon_s() {
 #[test]
 fn links_lead_somewhere() {
     for (page, text) in pages() {
-        let prose = text.lines().filter(|line| !line.starts_with("    "));
-        for link in prose.flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next()) {
+        let prose = prose(&text);
+        for link in prose.lines().flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
                 continue;
             }
@@ -217,6 +233,15 @@ fn pages() -> Vec<(PathBuf, String)> {
     let mut pages: Vec<_> = pages.map(|path| (path.clone(), fs::read_to_string(&path).expect("a page"))).collect();
     pages.sort();
     pages
+}
+
+/// A page without its indented blocks; their comments stay.
+fn prose(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.strip_prefix("    ") {
+        Some(command) => command.split_once(" # ").map_or("", |(_, said)| said),
+        None => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Lines of blocks of commands, with their numbers: indented blocks, and fenced ones of a shell or of nothing named. A line
