@@ -11,9 +11,11 @@ use common::{PATIENCE, SECOND, alone, page, tell};
 use peer_test_control::member::Habits;
 use peer_tests::demo::{self, Control};
 use peer_tests::lab::{
-    Binaries, Container, GATEWAY, Image, Lab, Mesh, MeshPlan, NameServer, Namespace, Plan, SERVERS, find_daemon,
-    find_wireguard_go, page_within, patient, wait_for,
+    Binaries, Container, DEPLOYED, GATEWAY, Image, Lab, Mesh, MeshPlan, NameServer, Namespace, Plan, SERVERS,
+    find_daemon, find_wireguard_go, page_within, patient, wait_for,
 };
+use peer_tests::manifests;
+use serde_json::{Value, json};
 
 /// From the start of the daemon, or of podman, until packets can flow.
 const AIM: Duration = Duration::from_secs(1);
@@ -44,6 +46,34 @@ fn demo_passes(control: Control) {
     };
     assert!(demo::run(&options).expect("the lab stands"), "a check failed");
     nothing_is_left();
+}
+
+/// What the scenarios here run with is what the manifest says, and no more.
+#[test]
+fn the_daemon_set_gives_what_is_given_here() {
+    let objects = manifests::render("overlays/daemonset").expect("manifests");
+    let pod = &manifests::pod(manifests::only(&objects, "DaemonSet").expect("a DaemonSet"))["spec"];
+    let daemon = &pod["containers"][0];
+    let security = &daemon["securityContext"];
+    assert_eq!(security["capabilities"], json!({"drop": ["ALL"], "add": DEPLOYED}));
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["privileged"], false);
+    assert_eq!((&pod["securityContext"]["runAsUser"], &pod["securityContext"]["runAsGroup"]), (&json!(0), &json!(0)));
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(pod["hostNetwork"], true);
+    assert_eq!((&daemon["command"], &daemon["args"]), (&json!(null), &json!(["up"])), "the image's entry point");
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let named = |list: Vec<Value>, name: &str| list.into_iter().find(|it| it["name"] == name).expect("there");
+    for (volume, on_the_node, inside) in [
+        ("bpffs", "/sys/fs/bpf", Container::BPFFS),
+        ("tun", Container::TUN, Container::TUN),
+        ("state", "/var/lib/peer", Container::STATE),
+    ] {
+        assert_eq!(named(list(&pod["volumes"]), volume)["hostPath"]["path"], on_the_node);
+        assert_eq!(named(list(&daemon["volumeMounts"]), volume)["mountPath"], inside);
+    }
+    assert_eq!(named(list(&daemon["env"]), "NB_BPFFS")["value"], Container::BPFFS);
 }
 
 #[test]

@@ -21,10 +21,6 @@ use super::traffic::wait_for;
 /// What the `DaemonSet` gives the daemon, and no more.
 pub const DEPLOYED: [&str; 3] = ["NET_ADMIN", "BPF", "PERFMON"];
 
-/// Inside, as in the manifests.
-const STATE: &str = "/var/lib/netbird";
-const BPFFS: &str = "/run/bpf";
-const TUN: &str = "/dev/net/tun";
 const DAEMON: &str = "/usr/local/bin/peer-daemon";
 /// The name of the container; its storage has no other.
 const NAME: &str = "peer";
@@ -138,6 +134,13 @@ pub struct Container {
 }
 
 impl Container {
+    /// Where it finds its state.
+    pub const STATE: &str = "/var/lib/netbird";
+    /// Where it finds the node's bpffs.
+    pub const BPFFS: &str = "/run/bpf";
+    /// The device by which it makes the mesh device.
+    pub const TUN: &str = "/dev/net/tun";
+
     /// As the `DaemonSet` runs it: root with three capabilities, on a read-only root.
     #[must_use]
     pub fn deployed(image: Image) -> Self {
@@ -166,17 +169,17 @@ impl Container {
         let mut mount = |from: &Path, to: &str, how: &str| {
             command.arg(format!("--volume={}:{to}{how}", from.display()));
         };
-        mount(places.state, STATE, "");
+        mount(places.state, Self::STATE, "");
         if self.bpffs {
-            mount(places.bpffs, BPFFS, "");
+            mount(places.bpffs, Self::BPFFS, "");
         }
         if self.tun {
-            mount(Path::new(TUN), TUN, "");
+            mount(Path::new(Self::TUN), Self::TUN, "");
         }
         for file in places.shared {
             mount(file, &file.to_string_lossy(), ":ro");
         }
-        command.arg(format!("--env=NB_BPFFS={BPFFS}"));
+        command.arg(format!("--env=NB_BPFFS={}", Self::BPFFS));
         command.args(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
         command.args(&self.options).arg(&self.image.name).args(arguments);
         command

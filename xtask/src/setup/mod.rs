@@ -5,6 +5,7 @@
 
 pub(crate) mod cargo_deny;
 pub(crate) mod cross;
+mod kubernetes;
 pub(crate) mod linker;
 pub(crate) mod machines;
 mod packages;
@@ -71,6 +72,7 @@ pub(crate) fn ensure() -> Result<WireguardGo> {
     }
     let Some(toolchain) = Toolchain::find() else { bail!(FIX) };
     linker::ensure(&toolchain)?;
+    kubernetes::ensure(&system)?;
     wireguard_go::ensure(&system)
 }
 
