@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-use super::debian::Packages;
+use super::debian::{Package, Taken, add_terms};
 use super::linked::{self, Crates};
 use super::tree::{Owner, Tree};
 use crate::process::{self, command};
@@ -45,13 +45,13 @@ impl Variant {
     }
 }
 
-/// The lower layer; its packages are added.
-pub(crate) fn base(variant: Variant, packages: &mut Packages) -> Result<Tree> {
+/// The lower layer, and the packages that an image has something of: with what was `taken` for the upper layer.
+pub(crate) fn base(variant: Variant, mut taken: Taken) -> Result<(Tree, Vec<Package>)> {
     let mut tree = Tree::default();
     tree.file("etc/passwd", PASSWD)?;
     tree.file("etc/group", GROUP)?;
     tree.file("etc/nsswitch.conf", NSSWITCH)?;
-    tree.file("etc/ssl/certs/ca-certificates.crt", packages.roots()?)?;
+    tree.file("etc/ssl/certs/ca-certificates.crt", taken.roots()?)?;
     // Where the root is not read-only, either user writes there: root without CAP_DAC_OVERRIDE does by its group.
     let ours = Owner { user: USER, group: 0 };
     tree.folder("var/lib/netbird", 0o770, ours)?;
@@ -62,21 +62,22 @@ pub(crate) fn base(variant: Variant, packages: &mut Packages) -> Result<Tree> {
         tree.folder(mount_point, 0o755, Owner::ROOT)?;
     }
     if variant == Variant::Tools {
-        tools(&mut tree, packages)?;
+        tools(&mut tree, &mut taken)?;
     }
-    packages.add_terms(&mut tree)?;
-    Ok(tree)
+    let packages = taken.packages()?;
+    add_terms(&packages, &mut tree)?;
+    Ok((tree, packages))
 }
 
 /// What people and probes use in a container.
-fn tools(tree: &mut Tree, packages: &mut Packages) -> Result<()> {
+fn tools(tree: &mut Tree, taken: &mut Taken) -> Result<()> {
     for (old, new) in [("bin", "usr/bin"), ("sbin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
         tree.link(old, new)?;
     }
     let find = |program: &str| process::find(program).with_context(|| format!("no {program}: run `cargo xtask setup`"));
     let busybox = fs::canonicalize(find("busybox")?)?;
-    packages.program(tree, "usr/bin/busybox", &busybox)?;
-    packages.program(tree, "usr/bin/curl", &fs::canonicalize(find("curl")?)?)?;
+    taken.program(tree, "usr/bin/busybox", &busybox)?;
+    taken.program(tree, "usr/bin/curl", &fs::canonicalize(find("curl")?)?)?;
     for applet in process::output(command(&busybox).arg("--list"))?.lines() {
         let at = format!("usr/bin/{applet}");
         if !tree.has(&at) {

@@ -1,10 +1,10 @@
 //! What comes from Debian's packages: files as the packages have them, never as somebody has changed this machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::tree::Tree;
 use crate::libraries;
@@ -24,21 +24,20 @@ pub(crate) struct Package {
     pub(crate) architecture: String,
 }
 
-/// The packages of an image, each once.
+/// What an image takes from packages; [`Self::packages`] says from which.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Packages(BTreeMap<String, Package>);
+pub(crate) struct Taken {
+    files: BTreeSet<PathBuf>,
+    names: BTreeSet<String>,
+}
 
-impl Packages {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Package> {
-        self.0.values()
-    }
-
+impl Taken {
     /// What the compiler links into a static program.
     pub(crate) fn add_static_libraries(&mut self, compiler: &str) -> Result<()> {
         for library in STATIC_LIBRARIES {
             let path = process::output(command(compiler).arg(format!("-print-file-name={library}")))?;
             let path = fs::canonicalize(path.trim()).with_context(|| format!("{compiler} finds no {library}"))?;
-            self.add_owner(&path)?;
+            self.files.insert(path);
         }
         Ok(())
     }
@@ -57,58 +56,66 @@ impl Packages {
                 roots.push(b'\n');
             }
         }
-        self.add(ROOTS)?;
+        self.names.insert(ROOTS.to_owned());
         Ok(roots)
     }
 
     /// A program and the libraries that it loads, at the paths that its loader knows.
     pub(crate) fn program(&mut self, tree: &mut Tree, at: &str, program: &Path) -> Result<()> {
         tree.program(at, fs::read(program).with_context(|| format!("cannot read {}", program.display()))?)?;
-        self.add_owner(program)?;
+        self.files.insert(program.to_owned());
         for library in libraries::of(program)? {
             let at = merged(&library);
             let at = at.strip_prefix("/")?.to_str().context("a library's path is text")?.to_owned();
             if !tree.has(&at) {
                 let content = fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?;
                 tree.program(&at, content)?;
-                self.add_owner(&fs::canonicalize(&library)?)?;
+                self.files.insert(fs::canonicalize(&library)?);
             }
         }
         Ok(())
     }
 
-    /// The terms under which the packages are given on.
-    pub(crate) fn add_terms(&self, tree: &mut Tree) -> Result<()> {
-        for Package { name, .. } in self.iter() {
-            let path = format!("usr/share/doc/{name}/copyright");
-            let terms = fs::read(Path::new("/").join(&path)).with_context(|| format!("cannot read /{path}"))?;
-            tree.file(&path, terms)?;
+    /// The packages, each once, in the order of their names.
+    pub(crate) fn packages(&self) -> Result<Vec<Package>> {
+        let mut search = command("dpkg-query");
+        search.arg("--search").args(self.files.iter().flat_map(|file| [file.clone(), unmerged(file)]));
+        // Fails when it does not know one, and still tells of the others: a file has one of its two names there.
+        let said = search.output().context("cannot start dpkg-query")?.stdout;
+        let owners = owners(&String::from_utf8_lossy(&said));
+        let mut names = self.names.clone();
+        for file in &self.files {
+            let owner = owners.get(file).or_else(|| owners.get(&unmerged(file)));
+            names.insert(owner.with_context(|| format!("{} belongs to no package", file.display()))?.clone());
         }
-        Ok(())
-    }
-
-    /// The package that a file belongs to.
-    fn add_owner(&mut self, file: &Path) -> Result<()> {
-        let names = [file.to_owned(), unmerged(file)];
-        for name in names {
-            let owner = process::output(command("dpkg-query").arg("--search").arg(&name));
-            let owner = owner.ok().and_then(|said| Some(said.split_once(": ")?.0.split(',').next()?.trim().to_owned()));
-            if let Some(owner) = owner {
-                return self.add(&owner);
-            }
-        }
-        bail!("{} belongs to no package", file.display())
-    }
-
-    fn add(&mut self, name: &str) -> Result<()> {
         let format = "${Package}\t${Version}\t${Architecture}\n";
-        let said = process::output(command("dpkg-query").args(["--show", "--showformat", format, name]))?;
-        let mut fields = said.lines().next().unwrap_or_default().split('\t').map(str::to_owned);
-        let mut field = || fields.next().with_context(|| format!("dpkg-query says of {name}: {said}"));
-        let package = Package { name: field()?, version: field()?, architecture: field()? };
-        self.0.insert(package.name.clone(), package);
-        Ok(())
+        let said = process::output(command("dpkg-query").args(["--show", "--showformat", format]).args(names))?;
+        let packages = said.lines().map(|line| {
+            let mut fields = line.split('\t').map(str::to_owned);
+            let mut field = || fields.next().with_context(|| format!("dpkg-query says {line:?}"));
+            Ok(Package { name: field()?, version: field()?, architecture: field()? })
+        });
+        Ok(packages.collect::<Result<BTreeSet<_>>>()?.into_iter().collect())
     }
+}
+
+/// The terms under which packages are given on.
+pub(crate) fn add_terms(packages: &[Package], tree: &mut Tree) -> Result<()> {
+    for Package { name, .. } in packages {
+        let path = format!("usr/share/doc/{name}/copyright");
+        let terms = fs::read(Path::new("/").join(&path)).with_context(|| format!("cannot read /{path}"))?;
+        tree.file(&path, terms)?;
+    }
+    Ok(())
+}
+
+/// Lines `PACKAGE, PACKAGE…: FILE`: the first package of each file.
+fn owners(said: &str) -> BTreeMap<PathBuf, String> {
+    let owner = |line: &str| {
+        let (packages, file) = line.split_once(": ")?;
+        Some((PathBuf::from(file), packages.split(',').next()?.trim().to_owned()))
+    };
+    said.lines().filter_map(owner).collect()
 }
 
 /// Where a file is since `/lib` and `/bin` are links into `/usr`.
@@ -128,6 +135,24 @@ fn unmerged(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn owners_are_read() {
+        let said = "libc6-dev:amd64: /usr/lib/libc.a\na, b: /usr/bin/x\nnonsense\n";
+        let expected = [("/usr/bin/x", "a"), ("/usr/lib/libc.a", "libc6-dev:amd64")];
+        assert_eq!(owners(said), expected.map(|(file, owner)| (PathBuf::from(file), owner.to_owned())).into());
+    }
+
+    #[test]
+    fn what_is_taken_names_its_packages() {
+        let mut taken = Taken::default();
+        assert!(taken.roots().expect("roots").starts_with(b"-----BEGIN CERTIFICATE-----"));
+        taken.add_static_libraries("cc").expect("libraries");
+        let names: Vec<_> = taken.packages().expect("packages").into_iter().map(|package| package.name).collect();
+        assert_eq!((names.len(), &*names[0], &*names[1]), (3, "ca-certificates", "libc6-dev"), "{names:?}");
+        taken.files.insert("/proc/version".into());
+        assert!(taken.packages().expect_err("no package's").to_string().contains("/proc/version"));
+    }
 
     #[test]
     fn paths_before_and_after_the_merge_are_told() {

@@ -20,7 +20,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use self::contents::{USER, Variant};
-use self::debian::Packages;
+use self::debian::Taken;
 use self::oci::{Parts, Written};
 use self::source::Source;
 use crate::build_ebpf;
@@ -132,9 +132,9 @@ fn build(daemon: &Path, architecture: Architecture, variants: &[Variant], out: &
     let source = Source::find()?;
     let mut built = Vec::new();
     for &variant in variants {
-        let mut packages = Packages::default();
-        packages.add_static_libraries(&target.linker())?;
-        let base = contents::base(variant, &mut packages)?;
+        let mut taken = Taken::default();
+        taken.add_static_libraries(&target.linker())?;
+        let (base, packages) = contents::base(variant, taken)?;
         let bill = sbom::write(NAME, VERSION, &compiler, &crates, &packages);
         let bill = serde_json::to_vec_pretty(&bill)?;
         let daemon = contents::daemon(&program, &crates, &bill)?;

@@ -14,6 +14,7 @@ mod sources;
 pub(crate) mod wireguard_go;
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -83,6 +84,10 @@ fn missing(system: &System) -> Vec<String> {
         .filter(|(program, ..)| process::find(program).is_none())
         .map(|(_, debian, fedora)| (*if *system == System::Fedora { fedora } else { debian }).to_owned())
         .collect();
+    // The daemon is linked statically; Debian's compilers bring what that takes.
+    if *system == System::Fedora && !Path::new("/usr/lib64/libc.a").exists() {
+        missing.push("glibc-static".to_owned());
+    }
     if *system != System::Debian {
         return missing;
     }
