@@ -26,6 +26,8 @@ const DAEMON: &str = "/usr/local/bin/peer-daemon";
 const NAME: &str = "peer";
 /// Of podman, in the node's own `/run`.
 const RUN: &str = "/run/lab/podman";
+/// A container that was killed may take so long to be gone, with its devices and maps, on a busy machine.
+const LEFT: Duration = Duration::from_secs(20);
 /// Its profile of system calls.
 const SECCOMP: &str = "/usr/share/containers/seccomp.json";
 /// Where podman remembers which layers it has seen, whatever its storage; hidden from it.
@@ -237,7 +239,7 @@ fn remove_control_group(name: &str) -> Result<()> {
                           { [ ! -d \"$1\" ] || find \"$1\" -depth -type d -exec rmdir {} \\; ; }";
     let namespace = Namespace::new("control groups")?;
     let mut said = String::new();
-    let removed = wait_for(Duration::from_secs(3), || {
+    let removed = wait_for(LEFT, || {
         let mut command = namespace.command("sh");
         match run(command.args(["-c", REMOVE, "sh", name])) {
             Ok(finished) => {
