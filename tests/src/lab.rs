@@ -58,7 +58,7 @@ pub use mesh::{MEMBERS, Mesh, MeshPlan, ROUTERS, SERVICES, page_within};
 pub use metrics::{Metrics, Sample};
 pub use namespace::Namespace;
 pub use node::{Capabilities, Node, NodeJoining};
-pub use official::{Api, Official, OfficialClient, OfficialMesh, OfficialServer};
+pub use official::{Apart, Api, Official, OfficialClient, OfficialMesh, OfficialServer};
 pub use offload::{Offload, set_offload};
 pub use ping::{Pings, ping, ping_with};
 pub use process::{Cpu, Process};
