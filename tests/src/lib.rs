@@ -12,4 +12,5 @@ pub mod demo;
 pub mod guest;
 pub mod lab;
 pub mod monitoring;
+pub mod picture;
 mod sys;

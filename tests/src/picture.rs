@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::lab::{
-    BEHIND, Binaries, Capabilities, Datagram, Direction, Found, GATEWAY, Lab, Plan, Prometheus, RuleEntry, client_overlay,
-    forge, iperf, random_flows,
+    BEHIND, Binaries, Capabilities, Datagram, Direction, Found, GATEWAY, Lab, Plan, Prometheus, RuleEntry,
+    client_overlay, forge, iperf, random_flows,
 };
 use chart::{Chart, Line};
 
@@ -106,10 +106,7 @@ fn charts(prometheus: &Prometheus, from: f64, to: f64) -> Result<Vec<Chart>> {
         },
         Chart {
             title: "NAT table: above 80 % old flows of one packet give way".to_owned(),
-            lines: vec![
-                line("flows that fit", GREY, "sum(peer_flows_max)")?,
-                line("flows", GREEN, "sum(peer_flows)")?,
-            ],
+            lines: vec![line("flows that fit", GREY, "sum(peer_flows_max)")?, line("flows", GREEN, "sum(peer_flows)")?],
         },
         Chart {
             title: "CPU of the daemon, cores".to_owned(),

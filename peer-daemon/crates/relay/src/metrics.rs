@@ -13,7 +13,8 @@ use crate::stats::{Figure, RelayStats};
 #[derive(Debug)]
 pub struct RelayMetrics(Arc<RelayStats>);
 
-type Named = (&'static str, &'static str, fn(&RelayStats) -> &Figure);
+type Pick = fn(&RelayStats) -> &Figure;
+type Named = (&'static str, &'static str, Pick);
 
 const GAUGES: [Named; 3] = [
     ("peer_relay_connected", "Connections to relays that let us in.", |stats| &stats.connected),
@@ -34,7 +35,7 @@ const COUNTERS: [Named; 5] = [
 const DROPPED: &str = "Messages of relays that were dropped: malformed, they could not be read; early, their senders were \
                        not known; no_room, they came in parts for which there was no room.";
 
-const DROPS: [(&str, fn(&RelayStats) -> &Figure); 3] = [
+const DROPS: [(&str, Pick); 3] = [
     ("malformed", |stats| &stats.malformed),
     ("early", |stats| &stats.early_dropped),
     ("no_room", |stats| &stats.no_room),
