@@ -105,14 +105,14 @@ fn x_of(second: f64, time: f64) -> f64 {
     LEFT + (WIDTH - LEFT - RIGHT) * (second / time).clamp(0.0, 1.0)
 }
 
-/// The next number of the series 1, 2, 5, 10, … that is not below.
+/// The next number that is not below and whose half is short as well.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }
     let decade = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * decade);
-    steps.into_iter().find(|step| *step >= value).unwrap_or(steps[3])
+    let steps = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0].map(|step| step * decade);
+    steps.into_iter().find(|step| *step >= value).unwrap_or(decade * 10.0)
 }
 
 /// With k, M or G.
@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn scales_are_round_and_short() {
-        for (value, scale) in [(0.0, 1.0), (0.3, 0.5), (1.0, 1.0), (7.2e8, 1e9), (1.2e9, 2e9), (16_384.0, 20_000.0)] {
+        for (value, scale) in
+            [(0.0, 1.0), (0.37, 0.4), (1.0, 1.0), (7.2e8, 8e8), (1.2e9, 1.5e9), (16_384.0, 20_000.0), (9.5, 10.0)]
+        {
             assert!((round_up(value) / scale - 1.0_f64).abs() < 1e-9, "{value}: {}", round_up(value));
         }
         assert_eq!([0.0, 0.5, 1500.0, 2e6, 2.5e9].map(short), ["0", "0.5", "1.5 k", "2 M", "2.5 G"]);
