@@ -39,6 +39,7 @@ pub use addresses::{
     SERVERS, client_overlay, client_overlay6,
 };
 pub use baseline::Baseline;
+pub(crate) use binaries::target_directory;
 pub use binaries::{Binaries, find_daemon, find_daemon_of_other_layout, find_wireguard_go};
 pub use capture::{Capture, Captured};
 pub use client::{Client, Outer};

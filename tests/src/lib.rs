@@ -11,6 +11,7 @@
 pub mod demo;
 pub mod guest;
 pub mod lab;
+pub mod manifests;
 pub mod monitoring;
 pub mod picture;
 mod sys;

@@ -176,11 +176,13 @@ fn a_prometheus_makes_something_of_the_dashboard_and_alerts_fire_when_provoked()
     ports_exhausted(&mesh, &prometheus);
     flows_refused(&mesh, &prometheus);
     drops(&mesh, &prometheus);
+    carriers_away(&mut mesh, &prometheus);
     mesh.server.kill();
     fires(&prometheus, "PeerManagementAway", || ());
     not_ready(&mut mesh, &prometheus);
     assert!(download.received() > 0);
     download.stop().expect("the download went on");
+    fires(&prometheus, "PeerAbsent", || ());
 }
 
 /// The alert fires while its cause is provoked again and again.
@@ -236,6 +238,16 @@ fn drops(mesh: &Mesh, prometheus: &Prometheus) {
     let packet = Datagram::udp((source, 4000), (GATEWAY, ECHO_PORT), b"options").with_ipv4_option();
     let packets = vec![packet; 200];
     fires(prometheus, "PeerPacketsDropped", || forge(&member.namespace, "wg0", &packets).expect("forge"));
+}
+
+/// Signal and the relay go and come back, and with them the path of the member.
+fn carriers_away(mesh: &mut Mesh, prometheus: &Prometheus) {
+    let carriers = mesh.carriers.as_mut().expect("apart");
+    carriers.kill();
+    fires(prometheus, "PeerSignalAway", || ());
+    fires(prometheus, "PeerRelayAway", || ());
+    carriers.resume().expect("resume");
+    page_within(PATIENCE * 3, &mesh.member().namespace, GATEWAY).expect("a page again");
 }
 
 /// A node that drains is not ready as long as it forwards.
