@@ -5,7 +5,9 @@ mod expression;
 mod reference;
 mod rules;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::manifests::workspace;
 
 pub use dashboard::{Dashboard, Query};
 pub use expression::{Names, faults};
@@ -15,5 +17,5 @@ pub use rules::{Alert, Rules};
 /// A path below the repository's root.
 #[must_use]
 pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+    workspace().join(path)
 }

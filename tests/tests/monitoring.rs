@@ -14,6 +14,7 @@ use peer_tests::lab::{
     BEHIND, Binaries, Datagram, Direction, Download, ECHO_PORT, EchoSocket, GATEWAY, Mesh, MeshPlan, Metrics,
     Prometheus, find_prometheus, forge, iperf, page_within, promtool, random_flows, run, wait_for,
 };
+use peer_tests::manifests::{only, parse, pod, render};
 use peer_tests::monitoring::{Dashboard, Names, Rules, families, faults, reference, repository};
 
 /// What windows of rates are cut to: ten scrapes.
@@ -34,8 +35,8 @@ fn rules_are_valid_and_fire_for_their_causes_and_not_before() {
         assert!(finished.status.success(), "{arguments:?}: {}{}", finished.stdout, finished.stderr);
     }
     let text = fs::read_to_string(tests).expect("read");
-    let cases: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
-    let cases = cases["tests"].as_array().expect("tests").iter();
+    let cases = parse(&text).expect("YAML");
+    let cases = cases[0]["tests"].as_array().expect("tests").iter();
     let cases: Vec<_> = cases.flat_map(|test| test["alert_rule_test"].as_array().into_iter().flatten()).collect();
     for alert in rules.alerts().expect("alerts") {
         let of_it = |fires: bool| {
@@ -90,6 +91,28 @@ fn the_dashboard_s_panels_are_whole() {
         places.push((x, y, w, h));
     }
     assert!(titles.len() > 30, "{} panels", titles.len());
+}
+
+#[test]
+fn the_kustomization_has_what_the_operator_and_grafana_look_for() {
+    let objects = render("monitoring").expect("rendered");
+    let kinds: BTreeSet<_> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+    assert_eq!(kinds, ["ConfigMap", "PodMonitor", "PrometheusRule"].into());
+    let map = only(&objects, "ConfigMap").expect("one");
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1", "the sidecar's label");
+    let dashboard = fs::read_to_string(repository("deploy/monitoring/dashboard.json")).expect("read");
+    assert_eq!(map["data"]["peer.json"], *dashboard);
+    let monitor = &only(&objects, "PodMonitor").expect("one")["spec"];
+    let endpoint = &monitor["podMetricsEndpoints"][0];
+    for (folder, kind) in [("overlays/daemonset", "DaemonSet"), ("overlays/statefulset", "StatefulSet")] {
+        let objects = render(folder).expect("rendered");
+        let pod = pod(only(&objects, kind).expect("one"));
+        for (label, value) in monitor["selector"]["matchLabels"].as_object().expect("labels") {
+            assert_eq!(pod["metadata"]["labels"][label], *value, "{folder}");
+        }
+        let ports = pod["spec"]["containers"][0]["ports"].as_array().expect("ports");
+        assert!(ports.iter().any(|port| port["name"] == endpoint["port"]), "{folder}: {ports:?}");
+    }
 }
 
 /// With PEER_WRITE_DOCS=1 it writes docs/metrics.md.

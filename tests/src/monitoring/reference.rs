@@ -90,10 +90,18 @@ pub fn reference(families: &[Family], alerts: &[Alert]) -> String {
         let Alert { name, expression, hold, severity, description, runbook, .. } = alert;
         let link = runbook.strip_prefix("docs/").unwrap_or(runbook);
         let expression = expression.replace('|', "\\|");
+        let description = filled(description);
         writeln!(text, "| [`{name}`]({link}) | {severity} | `{expression}` | {hold} | {description} |")
             .expect("a string");
     }
     text
+}
+
+/// With a letter in place of the figures that Prometheus fills in.
+fn filled(template: &str) -> String {
+    let mut parts = template.split("{{");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "N" + part.split_once("}}").map_or("", |(_, rest)| rest))
 }
 
 /// A label, with its values where they are few and always the same.

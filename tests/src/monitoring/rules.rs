@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::repository;
+use crate::manifests::parse;
 
 /// `prometheusrule.yaml`.
 #[derive(Clone, Debug)]
@@ -38,7 +39,8 @@ impl Rules {
     pub fn load() -> Result<Self> {
         let path = repository("deploy/monitoring/prometheusrule.yaml");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let object: Value = serde_saphyr::from_str(&text).context("prometheusrule.yaml")?;
+        let objects = parse(&text).context("prometheusrule.yaml")?;
+        let [object] = &objects[..] else { bail!("{} objects in prometheusrule.yaml", objects.len()) };
         let kind = (&object["apiVersion"], &object["kind"]);
         ensure!(kind == (&json!("monitoring.coreos.com/v1"), &json!("PrometheusRule")), "{kind:?}");
         Ok(Self(object["spec"].clone()))
