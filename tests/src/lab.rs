@@ -27,6 +27,7 @@ mod official;
 mod offload;
 mod ping;
 mod process;
+mod prometheus;
 mod queue;
 mod relay;
 mod topology;
@@ -66,6 +67,7 @@ pub use official::{Apart, Api, Official, OfficialClient, OfficialMesh, OfficialS
 pub use offload::{Offload, set_offload};
 pub use ping::{Pings, ping, ping_with};
 pub use process::{Cpu, Process, age};
+pub use prometheus::{Found, INSTANCE, Prometheus, find_prometheus, promtool};
 pub use queue::arrive_twice_at_once;
 pub use relay::Relay;
 pub use topology::{Lab, Plan, lan};

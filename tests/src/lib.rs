@@ -12,4 +12,6 @@ pub mod demo;
 pub mod guest;
 pub mod lab;
 pub mod manifests;
+pub mod monitoring;
+pub mod picture;
 mod sys;

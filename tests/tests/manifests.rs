@@ -318,7 +318,7 @@ fn memory_is_enough_for_maps_and_daemon() {
     let mut lab = lab(&Plan::default());
     let cpus = std::thread::available_parallelism().expect("CPUs").get() as u64;
     let here = MapMemory { cpus, flows: DEFAULT_FLOWS.into() };
-    let measured = lab.node.metric("peer_map_bytes", &[]).expect("metrics") as u64;
+    let measured = lab.node.metric("peer_bpf_map_bytes", &[]).expect("metrics") as u64;
     let ratio = measured as f64 / here.at_start() as f64;
     assert!((0.95..1.1).contains(&ratio), "maps take {measured} bytes, by their layouts {}", here.at_start());
     let daemon = resident(lab.node.daemon().expect("daemon").pid());

@@ -24,7 +24,10 @@ fn runs_with_net_admin_and_bpf_alone() {
         assert_eq!(held & !(NET_ADMIN | BPF), 0, "{set}: {held:#x}");
     }
     assert_eq!(capabilities(&mut lab, "CapBnd"), NET_ADMIN | BPF);
-    assert_eq!(lab.node.metric("peer_dataplane", &[("mode", "ebpf"), ("hardened", "true")]).expect("metrics"), 1.0);
+    assert_eq!(
+        lab.node.metric("peer_dataplane_info", &[("mode", "ebpf"), ("hardened", "true")]).expect("metrics"),
+        1.0
+    );
 }
 
 #[test]
@@ -36,7 +39,10 @@ fn has_no_fences_with_perfmon_and_gives_it_up() {
         assert!(held.len() > 3, "control side and shard have threads of their own");
         assert!(held.iter().all(|held| held & !(NET_ADMIN | BPF) == 0), "{set}: {held:#x?}");
     }
-    assert_eq!(lab.node.metric("peer_dataplane", &[("mode", "ebpf"), ("hardened", "false")]).expect("metrics"), 1.0);
+    assert_eq!(
+        lab.node.metric("peer_dataplane_info", &[("mode", "ebpf"), ("hardened", "false")]).expect("metrics"),
+        1.0
+    );
 }
 
 #[test]

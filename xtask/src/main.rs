@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | build-ebpf | image | demo | test | vmtest | bench | ci`.
+//! The project's own commands: `cargo xtask setup | build-ebpf | image | demo | picture | test | vmtest | bench | ci`.
 //!
 //! A laptop and CI run the same commands. What they say goes to stderr; stdout is left to results.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod image;
 mod libraries;
+mod picture;
 mod process;
 mod setup;
 mod steps;
@@ -46,6 +47,8 @@ enum Command {
     Vmtest(vmtest::Options),
     /// Measure what things cost
     Bench(bench::Options),
+    /// Draw the README's picture: the lab under traffic, as a Prometheus sees it
+    Picture(picture::Options),
     /// Format, lints, docs and licences, then `test` and `demo`
     Ci,
 }
@@ -71,6 +74,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::Test => test::command().map(|()| true),
         Command::Vmtest(options) => vmtest::command(options).map(|()| true),
         Command::Bench(options) => bench::command(*options).map(|()| true),
+        Command::Picture(options) => picture::command(options).map(|()| true),
         Command::Ci => ci::command().map(|()| true),
     }
 }

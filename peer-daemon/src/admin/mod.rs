@@ -3,6 +3,8 @@
 mod control;
 mod health;
 mod overview;
+mod process;
+mod readiness;
 mod source;
 
 use std::net::SocketAddr;

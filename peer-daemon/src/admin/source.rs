@@ -1,23 +1,26 @@
 //! Where answers come from: the readiness latches, the dataplane, the shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
 use peer_common::PacketCount;
 use peer_core::desired::{Desired, Peer, Rule};
+use peer_core::key::PublicKey;
 use peer_core::path::Path;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
 use peer_dataplane::driver::StatsReader;
+use peer_dataplane::metrics::RouteTraffic;
 use peer_dataplane::observe::Observer;
 use peer_dataplane::{Mode, RouteStats, Stats};
 use peer_io::IoMetrics;
 use peer_io::shard::Shard;
 use peer_wireguard::metrics::EngineCollector;
+use peer_wireguard::traffic::PeerTraffic;
 use peer_wireguard::{Engine, EngineStats, PeerStatus};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -25,6 +28,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::overview;
+use super::process::ProcessCollector;
+use super::readiness::ReadinessCollector;
 use crate::flow_log::{FlowLogCollector, FlowLogStats};
 use crate::netbird;
 use crate::peers::{PeerIds, PeerKeys};
@@ -39,9 +44,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Whom to ask.
 pub(crate) struct Source {
     started: Instant,
+    process: ProcessCollector,
     readiness: Readiness,
     control: ControlPlane,
     running: watch::Receiver<Option<Arc<Running>>>,
+    routes: RouteTraffic,
+    peers: PeerTraffic,
 }
 
 /// Who says what the node serves.
@@ -87,6 +95,11 @@ impl Known {
             rules: desired.rules.clone(),
         }
     }
+
+    fn names(&self) -> HashMap<PublicKey, String> {
+        let name = |(id, key): (&u32, &PublicKey)| Some((*key, self.prefixes.get(id)?.first()?.addr().to_string()));
+        self.peers.iter().filter_map(name).collect()
+    }
 }
 
 impl Running {
@@ -105,7 +118,9 @@ impl Source {
         control: ControlPlane,
         running: watch::Receiver<Option<Arc<Running>>>,
     ) -> Self {
-        Self { started: Instant::now(), readiness, control, running }
+        let process = ProcessCollector { started: SystemTime::now() };
+        let (routes, peers) = (RouteTraffic::new(), PeerTraffic::new());
+        Self { started: Instant::now(), process, readiness, control, running, routes, peers }
     }
 
     /// The node, once it has started.
@@ -131,16 +146,21 @@ impl Source {
     /// All metrics, in the text format of OpenMetrics 1.0.
     ///
     /// # Errors
-    /// When the dataplane does not answer.
+    /// When dataplane or shard do not answer.
     pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
         let mut registry = Registry::default();
+        registry.register_collector(Box::new(self.process));
         let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         let build = registry.sub_registry_with_labels(version.into_iter().map(|(k, v)| (k.into(), v.into())));
         build.register("peer_build_info", "The daemon's version", ConstGauge::new(1_u64));
-        let ready = ConstGauge::new(u64::from(self.readiness.report().ready));
-        registry.register("peer_ready", "Whether packets can flow", ready);
+        registry.register_collector(Box::new(ReadinessCollector(self.readiness.report())));
         if let Some(running) = self.running() {
-            registry.register_collector(Box::new(running.dataplane.read().await?));
+            let stats = running.dataplane.read().await?;
+            self.routes.update(&stats.routes);
+            self.update_peers(&running).await?;
+            registry.register_collector(Box::new(stats));
+            registry.register_collector(Box::new(self.routes.clone()));
+            registry.register_collector(Box::new(self.peers.clone()));
             registry.register_collector(Box::new(running.mode.clone()));
             registry.register_collector(Box::new(running.observer.clone()));
             if let Some(flow_log) = &running.flow_log {
@@ -155,6 +175,18 @@ impl Source {
         let mut text = String::new();
         encode(&mut text, &registry).context("encode the metrics")?;
         Ok(text)
+    }
+
+    /// Peers of a file are called by their first address.
+    async fn update_peers(&self, running: &Running) -> anyhow::Result<()> {
+        let figures = running.shard.with_engine(|engine, now| engine.figures(now));
+        let figures = tokio::time::timeout(PATIENCE, figures).await.context("the packet thread does not answer")??;
+        let names = match &self.control {
+            ControlPlane::NetBird(view) => view.names(),
+            ControlPlane::Static => running.known().names(),
+        };
+        self.peers.update(figures, SystemTime::now(), |key| names.get(key).cloned());
+        Ok(())
     }
 
     /// What `status` shows.

@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use peer_metrics::{counter, counters};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::encoding::DescriptorEncoder;
 
 /// Counters, shared by whoever tells, writes and reads.
 #[derive(Debug, Default)]
@@ -52,21 +51,18 @@ impl FlowLogStats {
 
 impl Collector for FlowLogCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = &self.0;
+        let (stats, encoder) = (&self.0, &mut encoder);
         let help = "Records of the flow log, whether they could be written or not.";
-        let mut family = encoder.encode_descriptor("peer_flow_log_records", help, None, MetricType::Counter)?;
-        for (event, count) in [("open", &stats.opened), ("close", &stats.closed), ("denied", &stats.denied)] {
-            read(count).encode(family.encode_family(&[("event", event)])?)?;
-        }
+        let events = [("open", &stats.opened), ("close", &stats.closed), ("denied", &stats.denied)];
+        let events = events.map(|(event, count)| ([("event", event)], read(count)));
+        counters(encoder, "peer_flow_log_records", help, events)?;
         let help =
             "Records that the flow log has lost: queue, more came than were written; write, the file refused them.";
-        let mut family = encoder.encode_descriptor("peer_flow_log_lost", help, None, MetricType::Counter)?;
-        for (reason, count) in [("queue", &stats.queue), ("write", &stats.writing)] {
-            read(count).encode(family.encode_family(&[("reason", reason)])?)?;
-        }
+        let lost = [("queue", &stats.queue), ("write", &stats.writing)];
+        let lost = lost.map(|(reason, count)| ([("reason", reason)], read(count)));
+        counters(encoder, "peer_flow_log_lost", help, lost)?;
         let help = "Times that the file of the flow log was opened anew.";
-        let family = encoder.encode_descriptor("peer_flow_log_reopened", help, None, MetricType::Counter)?;
-        read(&stats.reopened).encode(family)
+        counter(encoder, "peer_flow_log_reopened", help, read(&stats.reopened))
     }
 }
 
@@ -74,6 +70,6 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
-fn read(counter: &AtomicU64) -> ConstCounter<u64> {
-    ConstCounter::new(counter.load(Ordering::Relaxed))
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }

@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use peer_mesh::{Mesh, State};
+use peer_metrics::{counters, gauge, gauges, seconds};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 /// What became of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +36,9 @@ impl MapResult {
     }
 }
 
+/// Kinds of what a map has.
+const ENTRIES: [&str; 4] = ["peers", "offline", "routes", "rules"];
+
 /// Figures of maps, shared by the agent and whoever reads them.
 #[derive(Debug, Default)]
 pub(super) struct MapStats {
@@ -45,6 +46,7 @@ pub(super) struct MapStats {
     serial: AtomicU64,
     skipped: AtomicU64,
     unsupported: AtomicU64,
+    entries: [AtomicU64; ENTRIES.len()],
     apply_micros: AtomicU64,
     received: Mutex<Option<(Instant, Duration)>>,
 }
@@ -66,9 +68,16 @@ impl MapStats {
         self.apply_micros.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    fn age(&self) -> Option<f64> {
+    /// What it has, in the order of [`ENTRIES`].
+    pub(super) fn has(&self, entries: [usize; ENTRIES.len()]) {
+        for (figure, count) in self.entries.iter().zip(entries) {
+            figure.store(count as u64, Relaxed);
+        }
+    }
+
+    fn age(&self) -> Option<Duration> {
         let received = *self.received.lock().unwrap_or_else(PoisonError::into_inner);
-        received.map(|(at, age)| (at.elapsed() + age).as_secs_f64())
+        received.map(|(at, age)| at.elapsed() + age)
     }
 }
 
@@ -81,39 +90,29 @@ pub(super) struct MeshCollector {
 
 impl Collector for MeshCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let maps = &self.maps;
-        let mut results = encoder.encode_descriptor(
-            "peer_maps",
-            "Network maps received, by what became of them",
-            None,
-            MetricType::Counter,
-        )?;
-        for result in MapResult::ALL {
+        let (maps, encoder) = (&self.maps, &mut encoder);
+        let results = MapResult::ALL.map(|result| {
             let count = maps.results[result as usize].load(Relaxed);
-            ConstCounter::new(count).encode(results.encode_family(&[("result", result.label())])?)?;
-        }
-        let gauges = [
-            ("peer_map_serial", "Serial of the network map in force", &maps.serial),
-            ("peer_map_skipped", "Things in the map in force that could not be understood", &maps.skipped),
-            ("peer_map_unsupported", "Things that the map in force wants and this node cannot do", &maps.unsupported),
+            ([("result", result.label())], count)
+        });
+        counters(encoder, "peer_maps", "Network maps received, by what became of them.", results)?;
+        let singles = [
+            ("peer_map_serial", "Serial of the network map in force.", &maps.serial),
+            ("peer_map_skipped", "Things in the map in force that could not be understood.", &maps.skipped),
+            ("peer_map_unsupported", "Things that the map in force wants and this node cannot do.", &maps.unsupported),
         ];
-        for (name, help, value) in gauges {
-            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(value.load(Relaxed)).encode(descriptor)?;
+        for (name, help, value) in singles {
+            gauge(encoder, name, help, value.load(Relaxed))?;
         }
-        let seconds = [
-            ("peer_map_age_seconds", "Time since the map in force was received", maps.age().unwrap_or_default()),
-            (
-                "peer_map_apply_seconds",
-                "How long the last change took from message to dataplane",
-                Duration::from_micros(maps.apply_micros.load(Relaxed)).as_secs_f64(),
-            ),
-        ];
-        for (name, help, value) in seconds {
-            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(value).encode(descriptor)?;
-        }
-        self.peers(&mut encoder)
+        let entries = ENTRIES.iter().zip(&maps.entries);
+        let entries = entries.map(|(kind, count)| ([("kind", *kind)], count.load(Relaxed)));
+        let help = "What the map in force has, as far as this node serves it; offline: peers that are not there.";
+        gauges(encoder, "peer_map_entries", help, entries)?;
+        let help = "Time since the map in force was received.";
+        seconds(encoder, "peer_map_age_seconds", help, maps.age().unwrap_or_default())?;
+        let help = "How long the last change took from message to dataplane.";
+        seconds(encoder, "peer_map_apply_seconds", help, Duration::from_micros(maps.apply_micros.load(Relaxed)))?;
+        self.peers(encoder)
     }
 }
 
@@ -128,15 +127,8 @@ impl MeshCollector {
         for (_, status) in self.mesh.lock().unwrap_or_else(PoisonError::into_inner).statuses() {
             counts[index(status.state)] += 1;
         }
-        let mut peers = encoder.encode_descriptor(
-            "peer_mesh_peers",
-            "Peers of the network map, by state",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (label, count) in ["idle", "connecting", "connected"].into_iter().zip(counts) {
-            ConstGauge::new(count).encode(peers.encode_family(&[("state", label)])?)?;
-        }
-        Ok(())
+        let states = ["idle", "connecting", "connected"].into_iter().zip(counts);
+        let states = states.map(|(state, count)| ([("state", state)], count));
+        gauges(encoder, "peer_mesh_peers", "Peers of the network map, by state.", states)
     }
 }

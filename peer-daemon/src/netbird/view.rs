@@ -1,6 +1,6 @@
 //! What the control side shows: written by the agent, read by those who answer questions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use peer_core::key::PublicKey;
 use peer_mesh::Mesh;
+use peer_mesh::metrics::PathCollector;
 use peer_netbird::management::{ManagementCollector, ManagementStats};
 use peer_netbird::signal::{SignalCollector, SignalStats};
 use peer_netmap::compile::Compiled;
@@ -170,10 +171,16 @@ impl View {
         statuses.into_iter().map(relay).collect()
     }
 
+    /// What the map calls the peers.
+    pub(crate) fn names(&self) -> HashMap<PublicKey, String> {
+        self.board().peers.iter().map(|peer| (peer.key, peer.fqdn.clone())).collect()
+    }
+
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(ManagementCollector::new(Arc::clone(&self.management))));
         registry.register_collector(Box::new(RelayMetrics::new(Arc::clone(&self.relay))));
         registry.register_collector(Box::new(SignalCollector::new(Arc::clone(&self.signal))));
+        registry.register_collector(Box::new(PathCollector::new(self.mesh().stats())));
         registry
             .register_collector(Box::new(MeshCollector { maps: Arc::clone(&self.maps), mesh: Arc::clone(&self.mesh) }));
     }

@@ -21,7 +21,7 @@ use super::namespace::Namespace;
 use super::process::Process;
 use super::traffic::wait_for;
 
-const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+pub(crate) const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 const CONFIG: &str = "/run/lab/peer.toml";
 const CONTROL: &str = "/run/netbird.sock";
 pub(crate) const BPFFS: &str = "/run/lab/bpffs";
@@ -214,6 +214,16 @@ impl Node {
     /// No answer.
     pub fn probe(&self, path: &str) -> Result<(u16, String)> {
         get(&self.namespace, HEALTH, path)
+    }
+
+    /// The text of `/metrics`, as Prometheus asks for it.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn open_metrics(&self) -> Result<String> {
+        let url = format!("http://{HEALTH}/metrics");
+        let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+        self.namespace.exec("curl", &["--silent", "--show-error", "--fail", "--header", accept, &url])
     }
 
     /// All metrics.

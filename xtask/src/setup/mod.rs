@@ -10,6 +10,7 @@ pub(crate) mod linker;
 pub(crate) mod machines;
 mod packages;
 mod private_apt;
+mod prometheus;
 mod sources;
 pub(crate) mod wireguard_go;
 
@@ -73,6 +74,7 @@ pub(crate) fn ensure() -> Result<WireguardGo> {
     }
     let Some(toolchain) = Toolchain::find() else { bail!(FIX) };
     linker::ensure(&toolchain)?;
+    prometheus::ensure(&system)?;
     kubernetes::ensure(&system)?;
     wireguard_go::ensure(&system)
 }

@@ -18,7 +18,7 @@ mod error;
 pub mod flows;
 mod intent;
 pub mod kernel;
-mod metrics;
+pub mod metrics;
 pub mod observe;
 mod stats;
 mod sys;

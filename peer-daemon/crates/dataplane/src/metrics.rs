@@ -1,27 +1,29 @@
-//! Figures in Prometheus' terms. Labels come from the enums of `peer-common` and from the configured routes.
+//! Figures in Prometheus' terms. Labels come from the enums of `peer-common` and, for so many of them, from the routes.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ipnet::IpNet;
 use peer_common::PacketCount;
+use peer_metrics::{Series, counter, counters, describe, gauge, gauges, seconds};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::doctor::Check;
 use crate::observe::Observer;
-use crate::{Mode, Stats};
+use crate::{Mode, RouteStats, Stats};
 
 impl Collector for Stats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let paths = self.counters.iter().map(|&(counter, value)| ([("path", counter.name())], value));
-        counter(&mut encoder, "peer_packets", "Packets by the path they took, and events of flows.", paths)?;
+        counters(&mut encoder, "peer_packets", "Packets by the path they took, and events of flows.", paths)?;
         let drops = || self.drops.iter().map(|&(reason, count)| ([("reason", reason.name())], count));
-        counter(&mut encoder, "peer_dropped_packets", "Packets dropped by the programs.", drops().map(packets))?;
-        counter(&mut encoder, "peer_dropped_bytes", "Bytes of layer 3 dropped by the programs.", drops().map(bytes))?;
-        self.encode_routes(&mut encoder)?;
+        counters(&mut encoder, "peer_dropped_packets", "Packets dropped by the programs.", drops().map(packets))?;
+        counters(&mut encoder, "peer_dropped_bytes", "Bytes of layer 3 dropped by the programs.", drops().map(bytes))?;
+        self.encode_served(&mut encoder)?;
         self.encode_attachments(&mut encoder)?;
         self.encode_findings(&mut encoder)?;
         gauge(&mut encoder, "peer_flows", "Flows at the last scan.", self.flows)?;
@@ -39,7 +41,7 @@ impl Collector for Stats {
         gauge(&mut encoder, "peer_nat_ports_used", "NAT ports in use at the last scan.", self.ports_used.into())?;
         gauge(&mut encoder, "peer_nat_ports_max", "NAT ports.", self.ports_max.into())?;
         self.encode_programs(&mut encoder)?;
-        gauge(&mut encoder, "peer_map_bytes", "Memory of all maps.", self.map_bytes)?;
+        gauge(&mut encoder, "peer_bpf_map_bytes", "Memory of all maps of the programs.", self.map_bytes)?;
         let generation = self.policy_generation.into();
         gauge(&mut encoder, "peer_policy_generation", "Which policy is in force; wraps.", generation)?;
         gauge(&mut encoder, "peer_policy_entries", "Entries of the policy in force.", self.policy_entries.into())?;
@@ -63,10 +65,9 @@ impl Collector for Observer {
         gauge(&mut encoder, "peer_denied_tuples", "Tuples of dropped packets that are remembered.", denied.used)?;
         gauge(&mut encoder, "peer_denied_tuples_max", "Tuples of dropped packets that fit.", denied.max)?;
         let help = "Tuples of dropped packets that gave way to others before their time.";
-        let evicted = ConstCounter::new(denied.evicted);
-        evicted.encode(encoder.encode_descriptor("peer_denied_evicted", help, None, MetricType::Counter)?)?;
+        counter(&mut encoder, "peer_denied_evicted", help, denied.evicted)?;
         let closed = self.closed().map(|(reason, count)| ([("reason", reason.name())], count));
-        counter(&mut encoder, "peer_flows_closed", "Flows that the daemon has removed.", closed.into_iter())
+        counters(&mut encoder, "peer_flows_closed", "Flows that the daemon has removed.", closed)
     }
 }
 
@@ -75,38 +76,78 @@ impl Collector for Mode {
         let hardened = if self.hardened { "true" } else { "false" };
         let labels = [("mode", self.name), ("hardened", hardened)];
         let help = "The dataplane in use; hardened: without CAP_PERFMON, at twice the cost of the programs.";
-        let mut family = encoder.encode_descriptor("peer_dataplane", help, None, MetricType::Gauge)?;
-        ConstGauge::new(1_u64).encode(family.encode_family(&labels)?)
+        gauges(&mut encoder, "peer_dataplane_info", help, [(labels, 1)])
+    }
+}
+
+/// Routes that have series of their own; what the others carry is summed up.
+pub const ROUTE_SERIES: usize = 200;
+
+/// What routes have carried, as series that outlive one look at [`Stats`]. Clones share them.
+#[derive(Clone, Debug)]
+pub struct RouteTraffic(Arc<Mutex<Series<IpNet, 4>>>);
+
+impl RouteTraffic {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Series::new(ROUTE_SERIES))))
+    }
+
+    /// Takes the counters of the routes.
+    pub fn update(&self, routes: &[RouteStats]) {
+        let row = |route: &RouteStats| {
+            let (out, back) = (route.out, route.back);
+            (route.destination, [out.packets, back.packets, out.bytes, back.bytes])
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).update(routes.iter().map(row));
+    }
+}
+
+impl Default for RouteTraffic {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Collector for RouteTraffic {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows: Vec<_> = series.own().map(|(route, counts)| (route.to_string(), *counts)).collect();
+        rows.push(("other".to_owned(), *series.rest()));
+        let values = |first: usize| {
+            rows.iter().flat_map(move |(route, counts)| {
+                let labels = |direction| [("route", route.as_str()), ("direction", direction)];
+                [(labels("out"), counts[first]), (labels("in"), counts[first + 1])]
+            })
+        };
+        counters(
+            &mut encoder,
+            "peer_route_packets",
+            "Packets forwarded by a route; other: by those without series.",
+            values(0),
+        )?;
+        let help = "Bytes of layer 3 forwarded by a route; other: by those without series.";
+        counters(&mut encoder, "peer_route_bytes", help, values(2))
     }
 }
 
 impl Stats {
-    fn encode_routes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let names: Vec<String> = self.routes.iter().map(|route| route.destination.to_string()).collect();
-        let counts = || {
-            self.routes.iter().zip(&names).flat_map(|(route, name)| {
-                let labels = |direction| [("route", name.as_str()), ("direction", direction)];
-                [(labels("out"), route.out), (labels("in"), route.back)]
-            })
-        };
-        counter(encoder, "peer_route_packets", "Packets forwarded by a route.", counts().map(packets))?;
-        counter(encoder, "peer_route_bytes", "Bytes of layer 3 forwarded by a route.", counts().map(bytes))?;
-        let help = "Whether an uplink serves the route.";
-        let mut family = encoder.encode_descriptor("peer_route_served", help, None, MetricType::Gauge)?;
-        for (route, name) in self.routes.iter().zip(&names) {
-            let served = ConstGauge::new(u64::from(route.unserved.is_none()));
-            served.encode(family.encode_family(&[("route", name.as_str())])?)?;
-        }
-        Ok(())
+    /// Which ones are not served, and why, is what `status` says.
+    fn encode_served(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let unserved = self.routes.iter().filter(|route| route.unserved.is_some()).count();
+        let states = [("served", self.routes.len() - unserved), ("unserved", unserved)];
+        let states = states.map(|(state, count)| ([("state", state)], count as u64));
+        gauges(encoder, "peer_routes", "Routes, by whether an uplink serves them.", states)
     }
 
     /// Zero unless the kernel is told to keep them.
     fn encode_programs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let runs = self.programs.iter().map(|program| ([("program", program.program)], program.runs));
         let help = "Runs of a program, with kernel.bpf_stats_enabled.";
-        counter(encoder, "peer_program_runs", help, runs)?;
+        counters(encoder, "peer_program_runs", help, runs)?;
         let help = "Run time of a program, with kernel.bpf_stats_enabled.";
-        let mut family = encoder.encode_descriptor("peer_program_seconds", help, None, MetricType::Counter)?;
+        let mut family = describe(encoder, "peer_program_seconds", help, MetricType::Counter)?;
         for program in &self.programs {
             let time = ConstCounter::new(program.time.as_secs_f64());
             time.encode(family.encode_family(&[("program", program.program)])?)?;
@@ -116,7 +157,7 @@ impl Stats {
 
     fn encode_attachments(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Place of a program in its chain: 0 is first, -1 is not attached.";
-        let mut family = encoder.encode_descriptor("peer_program_position", help, None, MetricType::Gauge)?;
+        let mut family = describe(encoder, "peer_program_position", help, MetricType::Gauge)?;
         for attachment in &self.attachments {
             let labels = [("program", attachment.program), ("device", attachment.device.as_str())];
             let position = attachment.position.and_then(|place| i64::try_from(place).ok()).unwrap_or(-1);
@@ -125,19 +166,17 @@ impl Stats {
         let repairs = self.repairs;
         let kinds = [("attached", repairs.attached), ("reordered", repairs.reordered), ("given_up", repairs.given_up)];
         let help = "Programs put back into their chain, moved ahead of one that ends it, or left behind one.";
-        counter(encoder, "peer_order_repairs", help, kinds.map(|(kind, count)| ([("kind", kind)], count)).into_iter())
+        counters(encoder, "peer_order_repairs", help, kinds.map(|(kind, count)| ([("kind", kind)], count)))
     }
 
     /// Every check has its sample, so that a conflict that ends is seen to end.
     fn encode_findings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Conflicts found at the last look, as `doctor` tells them; notes are not counted.";
-        let mut family = encoder.encode_descriptor("peer_doctor_findings", help, None, MetricType::Gauge)?;
-        for check in Check::ALL {
+        let counts = Check::ALL.map(|check| {
             let conflicts = self.findings.iter().filter(|found| found.check == check && found.severity.is_conflict());
-            let count = ConstGauge::new(conflicts.count() as u64);
-            count.encode(family.encode_family(&[("check", check.name())])?)?;
-        }
-        Ok(())
+            ([("check", check.name())], conflicts.count() as u64)
+        });
+        gauges(encoder, "peer_doctor_findings", help, counts)
     }
 }
 
@@ -147,26 +186,4 @@ fn packets<L>((labels, count): (L, PacketCount)) -> (L, u64) {
 
 fn bytes<L>((labels, count): (L, PacketCount)) -> (L, u64) {
     (labels, count.bytes)
-}
-
-fn counter<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = (L, u64)>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in values {
-        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
-}
-
-fn seconds(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, time: Duration) -> fmt::Result {
-    let time = ConstGauge::new(time.as_secs_f64());
-    time.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }

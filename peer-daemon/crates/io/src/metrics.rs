@@ -4,11 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use peer_core::shard::ShardId;
+use peer_metrics::{counters, gauges};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::stats::{Figure, IoDrop, ShardStats, Side};
 
@@ -82,45 +80,27 @@ impl Collector for IoMetrics {
                     (labels, figure(side(stats)).get())
                 })
             });
-            family(encoder, name, help, MetricType::Counter, values)?;
+            counters(encoder, name, help, values)?;
         }
         let drops = self.all().flat_map(|(shard, stats)| {
             IoDrop::ALL.iter().map(move |&reason| ([("shard", shard), ("reason", reason.name())], stats.drops(reason)))
         });
         let help = "Packets and datagrams that packet I/O dropped.";
-        family(encoder, "peer_io_dropped", help, MetricType::Counter, drops)?;
+        counters(encoder, "peer_io_dropped", help, drops)?;
         for (name, help, figure) in COUNTERS {
             let values = self.all().map(|(shard, stats)| ([("shard", shard)], figure(stats).get()));
-            family(encoder, name, help, MetricType::Counter, values)?;
+            counters(encoder, name, help, values)?;
         }
         for (name, help, figure) in GAUGES {
             let values = self.all().map(|(shard, stats)| ([("shard", shard)], figure(stats).get()));
-            family(encoder, name, help, MetricType::Gauge, values)?;
+            gauges(encoder, name, help, values)?;
         }
         let fallbacks = self.all().flat_map(|(shard, stats)| {
             FALLBACKS.map(|(offload, figure)| ([("shard", shard), ("offload", offload)], figure(stats).get()))
         });
         let help = "1 once the kernel refused an offload, which is not used since.";
-        family(encoder, "peer_io_offload_refused", help, MetricType::Gauge, fallbacks)
+        gauges(encoder, "peer_io_offload_refused", help, fallbacks)
     }
-}
-
-fn family<L: EncodeLabelSet>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    kind: MetricType,
-    values: impl Iterator<Item = (L, u64)>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-    for (labels, value) in values {
-        let family = family.encode_family(&labels)?;
-        match kind {
-            MetricType::Counter => ConstCounter::new(value).encode(family)?,
-            _ => ConstGauge::new(value).encode(family)?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl Conn {
         if self.wanted == Wanted::No {
             self.wanted = Wanted::Greeted(first + GREETING);
             self.ramp = Some(Ramp::new(first, FIRST_INTERVAL, &mut shared.rng));
-            self.settle(now);
+            self.settle(shared, now);
         }
     }
 
@@ -116,7 +116,7 @@ impl Conn {
         } else if !always && self.wanted == Wanted::Always {
             self.wanted = Wanted::Active(now);
         }
-        self.settle(now);
+        self.settle(shared, now);
     }
 
     /// It is no longer in the map.
@@ -138,7 +138,7 @@ impl Conn {
         if moved || !self.connected() {
             self.ramp = Some(Ramp::new(first, AGAIN_INTERVAL, &mut shared.rng));
         }
-        self.settle(now);
+        self.settle(shared, now);
     }
 
     pub(crate) fn handle(&mut self, shared: &mut Shared, input: Input, now: Instant) {
@@ -168,7 +168,7 @@ impl Conn {
             Input::Traffic(at) => self.needed(at),
             Input::Wanted => self.wake(shared, now),
         }
-        self.settle(now);
+        self.settle(shared, now);
     }
 
     pub(crate) fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
@@ -192,7 +192,7 @@ impl Conn {
         if due(self.offer_at(shared)) {
             self.offer(shared, now);
         }
-        self.settle(now);
+        self.settle(shared, now);
     }
 
     pub(crate) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
@@ -355,7 +355,9 @@ impl Conn {
 
     fn use_best(&mut self, shared: &mut Shared) {
         if let Some((kind, path)) = self.best() {
-            self.path = Some((kind, path));
+            if self.path.replace((kind, path)) != Some((kind, path)) {
+                shared.stats.on_path(Some(kind));
+            }
             shared.act(self.key, Action::SetPath(path));
         }
     }
@@ -363,7 +365,11 @@ impl Conn {
     /// There is no path.
     fn leave(&mut self, shared: &mut Shared) {
         // While the peer's handshake is waited for the engine may have learnt the path from it already.
-        if self.path.take().is_some() | self.hold.take().is_some() {
+        let had = self.path.take().is_some();
+        if had {
+            shared.stats.on_path(None);
+        }
+        if had | self.hold.take().is_some() {
             shared.act(self.key, Action::ClearPath);
         }
         self.watch = None;
@@ -374,7 +380,7 @@ impl Conn {
         shared.act(self.key, Action::Handshake);
     }
 
-    fn settle(&mut self, now: Instant) {
+    fn settle(&mut self, shared: &Shared, now: Instant) {
         let best = self.best().map(|(kind, _)| kind);
         let state = match (self.wanted, best) {
             (_, Some(_)) => State::Connected,
@@ -382,6 +388,9 @@ impl Conn {
             (_, None) => State::Connecting,
         };
         if self.shown != (state, best) {
+            if self.shown.0 == State::Connecting && state == State::Connected {
+                shared.stats.on_connected(now.saturating_duration_since(self.since));
+            }
             self.shown = (state, best);
             self.since = now;
         }

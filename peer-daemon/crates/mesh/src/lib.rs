@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod message;
+pub mod metrics;
 pub mod version;
 
 mod conn;

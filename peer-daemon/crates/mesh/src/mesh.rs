@@ -1,6 +1,7 @@
 //! All connections together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peer_core::key::PublicKey;
@@ -9,6 +10,7 @@ use rand::{CryptoRng, RngExt as _, SeedableRng as _};
 
 use crate::conn::Conn;
 use crate::message::RelayServer;
+use crate::metrics::MeshStats;
 use crate::types::{Action, Input, Status};
 
 /// What stays the same.
@@ -56,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) home: Option<RelayServer>,
     pub(crate) rng: StdRng,
     pub(crate) actions: VecDeque<(PublicKey, Action)>,
+    pub(crate) stats: Arc<MeshStats>,
 }
 
 impl Mesh {
@@ -63,7 +66,8 @@ impl Mesh {
     #[must_use]
     pub fn new(settings: Settings, mut rng: impl CryptoRng) -> Self {
         let rng = StdRng::from_rng(&mut rng);
-        let shared = Shared { settings, lazy: false, signal: false, home: None, rng, actions: VecDeque::new() };
+        let (actions, stats) = (VecDeque::new(), Arc::default());
+        let shared = Shared { settings, lazy: false, signal: false, home: None, rng, actions, stats };
         Self { conns: HashMap::new(), timers: BTreeSet::new(), due: HashMap::new(), shared }
     }
 
@@ -144,6 +148,12 @@ impl Mesh {
     /// How it stands with every peer.
     pub fn statuses(&self) -> impl Iterator<Item = (PublicKey, Status)> {
         self.conns.iter().map(|(key, conn)| (*key, conn.status()))
+    }
+
+    /// Figures of all connections.
+    #[must_use]
+    pub fn stats(&self) -> Arc<MeshStats> {
+        Arc::clone(&self.shared.stats)
     }
 
     fn servers_changed(&mut self, now: Instant) {

@@ -142,13 +142,15 @@ impl Manager {
     }
 
     /// Takes over what management says: where the home relay may be, and the token for connections made from now on. What
-    /// is connected stays connected.
-    pub(crate) fn set_servers(&mut self, now: Instant, urls: Vec<RelayUrl>, token: Option<Token>) {
-        if token.is_some() {
+    /// is connected stays connected. Returns whether the token is a new one.
+    pub(crate) fn set_servers(&mut self, now: Instant, urls: Vec<RelayUrl>, token: Option<Token>) -> bool {
+        let renewed = token.is_some() && token != self.token;
+        if renewed {
             self.token = token;
         }
         self.home_urls_changed(now, urls);
         self.find_links(now);
+        renewed
     }
 
     /// Opens a way in the place of the one that the peer may have.

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use peer_metrics::{counter, counters, gauge};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::stats::{Figure, RelayStats};
 
@@ -15,7 +13,8 @@ use crate::stats::{Figure, RelayStats};
 #[derive(Debug)]
 pub struct RelayMetrics(Arc<RelayStats>);
 
-type Named = (&'static str, &'static str, fn(&RelayStats) -> &Figure);
+type Pick = fn(&RelayStats) -> &Figure;
+type Named = (&'static str, &'static str, Pick);
 
 const GAUGES: [Named; 3] = [
     ("peer_relay_connected", "Connections to relays that let us in.", |stats| &stats.connected),
@@ -23,14 +22,23 @@ const GAUGES: [Named; 3] = [
     ("peer_relay_early_messages", "Messages kept that came before their sender was known.", |stats| &stats.early),
 ];
 
-const COUNTERS: [Named; 7] = [
+const COUNTERS: [Named; 5] = [
     ("peer_relay_connects", "Connections to relays that were made.", |stats| &stats.connects),
     ("peer_relay_connect_failures", "Attempts to connect to a relay that failed.", |stats| &stats.failures),
     ("peer_relay_breaks", "Connections to relays that broke.", |stats| &stats.breaks),
     ("peer_relay_health_checks", "Health checks of relays, each answered.", |stats| &stats.health_checks),
-    ("peer_relay_malformed_messages", "Messages of relays that could not be read.", |stats| &stats.malformed),
-    ("peer_relay_early_dropped", "Messages of unknown senders that were not kept.", |stats| &stats.early_dropped),
-    ("peer_relay_no_room", "Datagrams that came in parts for which there was no room.", |stats| &stats.no_room),
+    ("peer_relay_tokens", "Tokens for relays that management gave; each takes the place of the last.", |stats| {
+        &stats.tokens
+    }),
+];
+
+const DROPPED: &str = "Messages of relays that were dropped: malformed, they could not be read; early, their senders were \
+                       not known; no_room, they came in parts for which there was no room.";
+
+const DROPS: [(&str, Pick); 3] = [
+    ("malformed", |stats| &stats.malformed),
+    ("early", |stats| &stats.early_dropped),
+    ("no_room", |stats| &stats.no_room),
 ];
 
 impl RelayMetrics {
@@ -44,14 +52,13 @@ impl RelayMetrics {
 impl Collector for RelayMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for (name, help, figure) in GAUGES {
-            let gauge = ConstGauge::new(figure(&self.0).get());
-            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+            gauge(&mut encoder, name, help, figure(&self.0).get())?;
         }
         for (name, help, figure) in COUNTERS {
-            let counter = ConstCounter::new(figure(&self.0).get());
-            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+            counter(&mut encoder, name, help, figure(&self.0).get())?;
         }
-        Ok(())
+        let dropped = DROPS.map(|(reason, figure)| ([("reason", reason)], figure(&self.0).get()));
+        counters(&mut encoder, "peer_relay_messages_dropped", DROPPED, dropped)
     }
 }
 
@@ -71,7 +78,11 @@ mod tests {
         registry.register_collector(Box::new(RelayMetrics::new(stats)));
         let mut text = String::new();
         encode(&mut text, &registry).expect("writing to a string");
-        for line in ["peer_relay_connected 2", "peer_relay_early_dropped_total 7", "peer_relay_breaks_total 0"] {
+        for line in [
+            "peer_relay_connected 2",
+            "peer_relay_messages_dropped_total{reason=\"early\"} 7",
+            "peer_relay_breaks_total 0",
+        ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }

@@ -42,6 +42,8 @@ pub struct RelayStats {
     pub breaks: Figure,
     /// Health checks of relays, each answered.
     pub health_checks: Figure,
+    /// Tokens that management gave.
+    pub tokens: Figure,
     /// Messages that could not be read, and were ignored.
     pub malformed: Figure,
     /// Datagrams that came in parts for which there was no room.

@@ -166,7 +166,11 @@ impl Driver {
     fn handle(&mut self, request: Request) {
         let now = Instant::now();
         match request {
-            Request::Servers { urls, token } => self.manager.set_servers(now, urls, token),
+            Request::Servers { urls, token } => {
+                if self.manager.set_servers(now, urls, token) {
+                    self.config.stats.tokens.add(1);
+                }
+            }
             Request::Open { peer, attempt, server, address } => self.manager.open(now, peer, attempt, server, address),
             Request::Close { peer, attempt } => self.manager.close(now, &peer, attempt),
             Request::Leave(_) => {}

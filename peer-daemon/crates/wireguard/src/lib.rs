@@ -32,6 +32,7 @@ mod outbox;
 mod peer;
 pub mod stats;
 mod summary;
+pub mod traffic;
 mod tunnel;
 
 pub use engine::{Engine, EngineConfig, PeerError, PeersChanged};

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use peer_metrics::{counter, counters, gauge, gauges};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::error::{DatagramError, PacketError};
 use crate::limits::{EVENT_QUEUE, MAX_PEERS, SOURCE_BUCKETS, STAGED_BYTES, TRANSMIT_QUEUE};
@@ -35,52 +33,21 @@ impl EngineCollector {
         self.engines.iter().map(|stats| figure(stats)).sum()
     }
 
-    fn counters<'a>(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        name: &str,
-        help: &str,
-        label: &'a str,
-        values: impl IntoIterator<Item = (&'a str, u64)>,
-    ) -> fmt::Result {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (value, total) in values {
-            ConstCounter::new(total).encode(family.encode_family(&[(label, value)])?)?;
-        }
-        Ok(())
-    }
-
-    fn gauges<'a>(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        name: &str,
-        help: &str,
-        label: &'a str,
-        values: impl IntoIterator<Item = (&'a str, u64)>,
-    ) -> fmt::Result {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (value, now) in values {
-            let now = i64::try_from(now).unwrap_or(i64::MAX);
-            ConstGauge::new(now).encode(family.encode_family(&[(label, value)])?)?;
-        }
-        Ok(())
-    }
-
     fn traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let families: [(&str, &str, PickTraffic); 4] = [
-            ("peer_wireguard_datagrams", "WireGuard messages of every kind", |traffic| &traffic.datagrams),
-            ("peer_wireguard_datagram_bytes", "Bytes of WireGuard messages, without UDP and IP headers", |traffic| {
+            ("peer_wireguard_datagrams", "WireGuard messages of every kind.", |traffic| &traffic.datagrams),
+            ("peer_wireguard_datagram_bytes", "Bytes of WireGuard messages, without UDP and IP headers.", |traffic| {
                 &traffic.datagram_bytes
             }),
-            ("peer_wireguard_packets", "Packets inside the tunnels", |traffic| &traffic.packets),
-            ("peer_wireguard_packet_bytes", "Bytes of packets inside the tunnels, without padding", |traffic| {
+            ("peer_wireguard_packets", "Packets inside the tunnels.", |traffic| &traffic.packets),
+            ("peer_wireguard_packet_bytes", "Bytes of packets inside the tunnels, without padding.", |traffic| {
                 &traffic.packet_bytes
             }),
         ];
         for (name, help, figure) in families {
             let received = self.sum(|stats| figure(&stats.received).get());
             let sent = self.sum(|stats| figure(&stats.sent).get());
-            self.counters(encoder, name, help, "direction", [("received", received), ("sent", sent)])?;
+            counters(encoder, name, help, labelled("direction", [("received", received), ("sent", sent)]))?;
         }
         Ok(())
     }
@@ -88,12 +55,12 @@ impl EngineCollector {
     fn drops(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let datagrams =
             DatagramError::ALL.iter().map(|reason| (reason.name(), self.sum(|stats| stats.datagram_drops(*reason))));
-        let help = "WireGuard messages that yielded neither a packet nor an answer";
-        self.counters(encoder, "peer_wireguard_datagrams_dropped", help, "reason", datagrams)?;
+        let help = "WireGuard messages that yielded neither a packet nor an answer.";
+        counters(encoder, "peer_wireguard_datagrams_dropped", help, labelled("reason", datagrams))?;
         let packets =
             PacketError::ALL.iter().map(|reason| (reason.name(), self.sum(|stats| stats.packet_drops(*reason))));
-        let help = "Packets for the mesh that did not leave";
-        self.counters(encoder, "peer_wireguard_packets_dropped", help, "reason", packets)
+        let help = "Packets for the mesh that did not leave.";
+        counters(encoder, "peer_wireguard_packets_dropped", help, labelled("reason", packets))
     }
 
     fn tables(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -107,9 +74,9 @@ impl EngineCollector {
             ("events", |stats| &stats.events, EVENT_QUEUE),
         ];
         let used = tables.map(|(table, figure, _)| (table, self.sum(|stats| figure(stats).get())));
-        self.gauges(encoder, "peer_wireguard_table_entries", "Entries of tables and queues", "table", used)?;
+        gauges(encoder, "peer_wireguard_table_entries", "Entries of tables and queues.", labelled("table", used))?;
         let sizes = tables.map(|(table, _, size)| (table, (size * engines) as u64));
-        self.gauges(encoder, "peer_wireguard_table_size", "Entries that fit tables and queues", "table", sizes)
+        gauges(encoder, "peer_wireguard_table_size", "Entries that fit tables and queues.", labelled("table", sizes))
     }
 }
 
@@ -117,27 +84,33 @@ impl Collector for EngineCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let encoder = &mut encoder;
         let handshakes = Handshake::ALL.map(|what| (what.name(), self.sum(|stats| stats.handshakes(what))));
-        self.counters(encoder, "peer_wireguard_handshakes", "What happened to handshakes", "result", handshakes)?;
+        counters(encoder, "peer_wireguard_handshakes", "What happened to handshakes.", labelled("result", handshakes))?;
         self.traffic(encoder)?;
         self.drops(encoder)?;
         let configured = self.sum(|stats| stats.peers.get());
         let connected = self.sum(|stats| stats.connected.get());
         let states = [("configured", configured), ("connected", connected)];
-        let help = "Peers configured, and those of them with a valid session";
-        self.gauges(encoder, "peer_wireguard_peers", help, "state", states)?;
+        let help = "Peers configured, and those of them with a valid session.";
+        gauges(encoder, "peer_wireguard_peers", help, labelled("state", states))?;
         self.tables(encoder)?;
         let singles: [(&str, &str, Pick); 2] = [
-            ("peer_wireguard_staged_packets", "Packets that wait for a session", |stats| &stats.staged_packets),
-            ("peer_wireguard_contested_prefixes", "Prefixes that two peers claim", |stats| &stats.contested_prefixes),
+            ("peer_wireguard_staged_packets", "Packets that wait for a session.", |stats| &stats.staged_packets),
+            ("peer_wireguard_contested_prefixes", "Prefixes that two peers claim.", |stats| &stats.contested_prefixes),
         ];
         for (name, help, figure) in singles {
-            let now = i64::try_from(self.sum(|stats| figure(stats).get())).unwrap_or(i64::MAX);
-            ConstGauge::new(now).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+            gauge(encoder, name, help, self.sum(|stats| figure(stats).get()))?;
         }
-        let lost = ConstCounter::new(self.sum(|stats| stats.events_lost.get()));
-        let help = "Events that the control side did not fetch in time";
-        lost.encode(encoder.encode_descriptor("peer_wireguard_events_lost", help, None, MetricType::Counter)?)
+        let help = "Events that the control side did not fetch in time.";
+        counter(encoder, "peer_wireguard_events_lost", help, self.sum(|stats| stats.events_lost.get()))
     }
+}
+
+/// Values of one label, as [`counters`] and [`gauges`] want them.
+fn labelled<'a>(
+    label: &'static str,
+    values: impl IntoIterator<Item = (&'a str, u64)>,
+) -> impl Iterator<Item = ([(&'static str, &'a str); 1], u64)> {
+    values.into_iter().map(move |(name, value)| ([(label, name)], value))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::event::Event;
 use crate::inner;
 use crate::limits::{PATH_REPORT_PAUSE, STAGED_PER_PEER};
 use crate::message::DATA_OVERHEAD;
+use crate::traffic::ActivePeer;
 use crate::tunnel::{Opened, Tunnel};
 
 /// What is known of a peer at one moment.
@@ -152,6 +153,20 @@ impl Peer {
             persistent_keepalive: self.config.persistent_keepalive,
             connected: self.usable,
         }
+    }
+
+    /// What metrics tell of it.
+    pub(crate) fn figures(&self, now: Instant) -> ActivePeer {
+        ActivePeer {
+            public_key: self.config.public_key,
+            last_handshake: self.last_handshake.map(|at| now.saturating_duration_since(at)),
+            packets: [self.rx.1, self.tx.1],
+            bytes: [self.rx.0, self.tx.0],
+        }
+    }
+
+    pub(crate) fn has_keepalive(&self) -> bool {
+        self.config.persistent_keepalive.is_some()
     }
 
     /// Takes over a new configuration of the same public key. Returns whether allowed IPs changed.

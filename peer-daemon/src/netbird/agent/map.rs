@@ -74,6 +74,7 @@ impl Agent<'_> {
     pub(super) async fn put_in_force(&mut self, kept: Option<Duration>, begun: Instant) -> anyhow::Result<()> {
         let (Some(map), Some(own)) = (self.session.map(), self.session.own()) else { return Ok(()) };
         let (serial, skipped) = (map.serial, map.skipped.total());
+        let (peers, offline) = (map.peers.len(), map.offline.len());
         let addresses = OwnAddresses { v6: own.addresses.v6.filter(|_| self.settings.ipv6), ..own.addresses };
         if addresses.is_empty() {
             self.latch.not_ready("the server has not given this peer an address");
@@ -109,6 +110,7 @@ impl Agent<'_> {
         self.tell_mesh();
         self.view.maps.count(result);
         self.view.maps.in_force(serial, skipped, compiled.unsupported.len(), kept.unwrap_or_default());
+        self.view.maps.has([peers, offline, compiled.routes.len(), compiled.rules.len()]);
         if result == MapResult::Applied {
             self.view.maps.took(begun.elapsed());
         }

@@ -6,6 +6,7 @@ use crate::message::{Message, Offer};
 use crate::types::{PathKind, State};
 
 mod exchange;
+mod figures;
 mod idle;
 mod random;
 

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use peer_metrics::{counter, counters, gauge, seconds};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Class, Error};
 
@@ -21,6 +20,8 @@ pub struct ManagementStats {
     streams: AtomicU64,
     updates: AtomicU64,
     update_bytes: AtomicU64,
+    /// Milliseconds since the Unix epoch.
+    last_update: AtomicU64,
     errors: [AtomicU64; Class::ALL.len()],
 }
 
@@ -62,6 +63,8 @@ impl ManagementStats {
     pub(crate) fn on_update(&self, bytes: usize) {
         self.updates.fetch_add(1, Relaxed);
         self.update_bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_update.store(u64::try_from(now.as_millis()).unwrap_or_default(), Relaxed);
     }
 
     pub(crate) fn on_stream_over(&self) {
@@ -89,36 +92,20 @@ impl ManagementCollector {
 
 impl Collector for ManagementCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = &self.stats;
-        ConstGauge::new(i64::from(stats.connected())).encode(encoder.encode_descriptor(
-            "peer_management_connected",
-            "1 while the stream of network maps is open",
-            None,
-            MetricType::Gauge,
-        )?)?;
-        let counters = [
-            ("peer_management_streams", "Streams of network maps opened", &stats.streams),
-            ("peer_management_updates", "Messages received by them", &stats.updates),
-            ("peer_management_update_bytes", "Bytes of these messages, sealed", &stats.update_bytes),
-        ];
-        for (name, help, counter) in counters {
-            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(counter.load(Relaxed)).encode(descriptor)?;
-        }
-        let mut logins =
-            encoder.encode_descriptor("peer_management_logins", "Logins that succeeded", None, MetricType::Counter)?;
-        for (kind, counter) in [("known", &stats.logins), ("setup_key", &stats.registrations)] {
-            ConstCounter::new(counter.load(Relaxed)).encode(logins.encode_family(&[("kind", kind)])?)?;
-        }
-        let mut errors = encoder.encode_descriptor(
-            "peer_management_errors",
-            "Calls and streams that failed",
-            None,
-            MetricType::Counter,
-        )?;
-        for class in Class::ALL {
-            ConstCounter::new(stats.errors(class)).encode(errors.encode_family(&[("class", class.label())])?)?;
-        }
-        Ok(())
+        let (stats, encoder) = (&self.stats, &mut encoder);
+        let connected = u64::from(stats.connected());
+        gauge(encoder, "peer_management_connected", "1 while the stream of network maps is open.", connected)?;
+        counter(encoder, "peer_management_streams", "Streams of network maps opened.", stats.streams())?;
+        counter(encoder, "peer_management_updates", "Messages received by them.", stats.updates())?;
+        let bytes = stats.update_bytes.load(Relaxed);
+        counter(encoder, "peer_management_update_bytes", "Bytes of these messages, sealed.", bytes)?;
+        let help = "When the last of these messages came, Unix time; 0: none has.";
+        let last = Duration::from_millis(stats.last_update.load(Relaxed));
+        seconds(encoder, "peer_management_last_update_timestamp_seconds", help, last)?;
+        let logins = [("known", &stats.logins), ("setup_key", &stats.registrations)];
+        let logins = logins.map(|(kind, count)| ([("kind", kind)], count.load(Relaxed)));
+        counters(encoder, "peer_management_logins", "Logins that succeeded.", logins)?;
+        let errors = Class::ALL.iter().map(|class| ([("class", class.label())], stats.errors(*class)));
+        counters(encoder, "peer_management_errors", "Calls and streams that failed.", errors)
     }
 }

@@ -4,11 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use peer_metrics::{counter, counters, gauge};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Message;
 
@@ -149,37 +147,24 @@ impl SignalCollector {
 
 impl Collector for SignalCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = &self.stats;
-        let gauges = [
-            ("peer_signal_connected", "1 while the stream is registered", u64::from(stats.connected())),
-            ("peer_signal_queue_messages", "Messages that wait to be sent", stats.queued.load(Relaxed)),
-        ];
-        for (name, help, value) in gauges {
-            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(descriptor)?;
-        }
-        let counters = [
-            ("peer_signal_streams", "Streams registered", &stats.streams),
-            ("peer_signal_disconnects", "Streams lost, and attempts that failed", &stats.disconnects),
-        ];
-        for (name, help, counter) in counters {
-            let descriptor = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(counter.load(Relaxed)).encode(descriptor)?;
-        }
+        let (stats, encoder) = (&self.stats, &mut encoder);
+        let connected = u64::from(stats.connected());
+        gauge(encoder, "peer_signal_connected", "1 while the stream is registered.", connected)?;
+        let queued = stats.queued.load(Relaxed);
+        gauge(encoder, "peer_signal_queue_messages", "Messages that wait to be sent.", queued)?;
+        counter(encoder, "peer_signal_streams", "Streams registered.", stats.streams())?;
+        let disconnects = stats.disconnects.load(Relaxed);
+        counter(encoder, "peer_signal_disconnects", "Streams lost, and attempts that failed.", disconnects)?;
         for (name, help, direction) in [
-            ("peer_signal_messages_received", "Messages of other peers", Direction::Received),
-            ("peer_signal_messages_sent", "Messages that the server took", Direction::Sent),
+            ("peer_signal_messages_received", "Messages of other peers.", Direction::Received),
+            ("peer_signal_messages_sent", "Messages that the server took.", Direction::Sent),
         ] {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (kind, counter) in KINDS.iter().zip(stats.kinds(direction)) {
-                ConstCounter::new(counter.load(Relaxed)).encode(family.encode_family(&[("kind", *kind)])?)?;
-            }
+            let kinds = KINDS.iter().zip(stats.kinds(direction));
+            counters(encoder, name, help, kinds.map(|(kind, count)| ([("kind", *kind)], count.load(Relaxed))))?;
         }
-        let help = "Messages refused on receipt, or dropped before they were sent";
-        let mut family = encoder.encode_descriptor("peer_signal_messages_lost", help, None, MetricType::Counter)?;
-        for ((_, reason), counter) in LOSSES.iter().zip(&stats.losses) {
-            ConstCounter::new(counter.load(Relaxed)).encode(family.encode_family(&[("reason", *reason)])?)?;
-        }
-        Ok(())
+        let help = "Messages refused on receipt, or dropped before they were sent.";
+        let losses = LOSSES.iter().zip(&stats.losses);
+        let losses = losses.map(|((_, reason), count)| ([("reason", *reason)], count.load(Relaxed)));
+        counters(encoder, "peer_signal_messages_lost", help, losses)
     }
 }

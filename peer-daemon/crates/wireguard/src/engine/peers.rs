@@ -14,6 +14,7 @@ use crate::allowed::AllowedIps;
 use crate::context::Context;
 use crate::limits::{HANDSHAKE_SPREAD, MAX_PEERS};
 use crate::peer::{Peer, PeerStatus};
+use crate::traffic::PeerFigures;
 
 /// What a new set of peers changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,6 +197,14 @@ impl Engine {
     #[must_use]
     pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
         self.peers.iter().map(|(_, peer)| peer.status(now)).collect()
+    }
+
+    /// What metrics tell of the peers.
+    #[must_use]
+    pub fn figures(&self, now: Instant) -> PeerFigures {
+        let mut figures = PeerFigures::default();
+        self.peers.iter().for_each(|(_, peer)| figures.add(peer, now));
+        figures
     }
 
     fn with_peer(&mut self, peer: &PublicKey, f: impl FnOnce(&mut Peer, &mut Context)) {
