@@ -47,6 +47,13 @@ impl Collector for Stats {
         seconds(&mut encoder, "peer_policy_compile_seconds", "Time to compile the rules that changed last.", compiled)?;
         let help = "Time to write the tables that changed last, until packets were judged by them.";
         seconds(&mut encoder, "peer_policy_write_seconds", help, written)?;
+        let work = self.policy_work;
+        let parts = [([("part", "prefixes")], work.gathered), ([("part", "cells")], work.cells)];
+        let help = "How often a part of the policy was compiled anew, not only where it differs from the one before.";
+        counter(&mut encoder, "peer_policy_compiles", help, parts.into_iter())?;
+        let help = "Entries written to the tables or removed from them, but for flows.";
+        let writes = ConstCounter::new(self.table_writes);
+        writes.encode(encoder.encode_descriptor("peer_table_writes", help, None, MetricType::Counter)?)?;
         let generation = self.route_generation.into();
         gauge(&mut encoder, "peer_route_generation", "Looks taken at the node's routes; wraps.", generation)?;
         let collected = self.collected;

@@ -1,22 +1,28 @@
 //! What the numbers in records stand for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::Intent;
+use crate::{Intent, PeerPrefixes};
 use crate::flows::{Names, Owners};
 
 /// Names and owners of one intent.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) names: Names,
-    pub(crate) owners: Owners,
+    pub(crate) owners: Arc<Owners>,
+    /// Whom the owners were made of.
+    peers: Arc<[PeerPrefixes]>,
 }
 
 impl View {
-    pub(crate) fn new(names: Names, intent: &Intent) -> Self {
-        Self { names, owners: Owners::new(&intent.peers) }
+    /// That of another intent; owners stay as they are while the peers do.
+    pub(crate) fn next(&self, names: Names, intent: &Intent) -> Self {
+        let same = Arc::ptr_eq(&self.peers, &intent.peers);
+        let owners = if same { Arc::clone(&self.owners) } else { Arc::new(Owners::new(&intent.peers)) };
+        Self { names, owners, peers: Arc::clone(&intent.peers) }
     }
 
     /// Name of a device; `None`: the packet leaves by none.

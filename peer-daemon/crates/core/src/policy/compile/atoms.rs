@@ -1,22 +1,13 @@
 //! Addresses by the set of rules that speak of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv6Net};
+use foldhash::{HashMap, HashMapExt as _};
+use ipnet::Ipv6Net;
 
-use super::TooLarge;
-use crate::desired::Rule;
-
-/// A rule, as far as prefixes in one notation go: its IPv4 prefixes make pairs with each other, and so do those in IPv6
-/// notation, mapped ones included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Half {
-    /// Position of the rule.
-    pub(super) rule: u32,
-    v4: bool,
-}
+use super::named::{Half, Named};
 
 /// Number of an atom; 0 is the one that no rule speaks of.
 pub(super) type Atom = u32;
@@ -24,7 +15,7 @@ pub(super) type Atom = u32;
 /// All atoms of one end.
 #[derive(Debug)]
 pub(super) struct Atoms {
-    prefixes: BTreeMap<Ipv6Net, Atom>,
+    prefixes: Arc<BTreeMap<Ipv6Net, Atom>>,
     /// Of each atom, by number. Some numbers may be unused.
     nodes: Vec<Node>,
     known: HashMap<(Atom, Arc<[Half]>), Atom>,
@@ -42,35 +33,10 @@ struct Node {
 
 impl Atoms {
     /// Those of `last` that are still there keep their numbers.
-    pub(super) fn of(
-        rules: &[Rule],
-        prefixes: impl Fn(&Rule) -> &Vec<IpNet>,
-        what: &'static str,
-        limit: usize,
-        last: Option<&Self>,
-    ) -> Result<Self, TooLarge> {
-        let mut named: Vec<(Ipv6Net, Half)> = Vec::new();
-        for (position, rule) in (0..).zip(rules) {
-            let half = |net: &IpNet| (widen(net), Half { rule: position, v4: net.addr().is_ipv4() });
-            named.extend(prefixes(rule).iter().map(half));
-        }
-        named.sort_unstable();
-        named.dedup();
-        let mut grouped: Vec<(Ipv6Net, Vec<Half>)> = Vec::new();
-        for same in named.chunk_by(|one, other| one.0 == other.0) {
-            grouped.push((same[0].0, same.iter().map(|(_, half)| *half).collect()));
-        }
-        // Everything wider than the mapped addresses says nothing of IPv4.
-        if let Err(place) = grouped.binary_search_by_key(&MAPPED, |(net, _)| *net) {
-            grouped.insert(place, (MAPPED, Vec::new()));
-        }
-        let named = grouped;
-        if named.len() > limit {
-            return Err(TooLarge { what, needed: named.len(), limit });
-        }
+    pub(super) fn of(named: &Named, last: Option<&Self>) -> Self {
         // Numbers that are not used any more take memory, too.
         let last = last.filter(|last| last.nodes.len() <= last.known.len() * 2 + SPARE);
-        Ok(Self::build(named, last))
+        Self::build(named, last)
     }
 
     /// Whether both have the same sets under the same numbers. Their prefixes may differ.
@@ -79,9 +45,9 @@ impl Atoms {
     }
 
     /// Walks the prefixes from wide to narrow: their order puts each one behind all that contain it.
-    fn build(named: Vec<(Ipv6Net, Vec<Half>)>, last: Option<&Self>) -> Self {
+    fn build(named: &Named, last: Option<&Self>) -> Self {
         let mut atoms = Self {
-            prefixes: BTreeMap::new(),
+            prefixes: Arc::default(),
             nodes: vec![Node::default(); last.map_or(1, |last| last.nodes.len())],
             known: HashMap::new(),
             named: HashMap::new(),
@@ -89,17 +55,22 @@ impl Atoms {
         let mut prefixes = Vec::with_capacity(named.len());
         // The prefixes that contain the current one, with the atom of each.
         let mut around: Vec<(Ipv6Net, Atom)> = Vec::new();
-        for (net, mut halves) in named {
+        for (net, halves) in named.iter() {
             while around.last().is_some_and(|(outer, _)| !outer.contains(&net)) {
                 around.pop();
             }
+            // Everything wider than the mapped addresses says nothing of IPv4.
             let inherits = if net == MAPPED { 0 } else { around.last().map_or(0, |(_, atom)| *atom) };
-            halves.retain(|half| !atoms.covers(inherits, *half));
-            let atom = if halves.is_empty() { inherits } else { atoms.number(inherits, halves.into(), last) };
+            let adds: Arc<[Half]> = if halves.iter().any(|half| atoms.covers(inherits, *half)) {
+                halves.iter().copied().filter(|half| !atoms.covers(inherits, *half)).collect()
+            } else {
+                Arc::clone(halves)
+            };
+            let atom = if adds.is_empty() { inherits } else { atoms.number(inherits, adds, last) };
             prefixes.push((net, atom));
             around.push((net, atom));
         }
-        atoms.prefixes = prefixes.into_iter().collect();
+        atoms.prefixes = Arc::new(prefixes.into_iter().collect());
         atoms
     }
 
@@ -155,7 +126,7 @@ impl Atoms {
         atoms
     }
 
-    pub(super) fn prefixes(&self) -> &BTreeMap<Ipv6Net, Atom> {
+    pub(super) fn prefixes(&self) -> &Arc<BTreeMap<Ipv6Net, Atom>> {
         &self.prefixes
     }
 }
@@ -163,11 +134,4 @@ impl Atoms {
 /// So many numbers may be unused, besides as many as are used.
 const SPARE: usize = 1024;
 /// `::ffff:0:0/96`.
-const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
-
-fn widen(net: &IpNet) -> Ipv6Net {
-    match net {
-        IpNet::V4(net) => Ipv6Net::new_assert(net.network().to_ipv6_mapped(), 96 + net.prefix_len()),
-        IpNet::V6(net) => net.trunc(),
-    }
-}
+pub(super) const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
