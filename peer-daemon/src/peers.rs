@@ -1,7 +1,9 @@
 //! Small numbers of peers, by which the dataplane knows them.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use peer_common::route::MAX_PEERS;
 use peer_core::desired::Peer;
 use peer_core::key::PublicKey;
@@ -14,7 +16,7 @@ pub(crate) type PeerKeys = BTreeMap<u32, PublicKey>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerIds {
     ids: HashMap<PublicKey, u32>,
-    keys: PeerKeys,
+    keys: Arc<PeerKeys>,
     /// Numbers given away so far; they begin at 1.
     given: u32,
     /// Numbers of peers that are gone, the first to go first.
@@ -28,7 +30,7 @@ impl PeerIds {
         let wanted: HashSet<_> = peers.iter().map(|peer| peer.public_key).collect();
         let gone: Vec<_> = self.keys.iter().filter(|(_, key)| !wanted.contains(key)).map(|(id, _)| *id).collect();
         for id in gone {
-            if let Some(key) = next.keys.remove(&id) {
+            if let Some(key) = Arc::make_mut(&mut next.keys).remove(&id) {
                 next.ids.remove(&key);
             }
             next.free.push_back(id);
@@ -37,7 +39,7 @@ impl PeerIds {
             if !next.ids.contains_key(&peer.public_key) {
                 let id = next.take();
                 next.ids.insert(peer.public_key, id);
-                next.keys.insert(id, peer.public_key);
+                Arc::make_mut(&mut next.keys).insert(id, peer.public_key);
             }
         }
         next
@@ -49,7 +51,7 @@ impl PeerIds {
     }
 
     /// All of them.
-    pub(crate) fn keys(&self) -> &PeerKeys {
+    pub(crate) fn keys(&self) -> &Arc<PeerKeys> {
         &self.keys
     }
 
@@ -79,7 +81,7 @@ mod tests {
             public_key: key(number),
             preshared_key: None,
             endpoint: None,
-            allowed_ips: Vec::new(),
+            allowed_ips: Arc::default(),
             persistent_keepalive: None,
         };
         keys.into_iter().map(peer).collect()

@@ -1,11 +1,11 @@
 //! Where answers come from: the readiness latches, the dataplane, the shard.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use foldhash::HashMap;
 use ipnet::IpNet;
 use peer_common::PacketCount;
 use peer_core::desired::{Desired, Peer, Rule};
@@ -70,10 +70,10 @@ pub(crate) struct Running {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) addresses: Vec<IpNet>,
-    pub(crate) peers: PeerKeys,
+    pub(crate) peers: Arc<PeerKeys>,
     /// Addresses of peers, by their ids.
-    pub(crate) prefixes: BTreeMap<u32, Vec<IpNet>>,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) prefixes: HashMap<u32, Arc<[IpNet]>>,
+    pub(crate) rules: Arc<[Rule]>,
 }
 
 impl Known {
@@ -82,9 +82,9 @@ impl Known {
         let prefixes = |peer: &Peer| Some((ids.of(&peer.public_key)?, peer.allowed_ips.clone()));
         Self {
             addresses: desired.interface.addresses.clone(),
-            peers: ids.keys().clone(),
+            peers: Arc::clone(ids.keys()),
             prefixes: desired.peers.iter().filter_map(prefixes).collect(),
-            rules: desired.rules.clone(),
+            rules: Arc::clone(&desired.rules),
         }
     }
 }
@@ -260,7 +260,7 @@ fn peer(peer: PeerStatus) -> status::Peer {
         last_handshake_seconds: peer.last_handshake.map(|ago| ago.as_secs()),
         received: Count { packets: peer.rx_packets, bytes: peer.rx_bytes },
         sent: Count { packets: peer.tx_packets, bytes: peer.tx_bytes },
-        allowed_ips: peer.allowed_ips,
+        allowed_ips: peer.allowed_ips.to_vec(),
         persistent_keepalive: peer.persistent_keepalive.map(Into::into),
     }
 }

@@ -3,9 +3,9 @@
 //! A server sends one rule for each address and port. What differs in one of sources, ports and destinations only is
 //! put together, and all is sorted: servers send the same rules in changing order, which is no change.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use ipnet::IpNet;
 use peer_core::desired::{Action, PortRange, Protocol, Route, Rule, Scope};
 
@@ -58,9 +58,10 @@ fn of_peers(rules: &[PeerRule], own: &[IpNet]) -> Vec<Draft> {
     ports.groups.into_iter().map(draft).collect()
 }
 
-fn of_routes(rules: &[RouteRule], unserved: &HashSet<&str>) -> Vec<Draft> {
-    // Long lists of sources are compared once, and by number from then on.
-    let mut sets: Groups<Vec<IpNet>, ()> = Groups::new();
+fn of_routes(rules: &[Arc<RouteRule>], unserved: &HashSet<&str>) -> Vec<Draft> {
+    // Long lists of sources are compared once, and by number from then on; lists that are the very same not even once.
+    let mut sets: Groups<&[IpNet], ()> = Groups::new();
+    let mut known: HashMap<*const IpNet, usize> = HashMap::new();
     let mut ports: Groups<_, Vec<Option<PortRange>>> = Groups::new();
     for rule in rules {
         let RouteTarget::Prefix(destination) = &rule.target else { continue };
@@ -69,7 +70,7 @@ fn of_routes(rules: &[RouteRule], unserved: &HashSet<&str>) -> Vec<Draft> {
         if rule.sources.is_empty() || (unserved && rule.matcher.action == Action::Accept) {
             continue;
         }
-        let set = sets.position(sorted(rule.sources.clone()));
+        let set = *known.entry(rule.sources.as_ptr()).or_insert_with(|| sets.position(&rule.sources));
         for Subject { policy, action, protocol, ports: range } in Subject::of(&rule.matcher) {
             ports.entry((policy, action, protocol, set, *destination)).push(range);
         }
@@ -79,7 +80,7 @@ fn of_routes(rules: &[RouteRule], unserved: &HashSet<&str>) -> Vec<Draft> {
         destinations.entry((policy, action, protocol, set, merged(ports))).push(destination);
     }
     let draft = |((policy, action, protocol, set, ports), destinations): ((_, _, _, usize, _), _)| {
-        let sources = sets.groups[set].0.clone();
+        let sources = sets.groups[set].0.to_vec();
         Draft { policy, action, protocol, ports, sources, destinations: sorted(destinations), scope: Scope::Route }
     };
     destinations.groups.into_iter().map(draft).collect()
