@@ -104,6 +104,11 @@ impl Conn {
         }
     }
 
+    /// What the map said last.
+    pub(crate) fn can_be_lazy(&self) -> bool {
+        self.can_be_lazy
+    }
+
     /// Takes what the map says of it. Offers begin at `first` if it is no longer to be idle.
     pub(crate) fn configure(&mut self, shared: &mut Shared, can_be_lazy: bool, first: Instant, now: Instant) {
         self.can_be_lazy = can_be_lazy;

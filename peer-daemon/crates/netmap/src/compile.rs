@@ -122,14 +122,17 @@ impl Compiled {
         let mut taken: HashSet<IpNet> = HashSet::with_capacity(sorted.iter().map(|peer| peer.allowed_ips.len()).sum());
         taken.extend(options.addresses.iter().map(|net| IpNet::from(net.addr())));
         let peer = |peer: &Arc<RemotePeer>| {
-            let free: Vec<bool> = peer.allowed_ips.iter().map(|net| taken.insert(*net)).collect();
-            let contested = free.iter().filter(|free| !**free).count();
-            self.contested += u32::try_from(contested).unwrap_or(u32::MAX);
-            let allowed_ips = if contested == 0 {
-                Arc::clone(&peer.allowed_ips)
-            } else {
-                peer.allowed_ips.iter().zip(free).filter(|(_, free)| *free).map(|(net, _)| *net).collect()
-            };
+            // Most peers keep what they claim.
+            let mut kept: Option<Vec<IpNet>> = None;
+            for (at, net) in peer.allowed_ips.iter().enumerate() {
+                if !taken.insert(*net) {
+                    kept.get_or_insert_with(|| peer.allowed_ips[..at].to_vec());
+                    self.contested += 1;
+                } else if let Some(kept) = &mut kept {
+                    kept.push(*net);
+                }
+            }
+            let allowed_ips = kept.map_or_else(|| Arc::clone(&peer.allowed_ips), Arc::from);
             Peer {
                 public_key: peer.key,
                 preshared_key: options.preshared_key.clone(),

@@ -79,8 +79,9 @@ impl Agent<'_> {
                 Ok(())
             }
             MapVerdict::Accepted { .. } => {
+                self.put_in_force(None, begun).await?;
                 self.keeper.keep(message, begun);
-                self.put_in_force(None, begun).await
+                Ok(())
             }
         }
     }

@@ -168,7 +168,7 @@ impl Compiler {
                 Some(last) => pick(last).0.moved(&last.rules, rules, end, limits.prefixes)?,
                 None => Named::of(rules, end, limits.prefixes)?,
             };
-            let atoms = Atoms::of(&named, last.map(|last| &pick(last).1));
+            let atoms = Atoms::of(&named, last.map(pick).map(|(named, atoms)| (named, atoms)));
             Ok((named, atoms))
         };
         let sources = end(End::Sources, |last| &last.sources)?;
