@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use foldhash::HashMap;
 use ipnet::IpNet;
 use peer_common::PacketCount;
 use peer_core::desired::{Desired, Peer, Rule};
@@ -71,21 +70,26 @@ pub(crate) struct Running {
 pub(crate) struct Known {
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) peers: Arc<PeerKeys>,
-    /// Addresses of peers, by their ids.
-    pub(crate) prefixes: HashMap<u32, Arc<[IpNet]>>,
+    /// The same peers with what is configured of them.
+    pub(crate) configured: Arc<[Peer]>,
     pub(crate) rules: Arc<[Rule]>,
 }
 
 impl Known {
     /// Of a desired state that is in force.
     pub(crate) fn of(desired: &Desired, ids: &PeerIds) -> Self {
-        let prefixes = |peer: &Peer| Some((ids.of(&peer.public_key)?, peer.allowed_ips.clone()));
         Self {
             addresses: desired.interface.addresses.clone(),
             peers: Arc::clone(ids.keys()),
-            prefixes: desired.peers.iter().filter_map(prefixes).collect(),
+            configured: Arc::clone(&desired.peers),
             rules: Arc::clone(&desired.rules),
         }
+    }
+
+    /// Addresses of the peer with that number.
+    pub(crate) fn prefixes(&self, id: u32) -> &[IpNet] {
+        let Some(key) = self.peers.get(&id) else { return &[] };
+        self.configured.iter().find(|peer| peer.public_key == *key).map_or(&[], |peer| &peer.allowed_ips)
     }
 }
 

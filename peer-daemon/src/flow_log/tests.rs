@@ -33,7 +33,7 @@ fn known() -> watch::Receiver<Arc<Known>> {
     let known = Known {
         addresses: Vec::new(),
         peers: Arc::new([(1, PublicKey([1; 32]))].into()),
-        prefixes: Default::default(),
+        configured: Arc::default(),
         rules: Arc::default(),
     };
     watch::Sender::new(Arc::new(known)).subscribe()

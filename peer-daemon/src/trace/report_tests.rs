@@ -19,7 +19,7 @@ fn known() -> Known {
     Known {
         addresses: Vec::new(),
         peers: Arc::new([(1, PublicKey([1; 32]))].into()),
-        prefixes: Default::default(),
+        configured: Arc::default(),
         rules: [rule(7, Action::Accept), rule(9, Action::Drop)].into(),
     }
 }

@@ -346,6 +346,7 @@ impl Dataplane for EbpfDataplane {
         let scanned = self.tables.flow_tables(&told).collect(sys::monotonic_coarse(), self.scan.flows);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
         self.tables.set_peer_flows(&self.scan.peers)?;
+        self.tables.prepare()?;
         Ok(self.scan.collected)
     }
 

@@ -143,6 +143,18 @@ impl Tables {
         Ok(changed)
     }
 
+    /// Makes the half that is not read hold what is in force, too: then the next policy differs from it in little. While packets
+    /// may still read that half nothing is done.
+    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+        let Some(policy) = self.policy_in_force.clone() else { return Ok(()) };
+        if self.flipped.is_none_or(|flipped| flipped.elapsed() < PACKET) {
+            return Ok(());
+        }
+        let generation = self.config()?.policy_generation.wrapping_add(1);
+        self.writes += self.policy.write(generation, &policy)? as u64;
+        Ok(())
+    }
+
     /// What is in force, as the kernel has it.
     fn read(&self) -> Result<Plan, Error> {
         Ok(Plan {
