@@ -24,11 +24,11 @@ pub(crate) struct PeerIds {
 }
 
 impl PeerIds {
-    /// As it is when these are the peers.
+    /// As it is when these are the peers, each once.
     pub(crate) fn with(&self, peers: &[Peer]) -> Self {
         let mut next = self.clone();
-        let wanted: HashSet<_> = peers.iter().map(|peer| peer.public_key).collect();
-        let gone: Vec<_> = self.keys.iter().filter(|(_, key)| !wanted.contains(key)).map(|(id, _)| *id).collect();
+        let known = peers.iter().filter(|peer| self.ids.contains_key(&peer.public_key)).count();
+        let gone: Vec<u32> = if known < self.ids.len() { self.gone(peers) } else { Vec::new() };
         for id in gone {
             if let Some(key) = Arc::make_mut(&mut next.keys).remove(&id) {
                 next.ids.remove(&key);
@@ -43,6 +43,12 @@ impl PeerIds {
             }
         }
         next
+    }
+
+    /// The numbers of those that are not wanted any more.
+    fn gone(&self, peers: &[Peer]) -> Vec<u32> {
+        let wanted: HashSet<_> = peers.iter().map(|peer| peer.public_key).collect();
+        self.keys.iter().filter(|(_, key)| !wanted.contains(key)).map(|(id, _)| *id).collect()
     }
 
     /// The number of a peer.

@@ -183,7 +183,7 @@ impl Source {
         report.interface = interface;
         report.routes = stats.iter().flat_map(|stats| &stats.routes).map(route).collect();
         report.dataplane = running.zip(stats).map(|(running, stats)| dataplane(&running.mode, stats));
-        report.peers = peers.into_iter().map(peer).collect();
+        report.peers = peers.iter().map(peer).collect();
         Ok(Answer { overview, node: report })
     }
 
@@ -256,7 +256,7 @@ fn dataplane(mode: &Mode, stats: Stats) -> Dataplane {
     }
 }
 
-fn peer(peer: PeerStatus) -> status::Peer {
+fn peer(peer: &PeerStatus) -> status::Peer {
     status::Peer {
         public_key: peer.public_key.to_string(),
         connected: peer.connected,

@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    fn message(message: SyncResponse) -> SyncMessage {
+    fn message(message: &SyncResponse) -> SyncMessage {
         SyncMessage::new(Zeroizing::new(message.encode_to_vec())).expect("a message")
     }
 
@@ -182,9 +182,9 @@ mod tests {
         let mut first = keeper(&dir, url);
         first.logged_in(&LoginResponse { netbird_config: Some(servers("old")), ..LoginResponse::default() });
         let refresh = NetbirdConfig { signal: None, ..servers("new") };
-        first.received(&message(SyncResponse { netbird_config: Some(refresh), ..SyncResponse::default() }));
+        first.received(&message(&SyncResponse { netbird_config: Some(refresh), ..SyncResponse::default() }));
         let map = NetworkMap { serial: 42, ..NetworkMap::default() };
-        let with_map = message(SyncResponse { network_map: Some(map.clone()), ..SyncResponse::default() });
+        let with_map = message(&SyncResponse { network_map: Some(map.clone()), ..SyncResponse::default() });
         first.received(&with_map);
         let now = Instant::now();
         first.keep(Arc::new(with_map), now);

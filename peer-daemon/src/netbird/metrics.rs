@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use peer_mesh::{Mesh, State};
+use peer_netmap::read::Work;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -46,6 +47,8 @@ pub(super) struct MapStats {
     skipped: AtomicU64,
     unsupported: AtomicU64,
     apply_micros: AtomicU64,
+    decoded: AtomicU64,
+    reused: AtomicU64,
     received: Mutex<Option<(Instant, Duration)>>,
 }
 
@@ -60,6 +63,12 @@ impl MapStats {
         self.skipped.store(skipped.into(), Relaxed);
         self.unsupported.store(unsupported as u64, Relaxed);
         *self.received.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), age));
+    }
+
+    /// What reading messages took so far.
+    pub(super) fn read(&self, work: Work) {
+        self.decoded.store(work.decoded, Relaxed);
+        self.reused.store(work.reused, Relaxed);
     }
 
     pub(super) fn took(&self, time: Duration) {
@@ -92,6 +101,11 @@ impl Collector for MeshCollector {
             let count = maps.results[result as usize].load(Relaxed);
             ConstCounter::new(count).encode(results.encode_family(&[("result", result.label())])?)?;
         }
+        let help = "Entries of network maps: decoded, or as in the map before";
+        let mut entries = encoder.encode_descriptor("peer_map_entries", help, None, MetricType::Counter)?;
+        for (label, count) in [("decoded", &maps.decoded), ("reused", &maps.reused)] {
+            ConstCounter::new(count.load(Relaxed)).encode(entries.encode_family(&[("how", label)])?)?;
+        }
         let gauges = [
             ("peer_map_serial", "Serial of the network map in force", &maps.serial),
             ("peer_map_skipped", "Things in the map in force that could not be understood", &maps.skipped),
@@ -105,7 +119,7 @@ impl Collector for MeshCollector {
             ("peer_map_age_seconds", "Time since the map in force was received", maps.age().unwrap_or_default()),
             (
                 "peer_map_apply_seconds",
-                "How long the last change took from message to dataplane",
+                "How long the last change took, from the message's last byte until it was in force",
                 Duration::from_micros(maps.apply_micros.load(Relaxed)).as_secs_f64(),
             ),
         ];

@@ -184,11 +184,8 @@ mod tests {
         Known {
             addresses: Vec::new(),
             peers: Arc::new([(1, PublicKey([1; 32])), (2, PublicKey([2; 32]))].into()),
-            configured: [
-                peer(1, &[net("100.64.0.10/32"), net("fd00:64::10/128")]),
-                peer(2, &[net("100.64.0.11/32")]),
-            ]
-            .into(),
+            configured: [peer(1, &[net("100.64.0.10/32"), net("fd00:64::10/128")]), peer(2, &[net("100.64.0.11/32")])]
+                .into(),
             rules: Arc::default(),
         }
     }

@@ -85,7 +85,10 @@ impl Node {
         let policy = self.policy.compile(&compiled.rules, &limits).expect("it fits");
         let steps = [decoded - start, updated - decoded, made - updated, made.elapsed()];
         let [decode, session, compile, tables] = steps.map(|step| step.as_secs_f64() * 1e3);
-        println!("{what:>24} {decode:>9.1} {session:>9.1} {compile:>9.1} {tables:>9.1}   ({} cells)", policy.cells.len());
+        println!(
+            "{what:>24} {decode:>9.1} {session:>9.1} {compile:>9.1} {tables:>9.1}   ({} cells)",
+            policy.cells.len()
+        );
         compiled
     }
 }

@@ -119,13 +119,13 @@ impl Compiled {
     fn peers(&mut self, map: &NetworkMap, options: &Options) {
         let mut sorted: Vec<_> = map.peers.iter().filter(|peer| peer.key != options.own_key).collect();
         sorted.sort_by_key(|peer| peer.key);
-        let mut taken: HashSet<IpNet> = HashSet::with_capacity(sorted.iter().map(|peer| peer.allowed_ips.len()).sum());
-        taken.extend(options.addresses.iter().map(|net| IpNet::from(net.addr())));
+        let mut taken = HashSet::with_capacity(sorted.iter().map(|peer| peer.allowed_ips.len()).sum());
+        taken.extend(options.addresses.iter().map(|net| numbers(&IpNet::from(net.addr()))));
         let peer = |peer: &Arc<RemotePeer>| {
             // Most peers keep what they claim.
             let mut kept: Option<Vec<IpNet>> = None;
             for (at, net) in peer.allowed_ips.iter().enumerate() {
-                if !taken.insert(*net) {
+                if !taken.insert(numbers(net)) {
                     kept.get_or_insert_with(|| peer.allowed_ips[..at].to_vec());
                     self.contested += 1;
                 } else if let Some(kept) = &mut kept {
@@ -171,6 +171,14 @@ impl Compiled {
         let route = |(destination, masquerade)| Route { destination, masquerade, uplink: UplinkChoice::Auto };
         self.routes = masquerade.into_iter().map(route).collect();
         unserved
+    }
+}
+
+/// A prefix as numbers, which are hashed in no time: those of IPv4 lie beyond all of IPv6.
+fn numbers(net: &IpNet) -> (u128, u16) {
+    match net {
+        IpNet::V4(net) => (u32::from(net.addr()).into(), 0x100 | u16::from(net.prefix_len())),
+        IpNet::V6(net) => (net.addr().into(), net.prefix_len().into()),
     }
 }
 

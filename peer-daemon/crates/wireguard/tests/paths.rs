@@ -143,9 +143,9 @@ fn cross(steps: [(usize, bool); 4], forgets: bool) -> Net {
     assert_eq!(sent.len(), 2);
     let mut consumed = false;
     for (to, initiation) in steps {
-        let at = sent.iter().position(|datagram| {
-            (datagram.from == relayed(A)) == (to == 1) && (datagram.bytes[0] == 1) == initiation
-        });
+        let at = sent
+            .iter()
+            .position(|datagram| (datagram.from == relayed(A)) == (to == 1) && (datagram.bytes[0] == 1) == initiation);
         let datagram = sent.remove(at.expect("it was sent"));
         consumed |= to == 1 && initiation;
         // wireguard-go and the Linux module know one handshake at a time: having answered one they know nothing of their own.

@@ -65,7 +65,7 @@ impl Agent<'_> {
                 return Ok(());
             }
         };
-        tracing::debug!(after = ?begun.elapsed(), work = ?self.reader.work(), "a message of management is read");
+        self.view.maps.read(self.reader.work());
         if update.component_map {
             tracing::warn!("the server sent a map of a kind that was not asked for: it is left out");
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
-use crate::{Intent, PeerPrefixes};
 use crate::flows::{Names, Owners};
+use crate::{Intent, PeerPrefixes};
 
 /// Names and owners of one intent.
 #[derive(Debug, Default)]

@@ -51,7 +51,12 @@ fn matcher(protocol: Protocol, ports: Option<(u16, u16)>, action: Action, policy
 }
 
 fn route_rule(sources: &[&str], target: RouteTarget, route: &str, matcher: Matcher) -> Arc<RouteRule> {
-    Arc::new(RouteRule { sources: sources.iter().map(|text| net(text)).collect(), target, route: route.into(), matcher })
+    Arc::new(RouteRule {
+        sources: sources.iter().map(|text| net(text)).collect(),
+        target,
+        route: route.into(),
+        matcher,
+    })
 }
 
 #[test]

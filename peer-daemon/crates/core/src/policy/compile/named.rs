@@ -38,8 +38,7 @@ impl Named {
         named.sort_unstable();
         named.dedup();
         let groups = named.chunk_by(|one, other| one.0 == other.0);
-        let mut groups: Vec<_> =
-            groups.map(|same| (same[0].0, same.iter().map(|(_, half)| *half).collect())).collect();
+        let mut groups: Vec<_> = groups.map(|same| (same[0].0, same.iter().map(|(_, half)| *half).collect())).collect();
         // It ends what wider prefixes say, whether or not anybody names it.
         if let Err(place) = groups.binary_search_by_key(&MAPPED, |(net, _): &(_, Arc<[Half]>)| *net) {
             groups.insert(place, (MAPPED, Arc::default()));
