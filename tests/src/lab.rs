@@ -38,6 +38,7 @@ pub use addresses::{
     SERVERS, client_overlay, client_overlay6,
 };
 pub use baseline::Baseline;
+pub(crate) use binaries::target_directory;
 pub use binaries::{Binaries, find_daemon, find_daemon_of_other_layout, find_wireguard_go};
 pub use capture::{Capture, Captured};
 pub use client::{Client, Outer};
@@ -57,7 +58,7 @@ pub use mesh::{MEMBERS, Mesh, MeshPlan, ROUTERS, SERVICES, page_within};
 pub use metrics::{Metrics, Sample};
 pub use namespace::Namespace;
 pub use node::{Capabilities, Node, NodeJoining};
-pub use official::{Api, Official, OfficialClient, OfficialMesh, OfficialServer};
+pub use official::{Apart, Api, Official, OfficialClient, OfficialMesh, OfficialServer};
 pub use offload::{Offload, set_offload};
 pub use ping::{Pings, ping, ping_with};
 pub use process::{Cpu, Process};

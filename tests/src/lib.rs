@@ -11,4 +11,5 @@
 pub mod demo;
 pub mod guest;
 pub mod lab;
+pub mod manifests;
 mod sys;

@@ -200,6 +200,35 @@ fn exhausted(lab: &Lab, live: &Process) {
     });
 }
 
+/// What needs a small table, and a route that is no longer what a flow was opened by.
+#[test]
+fn a_full_table_and_a_flow_whose_route_changed_are_explained() {
+    let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
+    lab.node.arguments = ["--max-flows", "64", "--peer-flows", "1000"].map(str::to_owned).to_vec();
+    lab.up().expect("up");
+    assert!(answered(&flow(lab.client(), GATEWAY), b"warm"));
+    let source = lab.client().overlay();
+    let packet = |sport| Datagram::udp((source, sport), (GATEWAY, 9), b"one of many");
+    let send = |lab: &Lab, packets: &[Datagram]| forge(&lab.client().namespace, "wg0", packets).expect("send");
+    let describe = |lab: &Lab, sport: u16| {
+        let arguments = format!("--from {source} --to {GATEWAY} --proto udp --sport {sport} --port 9");
+        described(lab, &arguments.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    };
+    let live = follow(&lab, &["--seconds", "600"]);
+    send(&lab, &[packet(4000)]);
+    becomes(true, || describe(&lab, 4000)["stages"].to_string().contains("known"));
+    lab.node.config.routes.iter_mut().for_each(|route| route.masquerade = false);
+    lab.node.reload().expect("reload");
+    assert_explains(&describe(&lab, 4000), DropReason::SourceChanged);
+    assert_provoked(&lab, &live, DropReason::SourceChanged, 1, || send(&lab, &[packet(4000)]));
+    assert_eq!(describe(&lab, 4000)["verdict"], "forwarded", "the next packet opens it anew");
+
+    let many: Vec<_> = (5000..5200).map(packet).collect();
+    send(&lab, &many);
+    becomes(true, || lab.node.dropped(DropReason::TableFull).expect("metrics") > 0.0);
+    assert_provoked(&lab, &live, DropReason::TableFull, 1, || send(&lab, &[packet(6000)]));
+}
+
 /// Provokes a drop: its counter rises, and whoever follows sees why.
 #[track_caller]
 fn assert_provoked(lab: &Lab, live: &Process, reason: DropReason, count: usize, provoke: impl FnOnce()) {

@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod login;
 mod mesh;
 mod server;
 
@@ -26,8 +27,21 @@ pub struct Official {
     pub client: PathBuf,
     /// `combined`, the servers.
     pub server: PathBuf,
+    /// `management`, `signal` and `relay`, the servers as programs of their own, if all three are there.
+    pub apart: Option<Apart>,
     /// Version of the client.
     pub version: String,
+}
+
+/// The servers as programs of their own.
+#[derive(Clone, Debug)]
+pub struct Apart {
+    /// `management`.
+    pub management: PathBuf,
+    /// `signal`.
+    pub signal: PathBuf,
+    /// `relay`.
+    pub relay: PathBuf,
 }
 
 impl Official {
@@ -43,8 +57,12 @@ impl Official {
             path.canonicalize().with_context(|| path.display().to_string())
         };
         let (client, server) = (program("netbird")?, program("combined")?);
+        let apart = match [program("management"), program("signal"), program("relay")] {
+            [Ok(management), Ok(signal), Ok(relay)] => Some(Apart { management, signal, relay }),
+            _ => None,
+        };
         let output = Command::new(&client).arg("version").env("HOME", env::temp_dir()).output().context("netbird")?;
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Ok(Some(Self { client, server, version }))
+        Ok(Some(Self { client, server, apart, version }))
     }
 }

@@ -4,6 +4,7 @@
 //! checkout alone: the machine's own package sources are never changed.
 
 pub(crate) mod cargo_deny;
+mod kubernetes;
 pub(crate) mod linker;
 pub(crate) mod machines;
 mod packages;
@@ -62,6 +63,7 @@ pub(crate) fn ensure() -> Result<WireguardGo> {
     }
     let Some(toolchain) = Toolchain::find() else { bail!(FIX) };
     linker::ensure(&toolchain)?;
+    kubernetes::ensure(&system)?;
     wireguard_go::ensure(&system)
 }
 

@@ -61,6 +61,8 @@ impl PrivateApt {
             format!("Dir::Etc::sourcelist={}", self.list().display()),
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("Dir::State={folder}"),
+            // What is installed from elsewhere under the same name must not be preferred.
+            "Dir::State::status=/dev/null".to_owned(),
             format!("Dir::State::lists={folder}/lists"),
             format!("Dir::Cache={folder}/cache"),
             // Only the index of packages.

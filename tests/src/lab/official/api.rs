@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use super::login::log_in;
 use crate::lab::command::{Finished, run};
 use crate::lab::namespace::Namespace;
 
@@ -12,17 +13,21 @@ use crate::lab::namespace::Namespace;
 pub struct Api {
     namespace: Namespace,
     server: SocketAddr,
-    token: String,
+    /// The header; empty at first.
+    authorization: String,
 }
 
 impl Api {
     pub(crate) fn set_up(namespace: Namespace, server: SocketAddr) -> Result<Self> {
-        let mut this = Self { namespace, server, token: String::new() };
-        let owner = json!({
-            "email": "owner@mesh.test", "password": "a long password", "name": "Owner", "create_pat": true, "pat_expire_in": 1,
-        });
+        let mut this = Self { namespace, server, authorization: String::new() };
+        let (email, password) = ("owner@mesh.test", "a long password");
+        let owner =
+            json!({"email": email, "password": password, "name": "Owner", "create_pat": true, "pat_expire_in": 1});
         let answer = this.call("POST", "/api/setup", Some(&owner))?;
-        answer["personal_access_token"].as_str().context("personal_access_token")?.clone_into(&mut this.token);
+        this.authorization = match answer["personal_access_token"].as_str() {
+            Some(token) => format!("Authorization: Token {token}"),
+            None => format!("Authorization: Bearer {}", log_in(&this.namespace, server, email, password)?),
+        };
         Ok(this)
     }
 
@@ -31,7 +36,7 @@ impl Api {
     /// # Errors
     /// No answer, or another status than 2xx.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-        let (url, token) = (format!("http://{}{path}", self.server), format!("Authorization: Token {}", self.token));
+        let url = format!("http://{}{path}", self.server);
         let mut command = self.namespace.command("curl");
         command.args([
             "--silent",
@@ -43,8 +48,8 @@ impl Api {
             "--write-out",
             "\n%{http_code}",
         ]);
-        if !self.token.is_empty() {
-            command.args(["--header", &token]);
+        if !self.authorization.is_empty() {
+            command.args(["--header", &self.authorization]);
         }
         if let Some(body) = body {
             command.args(["--header", "Content-Type: application/json", "--data", &body.to_string()]);

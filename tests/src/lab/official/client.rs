@@ -55,8 +55,9 @@ impl OfficialClient {
         command.args(["service", "run", "--log-file", "console", "--log-level", "debug", "--daemon-addr", SOCKET]);
         let service = Process::start("the official client", &mut command)?;
         let ready = wait_for(LIMIT, || {
-            let check = self.cli(&["status", "--check", "live"]);
-            check.is_ok_and(|finished| finished.status.success())
+            // Versions before 0.68 have no `--check`.
+            let asked = self.cli(&["status"]);
+            asked.is_ok_and(|finished| finished.status.success())
         });
         ensure!(ready, "the official client does not start:\n{}", service.log());
         self.service = Some(service);
@@ -98,6 +99,15 @@ impl OfficialClient {
         let peers = status["peers"]["details"].as_array().cloned().unwrap_or_default();
         let peer = peers.iter().find(|peer| peer["publicKey"] == key && peer["status"] == "Connected");
         Ok(peer.and_then(|peer| peer["connectionType"].as_str().map(str::to_owned)))
+    }
+
+    /// Whether its overlay has IPv6: servers before 0.71 give none.
+    ///
+    /// # Errors
+    /// The device is not there.
+    pub fn has_ipv6(&self) -> Result<bool> {
+        let shown = self.namespace.exec("ip", &["-6", "address", "show", "dev", "wt0", "scope", "global"])?;
+        Ok(shown.contains("inet6"))
     }
 
     /// Its public key.

@@ -51,6 +51,26 @@ impl OfficialMesh {
     pub fn prepare(official: Official, capabilities: Capabilities) -> Result<Self> {
         let internet = Internet::new()?;
         let server = OfficialServer::start(internet.clone(), &official, PORT)?;
+        Self::around(internet, server, official, capabilities)
+    }
+
+    /// As [`Self::prepare`], with servers that are programs of their own. `None`: they are not there.
+    ///
+    /// # Errors
+    /// A program fails.
+    pub fn prepare_apart(official: Official, capabilities: Capabilities) -> Result<Option<Self>> {
+        let Some(programs) = &official.apart else { return Ok(None) };
+        let internet = Internet::new()?;
+        let server = OfficialServer::start_apart(internet.clone(), programs, PORT)?;
+        Self::around(internet, server, official, capabilities).map(Some)
+    }
+
+    fn around(
+        internet: Internet,
+        server: OfficialServer,
+        official: Official,
+        capabilities: Capabilities,
+    ) -> Result<Self> {
         let api = server.set_up()?;
         let default = api.find("/api/policies", "Default")?;
         api.call("DELETE", &format!("/api/policies/{}", super::api::id(&default)?), None)?;

@@ -34,10 +34,11 @@ pub(crate) fn udp(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
     write!(ip(src.0, dst.0).udp(src.1, dst.1))
 }
 
-/// UDP over IPv4 without a checksum.
+/// UDP without a checksum.
 pub(crate) fn udp_unchecked(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Vec<u8> {
     let mut bytes = udp(src, dst);
-    bytes[14 + 20 + 6..14 + 20 + 8].fill(0);
+    let l4 = 14 + if src.0.is_ipv4() { 20 } else { 40 };
+    bytes[l4 + 6..l4 + 8].fill(0);
     bytes
 }
 

@@ -66,6 +66,37 @@ fn a_missing_udp_checksum_stays_missing() {
     });
 }
 
+/// Tunnels mean it (RFC 6935); a sender that should have written 0xffff is not corrected on its way.
+#[test]
+fn a_missing_udp_checksum_stays_missing_over_ipv6_too() {
+    with_bench(|bench| {
+        let (there, back) =
+            round_trip(bench, &udp_unchecked((PEER6, 5000), (SERVER6, 53)), |node| udp_unchecked((SERVER6, 53), node));
+        assert!(there.unchecked && back.unchecked);
+    });
+}
+
+/// The ports are chosen so that the sum of what they cover comes out as zero for one of them.
+#[test]
+fn a_udp_checksum_that_comes_out_as_zero_is_written_as_all_ones() {
+    with_bench(|bench| {
+        for (peer, server) in [(PEER, SERVER), (PEER6, SERVER6)] {
+            let translated = |bench: &mut Bench, port: u16| {
+                let (verdict, packet) = bench.arrive_from_mesh(&udp((peer, 21000), (server, port)));
+                assert_eq!(verdict, REDIRECT, "drops: {:?}", bench.all_drops());
+                packet
+            };
+            let at = |packet: &[u8]| 14 + if packet[14] >> 4 == 4 { 20 } else { 40 } + 6;
+            let first = translated(bench, 1);
+            let checksum = u16::from_be_bytes([first[at(&first)], first[at(&first) + 1]]);
+            // Each step of the port makes the checksum one less: this one has none left.
+            let last = translated(bench, 1 + checksum);
+            assert_eq!(last[at(&last)..][..2], [0xff; 2], "from {peer}");
+            assert!(!read(&last).unchecked);
+        }
+    });
+}
+
 #[test]
 fn echo_gets_a_fresh_identifier_in_both_families() {
     with_bench(|bench| {

@@ -1,14 +1,14 @@
-//! What the README shows must hold.
+//! What the pages show must hold.
 
 use std::fs;
 use std::path::Path;
 
-/// The README's configuration is one that the daemon takes.
+/// The configuration that is shown is one that the daemon takes.
 #[test]
-fn the_readme_s_configuration_is_valid() {
+fn the_configuration_that_is_shown_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace");
-    let readme = fs::read_to_string(root.join("README.md")).expect("README");
-    let (_, rest) = readme.split_once("```toml\n").expect("a TOML block");
+    let page = fs::read_to_string(root.join("docs/static.md")).expect("a page");
+    let (_, rest) = page.split_once("```toml\n").expect("a TOML block");
     let (text, _) = rest.split_once("```").expect("its end");
     let folder = tempfile::tempdir().expect("temp folder");
     fs::write(folder.path().join("peer.toml"), text).expect("configuration");

@@ -28,7 +28,6 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations of this thread so far.
-pub(crate) fn allocations() -> u64 {
+pub(crate) fn count() -> u64 {
     COUNT.get()
 }
