@@ -1,7 +1,9 @@
 //! Small numbers of peers, by which the dataplane knows them.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use peer_common::route::MAX_PEERS;
 use peer_core::desired::Peer;
 use peer_core::key::PublicKey;
@@ -14,7 +16,7 @@ pub(crate) type PeerKeys = BTreeMap<u32, PublicKey>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerIds {
     ids: HashMap<PublicKey, u32>,
-    keys: PeerKeys,
+    keys: Arc<PeerKeys>,
     /// Numbers given away so far; they begin at 1.
     given: u32,
     /// Numbers of peers that are gone, the first to go first.
@@ -22,13 +24,13 @@ pub(crate) struct PeerIds {
 }
 
 impl PeerIds {
-    /// As it is when these are the peers.
+    /// As it is when these are the peers, each once.
     pub(crate) fn with(&self, peers: &[Peer]) -> Self {
         let mut next = self.clone();
-        let wanted: HashSet<_> = peers.iter().map(|peer| peer.public_key).collect();
-        let gone: Vec<_> = self.keys.iter().filter(|(_, key)| !wanted.contains(key)).map(|(id, _)| *id).collect();
+        let known = peers.iter().filter(|peer| self.ids.contains_key(&peer.public_key)).count();
+        let gone: Vec<u32> = if known < self.ids.len() { self.gone(peers) } else { Vec::new() };
         for id in gone {
-            if let Some(key) = next.keys.remove(&id) {
+            if let Some(key) = Arc::make_mut(&mut next.keys).remove(&id) {
                 next.ids.remove(&key);
             }
             next.free.push_back(id);
@@ -37,10 +39,16 @@ impl PeerIds {
             if !next.ids.contains_key(&peer.public_key) {
                 let id = next.take();
                 next.ids.insert(peer.public_key, id);
-                next.keys.insert(id, peer.public_key);
+                Arc::make_mut(&mut next.keys).insert(id, peer.public_key);
             }
         }
         next
+    }
+
+    /// The numbers of those that are not wanted any more.
+    fn gone(&self, peers: &[Peer]) -> Vec<u32> {
+        let wanted: HashSet<_> = peers.iter().map(|peer| peer.public_key).collect();
+        self.keys.iter().filter(|(_, key)| !wanted.contains(key)).map(|(id, _)| *id).collect()
     }
 
     /// The number of a peer.
@@ -49,7 +57,7 @@ impl PeerIds {
     }
 
     /// All of them.
-    pub(crate) fn keys(&self) -> &PeerKeys {
+    pub(crate) fn keys(&self) -> &Arc<PeerKeys> {
         &self.keys
     }
 
@@ -79,7 +87,7 @@ mod tests {
             public_key: key(number),
             preshared_key: None,
             endpoint: None,
-            allowed_ips: Vec::new(),
+            allowed_ips: Arc::default(),
             persistent_keepalive: None,
         };
         keys.into_iter().map(peer).collect()

@@ -16,22 +16,23 @@ use peer_tests::lab::{
     SERVERS, SERVICES, page_within, ping, wait_for,
 };
 
-/// From both in both maps to the first page. The aim is 3 s, and 1 s is usual; on a machine that is busy otherwise initiations can
-/// cross, and then WireGuard waits for 5 s.
-const FIRST_PAGE: Duration = Duration::from_secs(10);
+/// From both in both maps to the first page. WireGuard by itself would wait for 5 s whenever a first message is lost.
+const FIRST_PAGE: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_member_fetches_a_page_through_the_relay() {
     let mut mesh = Mesh::prepare(&MeshPlan::default(), &Binaries::find().expect("programs")).expect("mesh");
     mesh.join(Habits::default()).expect("a member");
     assert!(wait_for(SECOND * 10, || mesh.member().heard().map.is_some()));
+    let environment = &mut mesh.node.joining.as_mut().expect("joins").environment;
+    environment.push(("NB_LOG_LEVEL".to_owned(), "debug".to_owned()));
     mesh.node.start().expect("start");
     let both = Instant::now();
     let page = page_within(SECOND * 10, &mesh.member().namespace, GATEWAY).expect("page");
     let took = both.elapsed();
     tell(&format!("the first page came {:.2} s after the node was ready", took.as_secs_f64()));
     assert_eq!(page, format!("Hello from the LAN, {NODE_LAN}\n"));
-    assert!(took < FIRST_PAGE, "{took:?}");
+    assert!(took < FIRST_PAGE, "{took:?}:\n{}", mesh.node.daemon().expect("it runs").log());
     let page = page_within(SECOND * 5, &mesh.member().namespace, GATEWAY6).expect("page");
     assert_eq!(page, format!("Hello from the LAN, {NODE_LAN6}\n"));
     let download = Download::start(&mesh.member().namespace, GATEWAY, 10_000_000).expect("download");

@@ -17,8 +17,13 @@ const POLICIES: u16 = 1250;
 const MEMBERS_EACH: u16 = 8;
 /// From message to dataplane, for all of it.
 const WHOLE: Duration = Duration::from_secs(2);
-/// The same for one peer more. The aim is 20 ms; so far the whole map is judged again, which takes about 160 ms.
-const DELTA: Duration = Duration::from_secs(1);
+/// The same for one peer more, on a machine that has other things to do, too; the aim is 20 ms on one that has not.
+const DELTA: Duration = Duration::from_millis(200);
+/// Entries of the map that are decoded for it: the peer, the four rules of its policy, and what stands around them.
+const DECODED: f64 = 40.0;
+/// Entries of the dataplane's tables that are written for it: two addresses, one source, and that of the peer before it in the
+/// half of the policy that was in force before.
+const WRITTEN: f64 = 10.0;
 /// Resident memory for it, MiB.
 const MEMORY: u64 = 120;
 
@@ -41,9 +46,12 @@ fn ten_thousand_peers_and_five_thousand_rules() {
     ));
     assert_eq!(mesh.node.metric("peer_mesh_peers", &[]).expect("metrics"), 10_001.0);
     page_within(SECOND * 5, &mesh.member().namespace, GATEWAY).expect("page");
-    // What a change of one costs, again and again: the first may find cold caches.
+    // The half of the policy that is not in force is brought up to date after a while.
+    let idle = settled(&mesh);
+    tell(&format!("{idle} entries of tables written for all of it"));
     let mut deltas = Vec::new();
     for index in 0..5 {
+        let before = work(&mesh);
         mesh.server.edit(|account| {
             let key = KeyPair::generate();
             account.add_peer(key.public(), &meta(&format!("late{index}")), false, None).expect("an address");
@@ -51,13 +59,19 @@ fn ten_thousand_peers_and_five_thousand_rules() {
         });
         in_force(&mesh, SECOND * 10);
         deltas.push(apply_time(&mesh));
+        let Work { decoded, written, compiled } = work(&mesh);
+        let (decoded, written) = (decoded - before.decoded, written - before.written);
+        assert!((1.0..=DECODED).contains(&decoded), "{decoded} entries of the map were decoded");
+        assert!((1.0..=WRITTEN).contains(&written), "{written} entries of tables were written");
+        assert_eq!(compiled, before.compiled, "nothing is compiled as a whole");
     }
     deltas.sort();
     tell(&format!("one peer more: {deltas:.4?}"));
     page_within(SECOND * 5, &mesh.member().namespace, GATEWAY).expect("page");
     let grown = resident(&mut mesh).saturating_sub(small);
     assert!(applied < WHOLE, "{applied:?}");
-    assert!(deltas[deltas.len() / 2] < DELTA, "{deltas:?}");
+    // The quickest: whatever else the machine does only adds.
+    assert!(deltas[0] < DELTA, "{deltas:?}");
     assert!(grown < MEMORY, "{grown} MiB");
 }
 
@@ -105,6 +119,33 @@ fn in_force(mesh: &Mesh, limit: Duration) -> u64 {
 
 fn apply_time(mesh: &Mesh) -> Duration {
     Duration::from_secs_f64(mesh.node.metric("peer_map_apply_seconds", &[]).expect("metrics"))
+}
+
+/// What the node had to do so far.
+struct Work {
+    decoded: f64,
+    written: f64,
+    compiled: f64,
+}
+
+fn work(mesh: &Mesh) -> Work {
+    let metric = |name, labels: &[(&str, &str)]| mesh.node.metric(name, labels).expect("metrics");
+    Work {
+        decoded: metric("peer_map_entries_read_total", &[("how", "decoded")]),
+        written: metric("peer_table_writes_total", &[]),
+        compiled: metric("peer_policy_compiles_total", &[]),
+    }
+}
+
+/// Waits until the tables are as they shall be; how many entries were written so far.
+fn settled(mesh: &Mesh) -> f64 {
+    let mut last = work(mesh).written;
+    let quiet = wait_for(SECOND * 30, || {
+        std::thread::sleep(SECOND * 6);
+        std::mem::replace(&mut last, work(mesh).written) == last
+    });
+    assert!(quiet, "tables are written without end");
+    last
 }
 
 /// MiB.

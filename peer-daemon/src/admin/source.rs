@@ -1,6 +1,6 @@
 //! Where answers come from: the readiness latches, the dataplane, the shard.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -78,27 +78,32 @@ pub(crate) struct Running {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) addresses: Vec<IpNet>,
-    pub(crate) peers: PeerKeys,
-    /// Addresses of peers, by their ids.
-    pub(crate) prefixes: BTreeMap<u32, Vec<IpNet>>,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) peers: Arc<PeerKeys>,
+    /// The same peers with what is configured of them.
+    pub(crate) configured: Arc<[Peer]>,
+    pub(crate) rules: Arc<[Rule]>,
 }
 
 impl Known {
     /// Of a desired state that is in force.
     pub(crate) fn of(desired: &Desired, ids: &PeerIds) -> Self {
-        let prefixes = |peer: &Peer| Some((ids.of(&peer.public_key)?, peer.allowed_ips.clone()));
         Self {
             addresses: desired.interface.addresses.clone(),
-            peers: ids.keys().clone(),
-            prefixes: desired.peers.iter().filter_map(prefixes).collect(),
-            rules: desired.rules.clone(),
+            peers: Arc::clone(ids.keys()),
+            configured: Arc::clone(&desired.peers),
+            rules: Arc::clone(&desired.rules),
         }
     }
 
     fn names(&self) -> HashMap<PublicKey, String> {
-        let name = |(id, key): (&u32, &PublicKey)| Some((*key, self.prefixes.get(id)?.first()?.addr().to_string()));
-        self.peers.iter().filter_map(name).collect()
+        let name = |peer: &Peer| Some((peer.public_key, peer.allowed_ips.first()?.addr().to_string()));
+        self.configured.iter().filter_map(name).collect()
+    }
+
+    /// Addresses of the peer with that number.
+    pub(crate) fn prefixes(&self, id: u32) -> &[IpNet] {
+        let Some(key) = self.peers.get(&id) else { return &[] };
+        self.configured.iter().find(|peer| peer.public_key == *key).map_or(&[], |peer| &peer.allowed_ips)
     }
 }
 
@@ -211,7 +216,7 @@ impl Source {
         report.interface = interface;
         report.routes = stats.iter().flat_map(|stats| &stats.routes).map(route).collect();
         report.dataplane = running.zip(stats).map(|(running, stats)| dataplane(&running.mode, stats));
-        report.peers = peers.into_iter().map(peer).collect();
+        report.peers = peers.iter().map(peer).collect();
         Ok(Answer { overview, node: report })
     }
 
@@ -284,7 +289,7 @@ fn dataplane(mode: &Mode, stats: Stats) -> Dataplane {
     }
 }
 
-fn peer(peer: PeerStatus) -> status::Peer {
+fn peer(peer: &PeerStatus) -> status::Peer {
     status::Peer {
         public_key: peer.public_key.to_string(),
         connected: peer.connected,
@@ -292,7 +297,7 @@ fn peer(peer: PeerStatus) -> status::Peer {
         last_handshake_seconds: peer.last_handshake.map(|ago| ago.as_secs()),
         received: Count { packets: peer.rx_packets, bytes: peer.rx_bytes },
         sent: Count { packets: peer.tx_packets, bytes: peer.tx_bytes },
-        allowed_ips: peer.allowed_ips,
+        allowed_ips: peer.allowed_ips.to_vec(),
         persistent_keepalive: peer.persistent_keepalive.map(Into::into),
     }
 }

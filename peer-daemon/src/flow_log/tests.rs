@@ -32,9 +32,9 @@ fn record(what: What) -> FlowRecord {
 fn known() -> watch::Receiver<Arc<Known>> {
     let known = Known {
         addresses: Vec::new(),
-        peers: [(1, PublicKey([1; 32]))].into(),
-        prefixes: Default::default(),
-        rules: Vec::new(),
+        peers: Arc::new([(1, PublicKey([1; 32]))].into()),
+        configured: Arc::default(),
+        rules: Arc::default(),
     };
     watch::Sender::new(Arc::new(known)).subscribe()
 }

@@ -30,6 +30,7 @@ use peer_netbird::server::ServerUrl;
 use peer_netbird::signal::{self, Signal};
 use peer_netmap::ids::Ids;
 use peer_netmap::model;
+use peer_netmap::read::Reader;
 use peer_netmap::session::Session;
 use peer_relay::Relays;
 use peer_wireguard::Event as EngineEvent;
@@ -76,6 +77,7 @@ pub(super) struct Agent<'a> {
     relays: Option<(Relays, mpsc::UnboundedReceiver<peer_relay::Event>)>,
     /// What the relays' task was told of them.
     told_relays: Option<model::Relay>,
+    reader: Reader,
     session: Session,
     ids: Ids,
     /// What the node will be made of.
@@ -187,6 +189,7 @@ impl<'a> Agent<'a> {
             signal: None,
             relays: None,
             told_relays: None,
+            reader: Reader::default(),
             session: Session::new(own),
             ids: Ids::new(),
             node: None,

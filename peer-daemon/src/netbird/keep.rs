@@ -5,11 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use peer_core::key::PublicKey;
 use peer_identity::{KeptMap, StateDir};
-use peer_netbird::management::decode_sync;
-use peer_netbird::proto::management::{LoginResponse, NetbirdConfig, SyncResponse};
-use prost::Message as _;
+use peer_netbird::management::SyncMessage;
+use peer_netbird::proto::management::{LoginResponse, NetbirdConfig};
 use tokio::task::JoinHandle;
-use zeroize::Zeroizing;
 
 /// Least time between two writes: the first is written at once, because a crash in the next moment must not lose it; of a
 /// burst that follows only the last.
@@ -25,7 +23,7 @@ pub(super) struct Keeper {
     management_url: String,
     /// Servers as last told: maps come without them.
     servers: Option<NetbirdConfig>,
-    last: Option<Zeroizing<Vec<u8>>>,
+    last: Option<Arc<SyncMessage>>,
     due: Option<Instant>,
     written: Option<Instant>,
     /// A disk may be slow: the agent does not wait for it.
@@ -35,7 +33,7 @@ pub(super) struct Keeper {
 /// A kept map that can be used.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) message: SyncResponse,
+    pub(super) message: Arc<SyncMessage>,
     pub(super) age: Duration,
 }
 
@@ -62,10 +60,10 @@ impl Keeper {
             tracing::warn!(?age, ?limit, "the kept network map is too old (--max-stale-map): not used");
             return None;
         }
-        match decode_sync(&kept.message) {
+        match SyncMessage::new(kept.message).map(Arc::new) {
             Ok(message) => {
-                self.servers.clone_from(&message.netbird_config);
-                self.last = Some(kept.message);
+                self.servers.clone_from(&message.head().netbird_config);
+                self.last = Some(Arc::clone(&message));
                 Some(Kept { message, age })
             }
             Err(error) => {
@@ -80,25 +78,13 @@ impl Keeper {
         self.hear(response.netbird_config.as_ref());
     }
 
-    /// Hears of the servers; returns what would be kept, if there is a map in it.
-    pub(super) fn received(&mut self, response: &mut SyncResponse) -> Option<Zeroizing<Vec<u8>>> {
-        self.hear(response.netbird_config.as_ref());
-        response.network_map.as_ref()?;
-        // Taken out and put back: a large map is not copied.
-        let mut message = SyncResponse {
-            netbird_config: self.servers.clone(),
-            network_map: response.network_map.take(),
-            checks: std::mem::take(&mut response.checks),
-            version: response.version,
-        };
-        let bytes = Zeroizing::new(message.encode_to_vec());
-        response.network_map = message.network_map.take();
-        response.checks = std::mem::take(&mut message.checks);
-        Some(bytes)
+    /// Hears of the servers.
+    pub(super) fn received(&mut self, message: &SyncMessage) {
+        self.hear(message.head().netbird_config.as_ref());
     }
 
     /// This map is in force.
-    pub(super) fn keep(&mut self, message: Zeroizing<Vec<u8>>, now: Instant) {
+    pub(super) fn keep(&mut self, message: Arc<SyncMessage>, now: Instant) {
         self.last = Some(message);
         let settled = self.written.map_or(now, |written| (written + SETTLE).max(now));
         self.due = Some(self.due.unwrap_or(settled).min(settled));
@@ -116,8 +102,11 @@ impl Keeper {
         self.written = Some(now);
         let Some(message) = self.last.clone() else { return };
         let (dir, own) = (Arc::clone(&self.dir), self.own);
-        let kept = KeptMap { received: SystemTime::now(), management_url: self.management_url.clone(), message };
+        let (management_url, servers) = (self.management_url.clone(), self.servers.clone());
         self.writing = Some(tokio::task::spawn_blocking(move || {
+            // As it came, but with the servers: it is large, and to encode it anew would take time.
+            let message = message.with_servers(servers.as_ref());
+            let kept = KeptMap { received: SystemTime::now(), management_url, message };
             if let Err(error) = kept.write(&dir, own) {
                 tracing::warn!(%error, "the network map is not kept: a restart needs the server");
             }
@@ -163,9 +152,15 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use peer_netbird::proto::management::{HostConfig, NetworkMap, RelayConfig};
+    use peer_netbird::proto::management::{HostConfig, NetworkMap, RelayConfig, SyncResponse};
+    use prost::Message as _;
+    use zeroize::Zeroizing;
 
     use super::*;
+
+    fn message(message: &SyncResponse) -> SyncMessage {
+        SyncMessage::new(Zeroizing::new(message.encode_to_vec())).expect("a message")
+    }
 
     fn keeper(dir: &Arc<StateDir>, url: &str) -> Keeper {
         Keeper::new(Arc::clone(dir), PublicKey([7; 32]), url.to_owned())
@@ -187,23 +182,21 @@ mod tests {
         let mut first = keeper(&dir, url);
         first.logged_in(&LoginResponse { netbird_config: Some(servers("old")), ..LoginResponse::default() });
         let refresh = NetbirdConfig { signal: None, ..servers("new") };
-        let mut message = SyncResponse { netbird_config: Some(refresh), ..SyncResponse::default() };
-        assert!(first.received(&mut message).is_none(), "no map, nothing to keep");
+        first.received(&message(&SyncResponse { netbird_config: Some(refresh), ..SyncResponse::default() }));
         let map = NetworkMap { serial: 42, ..NetworkMap::default() };
-        let mut message = SyncResponse { network_map: Some(map.clone()), ..SyncResponse::default() };
-        let bytes = first.received(&mut message).expect("a map");
-        assert_eq!(message.network_map, Some(map.clone()), "put back");
+        let with_map = message(&SyncResponse { network_map: Some(map.clone()), ..SyncResponse::default() });
+        first.received(&with_map);
         let now = Instant::now();
-        first.keep(bytes, now);
+        first.keep(Arc::new(with_map), now);
         assert_eq!(first.poll_timeout(), Some(now), "at once");
         first.write(true, now).await;
         first.flush().await;
         assert_eq!(first.poll_timeout(), Some(now + RENEW));
         let kept = keeper(&dir, url).restore(Duration::from_secs(60)).expect("kept");
-        assert_eq!(kept.message.network_map, Some(map));
-        assert_eq!(kept.message.netbird_config, Some(servers("new")));
+        let kept = kept.message.decode().expect("a message");
+        assert_eq!((kept.network_map, kept.netbird_config), (Some(map), Some(servers("new"))));
         assert!(keeper(&dir, "http://10.99.0.2:80").restore(Duration::from_secs(60)).is_none(), "another server's");
-        first.keep(Zeroizing::default(), now);
+        first.keep(Arc::default(), now);
         assert_eq!(first.poll_timeout(), Some(now + SETTLE), "not at once again");
         first.forget().await;
         assert!(keeper(&dir, url).restore(Duration::from_secs(60)).is_none(), "forgotten");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use peer_mesh::{Mesh, State};
 use peer_metrics::{counters, gauge, gauges, seconds};
+use peer_netmap::read::Work;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -48,6 +49,8 @@ pub(super) struct MapStats {
     unsupported: AtomicU64,
     entries: [AtomicU64; ENTRIES.len()],
     apply_micros: AtomicU64,
+    decoded: AtomicU64,
+    reused: AtomicU64,
     received: Mutex<Option<(Instant, Duration)>>,
 }
 
@@ -62,6 +65,12 @@ impl MapStats {
         self.skipped.store(skipped.into(), Relaxed);
         self.unsupported.store(unsupported as u64, Relaxed);
         *self.received.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), age));
+    }
+
+    /// What reading messages took so far.
+    pub(super) fn read(&self, work: Work) {
+        self.decoded.store(work.decoded, Relaxed);
+        self.reused.store(work.reused, Relaxed);
     }
 
     pub(super) fn took(&self, time: Duration) {
@@ -96,6 +105,10 @@ impl Collector for MeshCollector {
             ([("result", result.label())], count)
         });
         counters(encoder, "peer_maps", "Network maps received, by what became of them.", results)?;
+        let read = [("decoded", &maps.decoded), ("reused", &maps.reused)];
+        let read = read.map(|(how, count)| ([("how", how)], count.load(Relaxed)));
+        let help = "Entries of the network maps that were read: decoded, or as in the map before.";
+        counters(encoder, "peer_map_entries_read", help, read)?;
         let singles = [
             ("peer_map_serial", "Serial of the network map in force.", &maps.serial),
             ("peer_map_skipped", "Things in the map in force that could not be understood.", &maps.skipped),
@@ -110,7 +123,7 @@ impl Collector for MeshCollector {
         gauges(encoder, "peer_map_entries", help, entries)?;
         let help = "Time since the map in force was received.";
         seconds(encoder, "peer_map_age_seconds", help, maps.age().unwrap_or_default())?;
-        let help = "How long the last change took from message to dataplane.";
+        let help = "How long the last change took, from the message's last byte until it was in force.";
         seconds(encoder, "peer_map_apply_seconds", help, Duration::from_micros(maps.apply_micros.load(Relaxed)))?;
         self.peers(encoder)
     }

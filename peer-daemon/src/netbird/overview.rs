@@ -1,14 +1,17 @@
 //! What the official client would say.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use peer_core::key::PublicKey;
 use peer_mesh::{PathKind, State, Status};
+use peer_netmap::model::RemotePeer;
 use peer_wireguard::PeerStatus;
 
 use super::View;
-use super::view::{Board, Link, Login, Named};
+use super::view::{Board, Link, Login};
 use crate::admin::{endpoint, timestamp};
 use crate::status::{
     ConnectionType, DaemonStatus, Ends, Interface, Overview, OverviewPeer, PeerState, Peers, Relays, Server,
@@ -20,7 +23,7 @@ impl View {
         let engine: HashMap<_, _> = peers.iter().map(|peer| (peer.public_key, peer)).collect();
         let statuses: HashMap<PublicKey, Status> = self.mesh().statuses().collect();
         let board = self.board();
-        let peer = |named: &Named| peer(named, statuses.get(&named.key), engine.get(&named.key).copied());
+        let peer = |named: &Arc<RemotePeer>| peer(named, statuses.get(&named.key), engine.get(&named.key).copied());
         let mut overview = Overview {
             peers: Peers::of(board.peers.iter().map(peer).collect()),
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -55,7 +58,8 @@ fn server(url: &str, link: &Link) -> Server {
     Server { url: url.to_owned(), connected: link.connected, error: link.error.clone() }
 }
 
-fn peer(named: &Named, status: Option<&Status>, engine: Option<&PeerStatus>) -> OverviewPeer {
+fn peer(named: &RemotePeer, status: Option<&Status>, engine: Option<&PeerStatus>) -> OverviewPeer {
+    let own = named.allowed_ips.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
     let state = match status.map(|status| status.state) {
         Some(State::Connected) => PeerState::Connected,
         Some(State::Connecting) => PeerState::Connecting,
@@ -67,8 +71,8 @@ fn peer(named: &Named, status: Option<&Status>, engine: Option<&PeerStatus>) -> 
     let remote = engine.and_then(|peer| peer.path).and_then(endpoint);
     OverviewPeer {
         fqdn: named.fqdn.clone(),
-        netbird_ip: named.v4,
-        netbird_ipv6: named.v6,
+        netbird_ip: own.clone().find_map(|net| if let IpNet::V4(net) = net { Some(net.addr()) } else { None }),
+        netbird_ipv6: own.clone().find_map(|net| if let IpNet::V6(net) = net { Some(net.addr()) } else { None }),
         public_key: named.key.to_string(),
         status: state,
         last_status_update: status.and_then(|status| timestamp(Instant::now().saturating_duration_since(status.since))),

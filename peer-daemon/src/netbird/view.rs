@@ -1,11 +1,9 @@
 //! What the control side shows: written by the agent, read by those who answer questions.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use peer_core::key::PublicKey;
 use peer_mesh::Mesh;
@@ -13,7 +11,7 @@ use peer_mesh::metrics::PathCollector;
 use peer_netbird::management::{ManagementCollector, ManagementStats};
 use peer_netbird::signal::{SignalCollector, SignalStats};
 use peer_netmap::compile::Compiled;
-use peer_netmap::model::{NetworkMap, OwnConfig, RouteTarget};
+use peer_netmap::model::{NetworkMap, OwnConfig, RemotePeer, RouteTarget};
 use peer_relay::{RelayMetrics, RelayStats, RelayStatus, Relays};
 use prometheus_client::registry::Registry;
 
@@ -44,7 +42,7 @@ pub(super) struct Board {
     pub(super) signal_url: String,
     pub(super) fqdn: String,
     pub(super) lazy: bool,
-    pub(super) peers: Vec<Named>,
+    pub(super) peers: Vec<Arc<RemotePeer>>,
     pub(super) networks: Vec<Network>,
     pub(super) served: Vec<String>,
     pub(super) unsupported: Vec<String>,
@@ -75,15 +73,6 @@ pub(super) struct Link {
     pub(super) connected: bool,
     /// Why not.
     pub(super) error: String,
-}
-
-/// A peer as the map names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) key: PublicKey,
-    pub(super) fqdn: String,
-    pub(super) v4: Option<Ipv4Addr>,
-    pub(super) v6: Option<Ipv6Addr>,
 }
 
 /// The map in force.
@@ -196,7 +185,7 @@ impl Board {
     /// Takes what a map says.
     pub(super) fn set_map(&mut self, map: &NetworkMap, own: &OwnConfig, own_key: PublicKey, compiled: &Compiled) {
         self.fqdn.clone_from(&own.fqdn);
-        self.peers = map.peers.iter().chain(&map.offline).map(named).collect();
+        self.peers = map.peers.iter().chain(&map.offline).cloned().collect();
         self.served = served(map, own_key, compiled);
         self.networks = networks(map, own_key, compiled);
         let line = |unsupported: &peer_netmap::compile::Unsupported| {
@@ -221,18 +210,6 @@ impl Board {
             metadata: None,
         });
     }
-}
-
-fn named(peer: &peer_netmap::model::RemotePeer) -> Named {
-    let own = peer.allowed_ips.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
-    let (mut v4, mut v6) = (None, None);
-    for net in own {
-        match net {
-            IpNet::V4(net) => v4 = v4.or(Some(net.addr())),
-            IpNet::V6(net) => v6 = v6.or(Some(net.addr())),
-        }
-    }
-    Named { key: peer.key, fqdn: peer.fqdn.clone(), v4, v6 }
 }
 
 /// Prefixes that this node serves, as the official client shows them.

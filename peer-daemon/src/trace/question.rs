@@ -158,25 +158,35 @@ fn end_in_mesh(text: &str, v4: Option<bool>, known: &Known) -> Result<IpNet, Str
     if ids.len() > 1 {
         return Err(format!("{} peers have a key that begins so: write more of it", ids.len()));
     }
-    let mut prefixes = ids.iter().filter_map(|id| known.prefixes.get(id)).flatten();
+    let mut prefixes = ids.iter().flat_map(|id| known.prefixes(*id));
     let fitting = prefixes.find(|net| v4.is_none_or(|v4| net.addr().is_ipv4() == v4));
     fitting.copied().ok_or_else(|| "the peer has no address of this family: write one".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use peer_core::desired::Peer;
     use peer_core::key::PublicKey;
 
     use super::*;
 
     fn known() -> Known {
         let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        let peer = |key, nets: &[IpNet]| Peer {
+            public_key: PublicKey([key; 32]),
+            preshared_key: None,
+            endpoint: None,
+            allowed_ips: nets.into(),
+            persistent_keepalive: None,
+        };
         Known {
             addresses: Vec::new(),
-            peers: [(1, PublicKey([1; 32])), (2, PublicKey([2; 32]))].into(),
-            prefixes: [(1, vec![net("100.64.0.10/32"), net("fd00:64::10/128")]), (2, vec![net("100.64.0.11/32")])]
+            peers: Arc::new([(1, PublicKey([1; 32])), (2, PublicKey([2; 32]))].into()),
+            configured: [peer(1, &[net("100.64.0.10/32"), net("fd00:64::10/128")]), peer(2, &[net("100.64.0.11/32")])]
                 .into(),
-            rules: Vec::new(),
+            rules: Arc::default(),
         }
     }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use peer_common::{Addr, Judged};
 use peer_core::desired::{PortRange, Protocol, Scope};
 use peer_core::key::PublicKey;
@@ -16,9 +18,9 @@ fn known() -> Known {
     };
     Known {
         addresses: Vec::new(),
-        peers: [(1, PublicKey([1; 32]))].into(),
-        prefixes: Default::default(),
-        rules: vec![rule(7, Action::Accept), rule(9, Action::Drop)],
+        peers: Arc::new([(1, PublicKey([1; 32]))].into()),
+        configured: Arc::default(),
+        rules: [rule(7, Action::Accept), rule(9, Action::Drop)].into(),
     }
 }
 

@@ -49,7 +49,7 @@ impl Node {
             self.restore_networks().await;
             return Err(error.into());
         }
-        let peers = desired.peers.clone();
+        let peers = Arc::clone(&desired.peers);
         let changed = self.shard.with_engine(move |engine, now| engine.set_peers(now, &peers)).await?;
         for (peer, why) in &changed.refused {
             tracing::warn!(%peer, %why, "peer not taken");
@@ -128,7 +128,7 @@ mod tests {
             mtu: 1420,
         };
         change(&mut interface);
-        Desired { interface, peers: Vec::new(), routes: Vec::new(), rules: Vec::new() }
+        Desired { interface, peers: Arc::default(), routes: Vec::new(), rules: Arc::default() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From the desired state to what device and dataplane are told. Pure.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_core::desired::Desired;
@@ -29,14 +30,14 @@ impl Limits {
 /// What the dataplane is told; `ids` has those of all peers.
 pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0, limits: &Limits) -> Intent {
     let prefixes = |peer: &peer_core::desired::Peer| {
-        Some(PeerPrefixes { id: ids.of(&peer.public_key)?, prefixes: peer.allowed_ips.clone() })
+        Some(PeerPrefixes { id: ids.of(&peer.public_key)?, prefixes: Arc::clone(&peer.allowed_ips) })
     };
     Intent {
         wt0,
         addresses: desired.interface.addresses.iter().map(IpNet::addr).collect(),
         peers: desired.peers.iter().filter_map(prefixes).collect(),
         routes: desired.routes.clone(),
-        rules: desired.rules.clone(),
+        rules: Arc::clone(&desired.rules),
         nat_ports: limits.nat_ports.clone(),
         listeners: limits.listeners.clone(),
         peer_quota: limits.peer_quota,
@@ -48,7 +49,7 @@ pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0,
 pub(super) fn device(desired: &Desired) -> Wt0Config {
     let interface = &desired.interface;
     let covered = |net: &IpNet| interface.addresses.iter().any(|own| own.trunc().contains(net));
-    let allowed = desired.peers.iter().flat_map(|peer| &peer.allowed_ips);
+    let allowed = desired.peers.iter().flat_map(|peer| &*peer.allowed_ips);
     let mut routes: Vec<IpNet> = allowed.filter(|net| net.prefix_len() > 0 && !covered(net)).copied().collect();
     routes.sort();
     routes.dedup();
@@ -89,9 +90,9 @@ mod tests {
                 addresses: vec![net("100.64.0.1/16")],
                 mtu: 1420,
             },
-            peers: vec![peer(1, &["100.64.0.2/32", "10.9.0.0/24"]), peer(2, &["0.0.0.0/0", "fd00::/64"])],
+            peers: [peer(1, &["100.64.0.2/32", "10.9.0.0/24"]), peer(2, &["0.0.0.0/0", "fd00::/64"])].into(),
             routes: Vec::new(),
-            rules: Vec::new(),
+            rules: Arc::default(),
         };
         assert_eq!(device(&desired).routes, [net("10.9.0.0/24"), net("fd00::/64")]);
         let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };

@@ -2,22 +2,23 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 
-/// The whole desired state.
+/// The whole desired state. Long lists are shared: who keeps one, or compares it with the one before, need not copy it.
 #[derive(Clone, Debug)]
 pub struct Desired {
     /// Our own interface.
     pub interface: Interface,
     /// Peers of the mesh.
-    pub peers: Vec<Peer>,
+    pub peers: Arc<[Peer]>,
     /// Routes this node serves.
     pub routes: Vec<Route>,
     /// Rules; what none accepts is dropped.
-    pub rules: Vec<Rule>,
+    pub rules: Arc<[Rule]>,
 }
 
 /// Our own interface.
@@ -45,7 +46,7 @@ pub struct Peer {
     /// Where it is believed to be.
     pub endpoint: Option<SocketAddr>,
     /// Inner addresses that are its own, in both directions. Each prefix belongs to one peer exactly.
-    pub allowed_ips: Vec<IpNet>,
+    pub allowed_ips: Arc<[IpNet]>,
     /// Seconds between keepalives.
     pub persistent_keepalive: Option<NonZeroU16>,
 }

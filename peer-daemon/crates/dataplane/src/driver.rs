@@ -200,7 +200,7 @@ impl Driven {
                 }
                 _ = collect.tick() => {
                     if let Err(error) = block_in_place(|| self.dataplane.collect_garbage()) {
-                        tracing::warn!(%error, "expired flows could not be removed");
+                        tracing::warn!(%error, "the tables could not be tidied up");
                     }
                 }
                 _ = reconcile.tick() => {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_core::desired::{Route, Rule};
@@ -14,11 +15,11 @@ pub struct Intent {
     /// Overlay addresses of this node.
     pub addresses: Vec<IpAddr>,
     /// Whose overlay sources are whose.
-    pub peers: Vec<PeerPrefixes>,
+    pub peers: Arc<[PeerPrefixes]>,
     /// Routes served.
     pub routes: Vec<Route>,
     /// Rules; what none accepts is dropped.
-    pub rules: Vec<Rule>,
+    pub rules: Arc<[Rule]>,
     /// Ports that source NAT may take.
     pub nat_ports: RangeInclusive<u16>,
     /// Ports of the daemon itself: no packet of the mesh reaches them.
@@ -53,7 +54,7 @@ pub struct PeerPrefixes {
     /// Small number, stable while the daemon runs.
     pub id: u32,
     /// Prefixes that may be sources.
-    pub prefixes: Vec<IpNet>,
+    pub prefixes: Arc<[IpNet]>,
 }
 
 /// By default 20480–29999: below NodePorts, below what Cilium tracks and below the ephemeral ports of Linux.

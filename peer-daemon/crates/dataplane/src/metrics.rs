@@ -49,6 +49,12 @@ impl Collector for Stats {
         seconds(&mut encoder, "peer_policy_compile_seconds", "Time to compile the rules that changed last.", compiled)?;
         let help = "Time to write the tables that changed last, until packets were judged by them.";
         seconds(&mut encoder, "peer_policy_write_seconds", help, written)?;
+        let work = self.policy_work;
+        let parts = [([("part", "prefixes")], work.gathered), ([("part", "cells")], work.cells)];
+        let help = "How often a part of the policy was compiled anew, not only where it differs from the one before.";
+        counters(&mut encoder, "peer_policy_compiles", help, parts)?;
+        let help = "Entries written to the tables or removed from them, but for flows.";
+        counter(&mut encoder, "peer_table_writes", help, self.table_writes)?;
         let generation = self.route_generation.into();
         gauge(&mut encoder, "peer_route_generation", "Looks taken at the node's routes; wraps.", generation)?;
         let collected = self.collected;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use peer_common::{Counter, DropReason, PacketCount};
+use peer_core::policy::compile::Work;
 
 use crate::chain::Neighbour;
 use crate::doctor::Finding;
@@ -60,6 +61,10 @@ pub struct Stats {
     pub policy_entries: u32,
     /// How long the last change of rules took.
     pub policy_update: PolicyUpdate,
+    /// What compiling policies took so far.
+    pub policy_work: Work,
+    /// Entries of the tables written or removed so far, but for flows.
+    pub table_writes: u64,
     /// Routes in force.
     pub route_generation: u32,
     /// The last scan for expired flows.

@@ -38,6 +38,8 @@ pub(crate) struct Conn {
     last_handshake: Option<Instant>,
     /// When the engine was last asked for a handshake.
     handshake_begun: Option<Instant>,
+    /// When to ask for it again, as often as the list is long still: the first may reach a peer that does not know us yet.
+    again: Option<(Instant, &'static [Duration])>,
     shown: (State, Option<PathKind>),
     since: Instant,
 }
@@ -90,6 +92,7 @@ impl Conn {
             watch: None,
             last_handshake: None,
             handshake_begun: None,
+            again: None,
             shown: (State::Idle, None),
             since: now,
         }
@@ -102,6 +105,11 @@ impl Conn {
             self.ramp = Some(Ramp::new(first, FIRST_INTERVAL, &mut shared.rng));
             self.settle(shared, now);
         }
+    }
+
+    /// What the map said last.
+    pub(crate) fn can_be_lazy(&self) -> bool {
+        self.can_be_lazy
     }
 
     /// Takes what the map says of it. Offers begin at `first` if it is no longer to be idle.
@@ -161,6 +169,7 @@ impl Conn {
             Input::PathUp { .. } | Input::PathDown { .. } => {}
             Input::Handshake(at) => {
                 self.last_handshake = self.last_handshake.max(Some(at));
+                self.again = None;
                 if self.hold.take().is_some() {
                     self.use_best(shared);
                 }
@@ -181,6 +190,10 @@ impl Conn {
             self.use_best(shared);
             self.begin_handshake(shared, now);
         }
+        if let Some((_, rest)) = self.again.filter(|(at, _)| *at <= now) {
+            shared.act(self.key, Action::Handshake);
+            self.again = rest.split_first().map(|(pause, rest)| (now + *pause, rest));
+        }
         if due(self.watch.as_ref().map(Watch::due)) {
             let good = self.watch.as_mut().is_some_and(|watch| watch.check(self.last_handshake, now));
             if !good {
@@ -197,7 +210,8 @@ impl Conn {
 
     pub(crate) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
         let watch = self.watch.as_ref().map(Watch::due);
-        [self.idle_at(shared), self.hold, watch, self.offer_at(shared)].into_iter().flatten().min()
+        let again = self.again.map(|(at, _)| at);
+        [self.idle_at(shared), self.hold, again, watch, self.offer_at(shared)].into_iter().flatten().min()
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -373,10 +387,12 @@ impl Conn {
             shared.act(self.key, Action::ClearPath);
         }
         self.watch = None;
+        self.again = None;
     }
 
     fn begin_handshake(&mut self, shared: &mut Shared, now: Instant) {
         self.handshake_begun = Some(now);
+        self.again = Some((now + HANDSHAKE_PAUSES[0], &HANDSHAKE_PAUSES[1..]));
         shared.act(self.key, Action::Handshake);
     }
 
@@ -430,5 +446,9 @@ const AGAIN_INTERVAL: Duration = Duration::from_millis(800);
 const GREETING: Duration = Duration::from_secs(60);
 /// How long the controller has to begin the handshake.
 const CONTROLLER_HEADSTART: Duration = Duration::from_secs(5);
+/// After which pauses a handshake that is not answered is begun again, before it is left to WireGuard, which waits for 5 s
+/// (paper §6.1): peers set WireGuard up for us only when they have found the path, too, and until then drop what comes. Longer than
+/// most round trips, and than the 20 ms that implementations want between two initiations.
+const HANDSHAKE_PAUSES: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(1100)];
 /// Offers may come often; a handshake for each would not help.
 const HANDSHAKE_AGAIN: Duration = Duration::from_secs(3);

@@ -1,9 +1,10 @@
 //! All connections together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt as _};
 use peer_core::key::PublicKey;
 use rand::rngs::StdRng;
 use rand::{CryptoRng, RngExt as _, SeedableRng as _};
@@ -73,8 +74,8 @@ impl Mesh {
 
     /// Takes the peers of a map, and whether it wants idle peers to stay unconnected.
     pub fn set_peers(&mut self, remotes: impl IntoIterator<Item = Remote>, lazy: bool, now: Instant) {
-        self.shared.lazy = lazy;
-        let remotes: BTreeMap<PublicKey, bool> =
+        let same = std::mem::replace(&mut self.shared.lazy, lazy) == lazy;
+        let remotes: HashMap<PublicKey, bool> =
             remotes.into_iter().map(|remote| (remote.key, remote.can_be_lazy)).collect();
         let gone: Vec<PublicKey> = self.conns.keys().filter(|key| !remotes.contains_key(key)).copied().collect();
         for key in gone {
@@ -82,7 +83,13 @@ impl Mesh {
             self.conns.remove(&key);
             self.schedule(key);
         }
-        let new = remotes.keys().filter(|key| !self.conns.contains_key(key)).count();
+        let new = remotes.len() - self.conns.len();
+        // Of what stays as it was nothing is to be told: in a large mesh that is nearly everybody.
+        let told = |(key, lazy): &(PublicKey, bool)| {
+            !same || self.conns.get(key).is_none_or(|conn| conn.can_be_lazy() != *lazy)
+        };
+        let mut remotes: Vec<(PublicKey, bool)> = remotes.into_iter().filter(told).collect();
+        remotes.sort_unstable();
         let greet = new <= self.shared.settings.greetings;
         let spread = spread(new);
         let own = self.shared.settings.own_key;

@@ -6,14 +6,16 @@
 mod client;
 mod decode;
 mod error;
+mod fields;
 mod metrics;
 mod session;
 mod setup_key;
 mod task;
 
 pub use client::{Client, DEFAULT_MAX_MESSAGE, MapStream, Options};
-pub use decode::{MAX_ENTRIES, decode_login, decode_sync};
+pub use decode::{MAX_ENTRIES, SyncMessage, decode_login};
 pub use error::{Class, Error};
+pub use fields::{Field, Value, fields};
 pub use metrics::{ManagementCollector, ManagementStats};
 pub use session::{Action, Event, Input, Session};
 pub use setup_key::{ParseSetupKeyError, SetupKey};

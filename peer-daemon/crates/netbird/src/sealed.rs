@@ -34,6 +34,12 @@ pub enum DecodeError {
     /// Its content is no such message.
     #[error("not a protobuf message of the expected kind: {0}")]
     Protobuf(#[from] prost::DecodeError),
+    /// It ends within a field, or has one of no known kind.
+    #[error("not a protobuf message: damaged at byte {at}")]
+    Damaged {
+        /// Where the field begins, counted from the message's start.
+        at: usize,
+    },
     /// It has more entries than anybody needs.
     #[error("a message of {entries} entries; {limit} are the limit")]
     TooManyEntries {

@@ -2,16 +2,20 @@
 //!
 //! Prints milliseconds for each step from bytes to compiled rules, for a first map and for one that differs by one peer.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use peer_core::key::PublicKey;
 use peer_core::policy::compile::{Compiler, Limits};
+use peer_netbird::management::SyncMessage;
 use peer_netbird::proto::management as wire;
 use peer_netmap::compile::{Compiled, Options, compile};
 use peer_netmap::ids::Ids;
-use peer_netmap::model::{OwnAddresses, Update};
+use peer_netmap::model::OwnAddresses;
+use peer_netmap::read::Reader;
 use peer_netmap::session::Session;
 use prost::Message as _;
+use zeroize::Zeroizing;
 
 const OWN: PublicKey = PublicKey([0xff; 32]);
 
@@ -23,14 +27,13 @@ fn main() {
     let second = message(peers + 1, route_rules);
     println!("{peers} peers, {route_rules} route rules: {} bytes on the wire", first.len());
     println!("{:>24} {:>9} {:>9} {:>9} {:>9}", "", "decode", "session", "compile", "policy");
-    let mut session = Session::new(OWN);
-    let (mut ids, mut policy) = (Ids::new(), Compiler::default());
-    let one = apply("first", &first, &mut session, &mut ids, &mut policy);
-    let other = apply("one peer more", &second, &mut session, &mut ids, &mut policy);
-    let again = apply("the same again", &second, &mut session, &mut ids, &mut policy);
+    let mut node = Node::default();
+    let one = node.apply("first", &first);
+    let other = node.apply("one peer more", &second);
+    let again = node.apply("the same again", &second);
     for round in 0..rounds {
         let (what, bytes) = if round % 2 == 0 { ("one peer less", &first) } else { ("one peer more", &second) };
-        apply(what, bytes, &mut session, &mut ids, &mut policy);
+        node.apply(what, bytes);
     }
     println!(
         "peers {} → {}, rules {} (equal: {}), unchanged when sent again: {}",
@@ -43,30 +46,51 @@ fn main() {
     println!("resident: {} KiB", resident_kib());
 }
 
-fn apply(what: &str, bytes: &[u8], session: &mut Session, ids: &mut Ids, policy: &mut Compiler) -> Compiled {
-    let start = Instant::now();
-    let message = wire::SyncResponse::decode(bytes).expect("a message");
-    let decoded = Instant::now();
-    session.update(Update::from(message));
-    let updated = Instant::now();
-    let addresses = OwnAddresses { v4: "100.64.255.254/10".parse().ok(), v6: None };
-    let options = Options {
-        own_key: OWN,
-        addresses,
-        local: Vec::new(),
-        keepalive: None,
-        preshared_key: None,
-        server_routes: true,
-        block_inbound: false,
-    };
-    let compiled = compile(session.map().expect("a map"), &options, ids);
-    let made = Instant::now();
-    let limits = Limits { prefixes: 1 << 20, cells: 1 << 22 };
-    let policy = policy.compile(&compiled.rules, &limits).expect("it fits");
-    let steps = [decoded - start, updated - decoded, made - updated, made.elapsed()];
-    let [decode, session, compile, tables] = steps.map(|step| step.as_secs_f64() * 1e3);
-    println!("{what:>24} {decode:>9.1} {session:>9.1} {compile:>9.1} {tables:>9.1}   ({} cells)", policy.cells.len());
-    compiled
+/// What a node keeps from one map to the next.
+struct Node {
+    reader: Reader,
+    session: Session,
+    ids: Ids,
+    policy: Compiler,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { reader: Reader::default(), session: Session::new(OWN), ids: Ids::new(), policy: Compiler::default() }
+    }
+}
+
+impl Node {
+    fn apply(&mut self, what: &str, bytes: &[u8]) -> Compiled {
+        let plaintext = Zeroizing::new(bytes.to_vec());
+        let start = Instant::now();
+        let message = Arc::new(SyncMessage::new(plaintext).expect("a message"));
+        let update = self.reader.read(&message).expect("a message");
+        let decoded = Instant::now();
+        self.session.update(update);
+        let updated = Instant::now();
+        let addresses = OwnAddresses { v4: "100.64.255.254/10".parse().ok(), v6: None };
+        let options = Options {
+            own_key: OWN,
+            addresses,
+            local: Vec::new(),
+            keepalive: None,
+            preshared_key: None,
+            server_routes: true,
+            block_inbound: false,
+        };
+        let compiled = compile(self.session.map().expect("a map"), &options, &mut self.ids);
+        let made = Instant::now();
+        let limits = Limits { prefixes: 1 << 20, cells: 1 << 22 };
+        let policy = self.policy.compile(&compiled.rules, &limits).expect("it fits");
+        let steps = [decoded - start, updated - decoded, made - updated, made.elapsed()];
+        let [decode, session, compile, tables] = steps.map(|step| step.as_secs_f64() * 1e3);
+        println!(
+            "{what:>24} {decode:>9.1} {session:>9.1} {compile:>9.1} {tables:>9.1}   ({} cells)",
+            policy.cells.len()
+        );
+        compiled
+    }
 }
 
 /// A map as a current server sends it: each peer with two addresses, rules for both, in and out; each route rule with a

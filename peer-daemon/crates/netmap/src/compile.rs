@@ -2,16 +2,18 @@
 
 mod rules;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use ipnet::IpNet;
 use peer_core::desired::{Peer, Route, Rule, UplinkChoice};
 use peer_core::key::{PresharedKey, PublicKey};
 
 use crate::ids::Ids;
-use crate::model::{NetworkMap, OwnAddresses, RouteTarget};
+use crate::model::{NetworkMap, OwnAddresses, RemotePeer, RouteTarget};
 
 /// What the node itself decides.
 #[derive(Clone, Debug)]
@@ -36,11 +38,11 @@ pub struct Options {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
     /// Peers in the order of their keys. Nothing is known of endpoints.
-    pub peers: Vec<Peer>,
+    pub peers: Arc<[Peer]>,
     /// Routes this node serves, in order of destination, each once.
     pub routes: Vec<Route>,
     /// Rules. Their ids are those of [`Ids`].
-    pub rules: Vec<Rule>,
+    pub rules: Arc<[Rule]>,
     /// Names of the networks this node serves, sorted, each once.
     pub served: Vec<String>,
     /// What the map wants of this node and it cannot do.
@@ -91,7 +93,7 @@ pub fn compile(map: &NetworkMap, options: &Options, ids: &mut Ids) -> Compiled {
     compiled.peers(map, options);
     let unserved = compiled.routes(map, options);
     if !options.block_inbound {
-        compiled.rules = rules::of(map, &options.destinations(), &compiled.routes, &unserved, ids);
+        compiled.rules = rules::of(map, &options.destinations(), &compiled.routes, &unserved, ids).into();
     }
     if map.forwarding_rules > 0 {
         let (kind, detail) = (UnsupportedKind::Forwarding, map.forwarding_rules.to_string());
@@ -117,26 +119,29 @@ impl Compiled {
     fn peers(&mut self, map: &NetworkMap, options: &Options) {
         let mut sorted: Vec<_> = map.peers.iter().filter(|peer| peer.key != options.own_key).collect();
         sorted.sort_by_key(|peer| peer.key);
-        let own = options.addresses.iter().map(|net| IpNet::from(net.addr()));
-        let mut taken: HashSet<IpNet> = own.collect();
-        self.peers.reserve(sorted.len());
-        for peer in sorted {
-            let mut allowed_ips = Vec::with_capacity(peer.allowed_ips.len());
-            for net in &peer.allowed_ips {
-                if taken.insert(*net) {
-                    allowed_ips.push(*net);
-                } else {
+        let mut taken = HashSet::with_capacity(sorted.iter().map(|peer| peer.allowed_ips.len()).sum());
+        taken.extend(options.addresses.iter().map(|net| numbers(&IpNet::from(net.addr()))));
+        let peer = |peer: &Arc<RemotePeer>| {
+            // Most peers keep what they claim.
+            let mut kept: Option<Vec<IpNet>> = None;
+            for (at, net) in peer.allowed_ips.iter().enumerate() {
+                if !taken.insert(numbers(net)) {
+                    kept.get_or_insert_with(|| peer.allowed_ips[..at].to_vec());
                     self.contested += 1;
+                } else if let Some(kept) = &mut kept {
+                    kept.push(*net);
                 }
             }
-            self.peers.push(Peer {
+            let allowed_ips = kept.map_or_else(|| Arc::clone(&peer.allowed_ips), Arc::from);
+            Peer {
                 public_key: peer.key,
                 preshared_key: options.preshared_key.clone(),
                 endpoint: None,
                 allowed_ips,
                 persistent_keepalive: options.keepalive,
-            });
-        }
+            }
+        };
+        self.peers = sorted.into_iter().map(peer).collect();
     }
 
     /// Fills in the routes. Returns the ids of those that name this node and are not served.
@@ -166,6 +171,14 @@ impl Compiled {
         let route = |(destination, masquerade)| Route { destination, masquerade, uplink: UplinkChoice::Auto };
         self.routes = masquerade.into_iter().map(route).collect();
         unserved
+    }
+}
+
+/// A prefix as numbers, which are hashed in no time: those of IPv4 lie beyond all of IPv6.
+fn numbers(net: &IpNet) -> (u128, u16) {
+    match net {
+        IpNet::V4(net) => (u32::from(net.addr()).into(), 0x100 | u16::from(net.prefix_len())),
+        IpNet::V6(net) => (net.addr().into(), net.prefix_len().into()),
     }
 }
 

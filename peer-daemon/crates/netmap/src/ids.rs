@@ -1,7 +1,8 @@
 //! Numbers for policies: rules and flows carry 32 bits, management names policies by text.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 /// Numbers by text. The same text has the same number after a restart, but for rare collisions: flows outlive the daemon.
 #[derive(Clone, Debug, Default)]

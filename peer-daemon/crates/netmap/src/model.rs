@@ -100,23 +100,23 @@ pub struct OwnAddresses {
     pub v6: Option<Ipv6Net>,
 }
 
-/// A network map: all of it, never a delta.
-#[derive(Clone, Debug, Default)]
+/// A network map: all of it, never a delta. What two maps have in common they may share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkMap {
     /// Serial of the account's network.
     pub serial: u64,
     /// Facts about this peer; absent: as before.
     pub own: Option<OwnConfig>,
     /// Peers of the mesh that may be connected. Each key once.
-    pub peers: Vec<RemotePeer>,
+    pub peers: Vec<Arc<RemotePeer>>,
     /// Peers that cannot be connected now, for display.
-    pub offline: Vec<RemotePeer>,
+    pub offline: Vec<Arc<RemotePeer>>,
     /// Routes of everybody. Each id once.
-    pub routes: Vec<Route>,
+    pub routes: Vec<Arc<Route>>,
     /// Rules for traffic to this node.
     pub peer_rules: Rules<PeerRule>,
     /// Rules for traffic through this node.
-    pub route_rules: Rules<RouteRule>,
+    pub route_rules: Rules<Arc<RouteRule>>,
     /// How many ingress forwarding rules there are.
     pub forwarding_rules: usize,
     /// What was left out.
@@ -137,8 +137,8 @@ pub enum Rules<T> {
 pub struct RemotePeer {
     /// Identity.
     pub key: PublicKey,
-    /// Its addresses.
-    pub allowed_ips: Vec<IpNet>,
+    /// Its addresses, in order, each once.
+    pub allowed_ips: Arc<[IpNet]>,
     /// Name.
     pub fqdn: String,
     /// Version of its client.
@@ -185,8 +185,8 @@ pub struct PeerRule {
 /// A rule for traffic through this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteRule {
-    /// Where traffic comes from. None: nobody is meant.
-    pub sources: Vec<IpNet>,
+    /// Where traffic comes from, in order, each once. None: nobody is meant.
+    pub sources: Arc<[IpNet]>,
     /// Where it goes.
     pub target: RouteTarget,
     /// The route it belongs to; empty: an old server does not say.

@@ -1,6 +1,6 @@
 //! From wire messages to the model.
 
-mod map;
+pub(crate) mod map;
 mod prefix;
 
 use peer_netbird::proto::management as wire;
@@ -22,14 +22,21 @@ impl From<wire::LoginResponse> for Login {
 
 impl From<wire::SyncResponse> for Update {
     fn from(message: wire::SyncResponse) -> Self {
-        let component_map = message.version != 0;
-        Self {
-            servers: message.netbird_config.map(Into::into),
-            map: message.network_map.filter(|_| !component_map).map(NetworkMap::from),
-            checks: checks(message.checks),
-            component_map,
-        }
+        let wire::SyncResponse { netbird_config, network_map, checks, version } = message;
+        update(netbird_config, network_map.map(NetworkMap::from), checks, version)
     }
+}
+
+/// An update, and its map if that is of the kind that this node understands.
+pub(crate) fn update(
+    servers: Option<wire::NetbirdConfig>,
+    map: Option<NetworkMap>,
+    checks: Vec<wire::Checks>,
+    version: i32,
+) -> Update {
+    let component_map = version != 0;
+    let map = map.filter(|_| !component_map);
+    Update { servers: servers.map(Into::into), map, checks: self::checks(checks), component_map }
 }
 
 impl From<wire::NetbirdConfig> for ServersUpdate {

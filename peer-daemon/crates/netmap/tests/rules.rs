@@ -222,7 +222,7 @@ proptest! {
     #[test]
     fn rules_are_in_normal_form(map in map()) {
         let (compiled, ids) = compiled(map);
-        for rule in &compiled.rules {
+        for rule in &*compiled.rules {
             prop_assert!(rule.id != 0 && ids.text(rule.id).is_some());
             prop_assert!(!rule.sources.is_empty() && !rule.destinations.is_empty());
             prop_assert!(rule.sources.is_sorted() && rule.destinations.is_sorted());

@@ -102,7 +102,7 @@ fn read<'a>(root: &'a DeTable<'a>, base: &Path, sink: &mut Sink) -> Option<Desir
     let routes = sections(&root, "route", sink, |node, _, sink| route::read(&node, &mut seen, sink));
     let rules = sections(&root, "rule", sink, |node, index, sink| rule::read(node, index, &mut seen, sink));
     seen.check(sink);
-    Some(Desired { interface: interface?, peers, routes, rules })
+    Some(Desired { interface: interface?, peers: peers.into(), routes, rules: rules.into() })
 }
 
 /// What `read` makes of each of the tables `[[key]]`.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-/// Longest-prefix tables. Replaced as a whole when any peer's allowed IPs change; their size follows the configuration.
+/// Longest-prefix tables; their size follows the configuration.
 #[derive(Default)]
 pub(crate) struct AllowedIps {
     v4: PrefixMap<Ipv4Net, u32>,
@@ -19,17 +19,27 @@ impl AllowedIps {
         let mut table = Self::default();
         let mut contested = Vec::new();
         for (peer, prefixes) in peers {
-            for prefix in prefixes {
-                let owner = match prefix.trunc() {
-                    IpNet::V4(net) => *table.v4.entry(net).or_insert(peer),
-                    IpNet::V6(net) => *table.v6.entry(net).or_insert(peer),
-                };
-                if owner != peer {
-                    contested.push(*prefix);
-                }
-            }
+            contested.extend(prefixes.iter().copied().filter(|prefix| !table.insert(peer, prefix)));
         }
         (table, contested)
+    }
+
+    /// Gives a prefix to a peer, unless another one has it; whether the peer has it now.
+    pub(crate) fn insert(&mut self, peer: u32, prefix: &IpNet) -> bool {
+        let owner = match prefix.trunc() {
+            IpNet::V4(net) => *self.v4.entry(net).or_insert(peer),
+            IpNet::V6(net) => *self.v6.entry(net).or_insert(peer),
+        };
+        owner == peer
+    }
+
+    /// Takes a prefix from a peer, if it is the peer's.
+    pub(crate) fn remove(&mut self, peer: u32, prefix: &IpNet) {
+        match prefix.trunc() {
+            IpNet::V4(net) if self.v4.get(&net) == Some(&peer) => _ = self.v4.remove(&net),
+            IpNet::V6(net) if self.v6.get(&net) == Some(&peer) => _ = self.v6.remove(&net),
+            _ => {}
+        }
     }
 
     /// The peer with the longest prefix that contains `addr`.

@@ -41,6 +41,8 @@ pub(crate) const CLOCK_MARGIN: Duration = Duration::from_millis(10);
 /// Pause between two initiations of ours in answer to stale ones of one peer: whoever replays one gets no more out of us
 /// than this, and a peer that restarts again soon is not kept waiting.
 pub(crate) const FORCED_INITIATION_PAUSE: Duration = Duration::from_secs(1);
+/// So long an initiation of ours is given to be answered before another one answers a stale one.
+pub(crate) const CROSSING_PAUSE: Duration = Duration::from_millis(300);
 /// Distance of handshakes that are started together: a little more than one costs.
 pub(crate) const HANDSHAKE_SPREAD: Duration = Duration::from_millis(1);
 /// Pause between two reports of one peer's path.

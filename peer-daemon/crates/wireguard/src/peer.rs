@@ -6,6 +6,7 @@ mod timers;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -42,7 +43,7 @@ pub struct PeerStatus {
     /// Packets to it.
     pub tx_packets: u64,
     /// Its inner addresses.
-    pub allowed_ips: Vec<IpNet>,
+    pub allowed_ips: Arc<[IpNet]>,
     /// Seconds between keepalives.
     pub persistent_keepalive: Option<std::num::NonZeroU16>,
     /// Whether there is a valid session.

@@ -21,7 +21,7 @@ fn idle_peers(count: u32) -> Vec<Peer> {
             public_key: PublicKey(key),
             preshared_key: None,
             endpoint: Some(SocketAddr::from((addr, 51820))),
-            allowed_ips: vec![IpNet::V4(Ipv4Net::from(addr))],
+            allowed_ips: [IpNet::V4(Ipv4Net::from(addr))].into(),
             persistent_keepalive: None,
         }
     };
@@ -64,7 +64,8 @@ fn unchanged_peers_keep_sessions_and_learnt_endpoints() {
     let changed = net.set_peers(1, &[me.clone(), peer(9, None, &["10.0.0.9/32"])]);
     assert_eq!((changed.added, changed.updated, changed.removed), (vec![public(9)], vec![], vec![]));
     let mut wider = me.clone();
-    wider.allowed_ips.push("10.7.0.0/16".parse().expect("prefix"));
+    let narrow = wider.allowed_ips.clone();
+    wider.allowed_ips = [&*narrow, &["10.7.0.0/16".parse().expect("prefix")]].concat().into();
     let changed = net.set_peers(1, &[wider.clone()]);
     assert_eq!((changed.added, changed.updated, changed.removed), (vec![], vec![public(1)], vec![public(9)]));
     assert_eq!((net.connected(1), net.endpoint(1)), (true, learnt));
@@ -80,7 +81,7 @@ fn unchanged_peers_keep_sessions_and_learnt_endpoints() {
     net.send(0, &packet("10.0.0.1", "10.0.0.2", 8, 1));
     net.run();
     assert_eq!(net.endpoint(1), learnt);
-    wider.allowed_ips.pop();
+    wider.allowed_ips = narrow;
     net.set_peers(1, &[wider]);
     assert_eq!(net.endpoint(1), learnt);
 }

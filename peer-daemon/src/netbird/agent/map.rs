@@ -1,12 +1,14 @@
 //! From what management says to what the node does.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peer_core::desired::{Desired, Interface};
 use peer_mesh::{Remote, version};
-use peer_netbird::proto::management::{LoginResponse, SyncResponse};
+use peer_netbird::management::SyncMessage;
+use peer_netbird::proto::management::LoginResponse;
 use peer_netmap::compile::{Compiled, Options, compile};
-use peer_netmap::model::{Login, OwnAddresses, OwnConfig, Update};
+use peer_netmap::model::{Login, OwnAddresses, OwnConfig};
 use peer_netmap::session::{MapVerdict, Session};
 
 use super::super::metrics::MapResult;
@@ -23,7 +25,14 @@ impl Agent<'_> {
     pub(super) async fn restore(&mut self) -> anyhow::Result<()> {
         self.local.look(Instant::now(), &self.settings.interface_name).await;
         let Some(kept) = self.keeper.restore(self.settings.max_stale_map) else { return Ok(()) };
-        let applied = self.session.update(Update::from(kept.message));
+        let update = match self.reader.read(&kept.message) {
+            Ok(update) => update,
+            Err(error) => {
+                tracing::warn!(%error, "the kept network map cannot be read: not used");
+                return Ok(());
+            }
+        };
+        let applied = self.session.update(update);
         if matches!(applied.map, MapVerdict::Accepted { .. }) {
             tracing::info!(age = ?kept.age, "the network map of an earlier run is in force until the server speaks");
             self.put_in_force(Some(kept.age), Instant::now()).await?;
@@ -45,10 +54,18 @@ impl Agent<'_> {
     }
 
     /// Takes a message of the sync stream.
-    pub(super) async fn updated(&mut self, mut response: SyncResponse) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        let to_keep = self.keeper.received(&mut response);
-        let update = Update::from(response);
+    pub(super) async fn updated(&mut self, message: Arc<SyncMessage>) -> anyhow::Result<()> {
+        let begun = message.received.unwrap_or_else(Instant::now);
+        self.keeper.received(&message);
+        let update = match self.reader.read(&message) {
+            Ok(update) => update,
+            Err(error) => {
+                let error = anyhow::Error::from(error).context("read the server's message");
+                self.refused(None, &error);
+                return Ok(());
+            }
+        };
+        self.view.maps.read(self.reader.work());
         if update.component_map {
             tracing::warn!("the server sent a map of a kind that was not asked for: it is left out");
         }
@@ -62,10 +79,9 @@ impl Agent<'_> {
                 Ok(())
             }
             MapVerdict::Accepted { .. } => {
-                if let Some(message) = to_keep {
-                    self.keeper.keep(message, begun);
-                }
-                self.put_in_force(None, begun).await
+                self.put_in_force(None, begun).await?;
+                self.keeper.keep(message, begun);
+                Ok(())
             }
         }
     }
@@ -103,31 +119,35 @@ impl Agent<'_> {
                     tracing::info!(serial, %applied, routes = desired.routes.len(), rules = desired.rules.len(), "network map");
                     MapResult::Applied
                 }
-                Err(error) => return self.refused(serial, &error),
+                Err(error) => {
+                    self.refused(Some(serial), &error);
+                    self.retry = Some(Instant::now() + RETRY);
+                    return Ok(());
+                }
             },
         };
+        if result == MapResult::Applied {
+            self.view.maps.took(begun.elapsed());
+        }
         self.retry = None;
         self.tell_mesh();
         self.view.maps.count(result);
         self.view.maps.in_force(serial, skipped, compiled.unsupported.len(), kept.unwrap_or_default());
         self.view.maps.has([peers, offline, compiled.routes.len(), compiled.rules.len()]);
-        if result == MapResult::Applied {
-            self.view.maps.took(begun.elapsed());
-        }
         self.show(&compiled, kept);
         self.latch.ready();
         Ok(())
     }
 
-    fn refused(&mut self, serial: u64, error: &anyhow::Error) -> anyhow::Result<()> {
+    /// `serial`: that of the map, as far as it could be read.
+    fn refused(&self, serial: Option<u64>, error: &anyhow::Error) {
         let error = format!("{error:#}");
         tracing::error!(serial, error, "the network map could not be put in force: the one before it stays");
         self.view.maps.count(MapResult::Refused);
         let mut board = self.view.board();
-        board.event("ERROR", "SYSTEM", format!("Network map {serial} refused: {error}"));
+        let name = serial.map(|serial| format!(" {serial}")).unwrap_or_default();
+        board.event("ERROR", "SYSTEM", format!("Network map{name} refused: {error}"));
         board.refused = Some(error);
-        self.retry = Some(Instant::now() + RETRY);
-        Ok(())
     }
 
     async fn start(&mut self, desired: Desired) -> anyhow::Result<()> {
@@ -167,9 +187,9 @@ impl Agent<'_> {
                 addresses: addresses.iter().collect(),
                 mtu,
             },
-            peers: compiled.peers.clone(),
+            peers: Arc::clone(&compiled.peers),
             routes: compiled.routes.clone(),
-            rules: compiled.rules.clone(),
+            rules: Arc::clone(&compiled.rules),
         }
     }
 

@@ -31,7 +31,7 @@ impl Agent<'_> {
                 board.management = Link { connected: true, error: String::new() };
                 board.event("INFO", "NETWORK", "Management connected");
             }
-            Event::Update(response) => self.updated(*response).await?,
+            Event::Update(message) => self.updated(message).await?,
             Event::Disconnected { error, retry_in } => {
                 let was = self.management_lost(&error);
                 if was {

@@ -1,3 +1,4 @@
+use ipnet::IpNet;
 use peer_core::desired::{Route, UplinkChoice};
 use peer_netmap::compile::{Unsupported, UnsupportedKind};
 use peer_netmap::model::Route as MapRoute;
@@ -11,8 +12,8 @@ fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
-fn route(net_id: &str, target: RouteTarget, router: PublicKey) -> MapRoute {
-    MapRoute {
+fn route(net_id: &str, target: RouteTarget, router: PublicKey) -> Arc<MapRoute> {
+    Arc::new(MapRoute {
         id: format!("{net_id}:{router}"),
         net_id: net_id.to_owned(),
         target,
@@ -20,7 +21,7 @@ fn route(net_id: &str, target: RouteTarget, router: PublicKey) -> MapRoute {
         metric: 9999,
         masquerade: true,
         skip_auto_apply: false,
-    }
+    })
 }
 
 #[test]

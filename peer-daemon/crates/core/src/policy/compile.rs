@@ -7,6 +7,7 @@
 
 mod atoms;
 mod cells;
+mod named;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use ipnet::Ipv6Net;
 
 use self::atoms::Atoms;
+use self::named::{End, Named};
 use crate::desired::{PortRange, Rule};
 
 /// How much a policy may grow.
@@ -41,9 +43,9 @@ pub struct TooLarge {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
     /// Identity of a source by longest prefix. 0: no rule speaks of it.
-    pub sources: BTreeMap<Ipv6Net, u32>,
+    pub sources: Arc<BTreeMap<Ipv6Net, u32>>,
     /// Class of a destination by longest prefix. 0: no rule speaks of it.
-    pub destinations: BTreeMap<Ipv6Net, u32>,
+    pub destinations: Arc<BTreeMap<Ipv6Net, u32>>,
     /// What becomes of it. What has no cell, no rule speaks of.
     pub cells: Arc<BTreeMap<Cell, Outcome>>,
 }
@@ -124,22 +126,32 @@ pub enum Outcome {
 /// # Errors
 /// When the result would be larger than `limits`.
 pub fn compile(rules: &[Rule], limits: &Limits) -> Result<Compiled, TooLarge> {
-    Compiler::default().compile(rules, limits)
+    Compiler::default().compile(&Arc::from(rules), limits)
 }
 
 /// Compiles one policy after the other. Identities and classes that are still there keep their numbers, so that little has to be
-/// written; and while prefixes come and go that add no new one, the cells stay the very same.
+/// written; and while prefixes come and go that add no new one, the cells stay the very same, and only rules whose prefixes
+/// differ are looked at.
 #[derive(Debug, Default)]
 pub struct Compiler {
     last: Option<Last>,
+    work: Work,
+}
+
+/// What a [`Compiler`] had to do so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Policies whose prefixes were gathered from all rules, not from those that differ.
+    pub gathered: u64,
+    /// Policies whose cells were made anew.
+    pub cells: u64,
 }
 
 #[derive(Debug)]
 struct Last {
-    /// The rules without their prefixes.
-    shapes: Vec<Rule>,
-    sources: Atoms,
-    destinations: Atoms,
+    rules: Arc<[Rule]>,
+    sources: (Named, Atoms),
+    destinations: (Named, Atoms),
     cells: Arc<BTreeMap<Cell, Outcome>>,
 }
 
@@ -148,39 +160,51 @@ impl Compiler {
     ///
     /// # Errors
     /// When the result would be larger than `limits`. The next one is then compared with the one before.
-    pub fn compile(&mut self, rules: &[Rule], limits: &Limits) -> Result<Compiled, TooLarge> {
+    pub fn compile(&mut self, rules: &Arc<[Rule]>, limits: &Limits) -> Result<Compiled, TooLarge> {
         let last = self.last.as_ref();
-        let ends = |last: fn(&Last) -> &Atoms| self.last.as_ref().map(last);
-        let sources =
-            Atoms::of(rules, |rule| &rule.sources, "source prefixes", limits.prefixes, ends(|last| &last.sources))?;
-        let destinations = Atoms::of(
-            rules,
-            |rule| &rule.destinations,
-            "destination prefixes",
-            limits.prefixes,
-            ends(|last| &last.destinations),
-        )?;
-        let shapes: Vec<Rule> = rules.iter().map(shape).collect();
-        let same = last.filter(|last| {
-            last.shapes == shapes && last.sources.same_sets(&sources) && last.destinations.same_sets(&destinations)
-        });
+        let shaped = last.filter(|last| same_shapes(&last.rules, rules));
+        let end = |end, pick: fn(&Last) -> &(Named, Atoms)| {
+            let named = match shaped {
+                Some(last) => pick(last).0.moved(&last.rules, rules, end, limits.prefixes)?,
+                None => Named::of(rules, end, limits.prefixes)?,
+            };
+            let atoms = Atoms::of(&named, last.map(pick).map(|(named, atoms)| (named, atoms)));
+            Ok((named, atoms))
+        };
+        let sources = end(End::Sources, |last| &last.sources)?;
+        let destinations = end(End::Destinations, |last| &last.destinations)?;
+        let same = shaped
+            .filter(|last| last.sources.1.same_sets(&sources.1) && last.destinations.1.same_sets(&destinations.1))
+            .filter(|last| last.cells.len() <= limits.cells);
+        let mut work = self.work;
+        work.gathered += u64::from(shaped.is_none());
+        work.cells += u64::from(same.is_none());
         let cells = match same {
-            Some(last) if last.cells.len() <= limits.cells => Arc::clone(&last.cells),
-            _ => Arc::new(cells::of(rules, &sources, &destinations, limits.cells)?),
+            Some(last) => Arc::clone(&last.cells),
+            None => Arc::new(cells::of(rules, &sources.1, &destinations.1, limits.cells)?),
         };
         let compiled = Compiled {
-            sources: sources.prefixes().clone(),
-            destinations: destinations.prefixes().clone(),
+            sources: Arc::clone(sources.1.prefixes()),
+            destinations: Arc::clone(destinations.1.prefixes()),
             cells: Arc::clone(&cells),
         };
-        self.last = Some(Last { shapes, sources, destinations, cells });
+        self.last = Some(Last { rules: Arc::clone(rules), sources, destinations, cells });
+        self.work = work;
         Ok(compiled)
+    }
+
+    /// What it had to do so far.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work
     }
 }
 
-fn shape(rule: &Rule) -> Rule {
-    let Rule { id, protocol, ref ports, action, scope, .. } = *rule;
-    Rule { id, sources: Vec::new(), destinations: Vec::new(), protocol, ports: ports.clone(), action, scope }
+/// Whether the rules differ in their prefixes at most.
+fn same_shapes(last: &[Rule], rules: &[Rule]) -> bool {
+    let shape = |rule: &Rule| (rule.id, rule.protocol, rule.action, rule.scope);
+    let same = |(last, rule): (&Rule, &Rule)| shape(last) == shape(rule) && last.ports == rule.ports;
+    last.len() == rules.len() && last.iter().zip(rules).all(same)
 }
 
 /// Prefixes (first port, bits) that make up an inclusive range.

@@ -2,11 +2,13 @@
 
 mod attach;
 mod describe;
+mod difference;
 mod events;
 pub(crate) mod expiry;
 mod gc;
 mod load;
 mod log;
+mod peers;
 mod pins;
 mod plan;
 mod policy;
@@ -29,12 +31,13 @@ use self::events::Events;
 use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;
+use self::policy::Policies;
 pub use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
 use crate::flows::{self, FlowReader};
-use crate::observe::{CloseReason, Ended, Follow, Observer, View};
+use crate::observe::{CloseReason, Ended, Follow, Observer};
 use crate::trace::Packet;
 use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStats, RouteStats, Stats, kernel, sys};
 
@@ -80,8 +83,7 @@ pub struct EbpfDataplane {
     fresh: bool,
     plan: Plan,
     routes: Vec<Route>,
-    /// The rules last seen, and what they were compiled to.
-    compiled: Option<(Vec<Rule>, Arc<Policy>)>,
+    policies: Policies,
     policy_update: PolicyUpdate,
     scan: Scan,
     hardened: bool,
@@ -145,7 +147,7 @@ impl EbpfDataplane {
             dirs: dirs.clone(),
             plan: Plan::default(),
             routes: Vec::new(),
-            compiled: None,
+            policies: Policies::default(),
             policy_update: PolicyUpdate::default(),
             scan: Scan::default(),
             hardened: !Capabilities::current().perfmon,
@@ -221,17 +223,12 @@ impl EbpfDataplane {
         Ok(())
     }
 
-    /// Compiles the rules, unless they are those of the last time.
-    fn compile(&mut self, rules: &[Rule]) -> Result<Arc<Policy>, Error> {
-        if let Some((last, policy)) = &self.compiled
-            && last == rules
-        {
-            return Ok(Arc::clone(policy));
-        }
+    fn compile(&mut self, rules: &Arc<[Rule]>) -> Result<Arc<Policy>, Error> {
         let started = Instant::now();
-        let policy = Arc::new(Policy::of(rules)?);
-        self.policy_update.compiled = started.elapsed();
-        self.compiled = Some((rules.to_vec(), Arc::clone(&policy)));
+        let policy = self.policies.next(rules)?;
+        if !Arc::ptr_eq(&policy, &self.plan.policy) {
+            self.policy_update.compiled = started.elapsed();
+        }
         Ok(policy)
     }
 
@@ -239,7 +236,7 @@ impl EbpfDataplane {
     fn put_in_force(&mut self) -> Result<(), Error> {
         let started = Instant::now();
         let policy = &self.plan.policy;
-        let rules = self.compiled.as_ref().map_or(0, |(rules, _)| rules.len());
+        let rules = self.policies.rules();
         self.sweep = Some(HashSet::new());
         if self.tables.set_policy(policy)? {
             self.policy_update.written = started.elapsed();
@@ -328,10 +325,10 @@ impl Dataplane for EbpfDataplane {
             }
         }
         let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
-        let judged = self.tables.write(&plan)?;
+        let judged = self.tables.write(&plan, &intent.peers)?;
         self.write_config(intent)?;
         self.plan = plan;
-        self.observer.set_view(View::new(self.names(&intent.routes), intent));
+        self.observer.set_view(self.observer.view().next(self.names(&intent.routes), intent));
         if judged {
             self.put_in_force()?;
         }
@@ -349,6 +346,7 @@ impl Dataplane for EbpfDataplane {
         let scanned = self.tables.flow_tables(&told).collect(sys::monotonic_coarse(), self.scan.flows);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
         self.tables.set_peer_flows(&self.scan.peers)?;
+        self.tables.prepare()?;
         Ok(self.scan.collected)
     }
 
@@ -393,6 +391,8 @@ impl Dataplane for EbpfDataplane {
             policy_generation: config.policy_generation,
             policy_entries: config.policy_len[(config.policy_generation & 1) as usize],
             policy_update: self.policy_update,
+            policy_work: self.policies.work(),
+            table_writes: self.tables.writes,
             route_generation: config.route_generation,
             collected: self.scan.collected,
         })

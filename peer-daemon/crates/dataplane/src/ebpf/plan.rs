@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
 use peer_common::route::{MAX_ROUTES, NO_ROUTE, listener_key};
-use peer_common::{Addr, LocalAddr, LocalKind, Peer, Route, Uplink};
+use peer_common::{Addr, LocalAddr, LocalKind, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
 use super::policy::Policy;
@@ -17,13 +17,12 @@ use crate::{Error, Intent, Listener};
 /// Prefix length over 128 bits, and address with its host bits cleared.
 pub(super) type Prefix = (u32, Addr);
 
-/// The contents of all tables.
+/// The contents of all tables, but for that of the peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) uplinks: BTreeMap<u32, Uplink>,
     pub(super) locals: BTreeMap<Addr, LocalAddr>,
     pub(super) routes: BTreeMap<Prefix, Route>,
-    pub(super) peers: BTreeMap<Prefix, Peer>,
     /// By `listener_key`; the value says nothing.
     pub(super) listeners: BTreeMap<u32, u32>,
     pub(super) policy: Arc<Policy>,
@@ -87,12 +86,6 @@ pub(super) fn plan(
     let mut plan = Plan { policy: Arc::clone(policy), ..Plan::default() };
     for (id, route) in route_ids(&intent.routes, known).into_iter().zip(&intent.routes) {
         plan.add_route(id, route, intent, node);
-    }
-    for peer in &intent.peers {
-        for net in &peer.prefixes {
-            let (prefix_len, addr) = prefix(net);
-            plan.peers.insert((prefix_len, addr), Peer { id: peer.id, prefix_len });
-        }
     }
     for (index, link) in &node.links {
         let kind = if *index == intent.wt0.index { LocalKind::Overlay } else { LocalKind::Node };
@@ -261,9 +254,9 @@ mod tests {
         Intent {
             wt0: Wt0 { name: "wt0".into(), index: 2, mtu: 1420 },
             addresses: vec!["100.64.0.1".parse().expect("an address")],
-            peers: Vec::new(),
+            peers: Arc::default(),
             routes: routes.iter().map(route).collect(),
-            rules: Vec::new(),
+            rules: Arc::default(),
             nat_ports: crate::intent::DEFAULT_NAT_PORTS,
             listeners: vec![Listener::Udp(51820)],
             peer_quota: None,

@@ -1,12 +1,13 @@
 //! From rules to the policy tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use peer_common::policy::{MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
-use peer_common::{Addr, Answer, CellKey, CellKind, CellValue, RuleAction, RuleScope};
+use peer_common::{Answer, CellKey, CellKind, CellValue, RuleAction, RuleScope};
 use peer_core::desired::Rule;
-use peer_core::policy::compile::{Cell, CellScope, Compiled, Kind, Limits, Outcome, compile};
+use peer_core::policy::compile::{Cell, CellScope, Compiled, Compiler, Kind, Limits, Outcome, Work};
 
 use crate::Error;
 
@@ -15,14 +16,14 @@ mod answers;
 /// What one half of the policy tables holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Identities, by prefix length and address.
-    pub sources: BTreeMap<(u32, Addr), u32>,
-    /// Classes, by prefix length and address.
-    pub destinations: BTreeMap<(u32, Addr), u32>,
+    /// Identities.
+    pub sources: Arc<BTreeMap<Ipv6Net, u32>>,
+    /// Classes.
+    pub destinations: Arc<BTreeMap<Ipv6Net, u32>>,
     /// What becomes of traffic, by prefix length and key.
-    pub cells: BTreeMap<(u32, CellKey), CellValue>,
+    pub cells: Arc<BTreeMap<(u32, CellKey), CellValue>>,
     /// What all three say together of traffic to single addresses, by place.
-    pub answers: BTreeMap<u32, Answer>,
+    pub answers: Arc<BTreeMap<u32, Answer>>,
 }
 
 impl Policy {
@@ -31,20 +32,53 @@ impl Policy {
     /// # Errors
     /// When they make more than the tables can hold.
     pub fn of(rules: &[Rule]) -> Result<Self, Error> {
-        let prefixes = MAX_SOURCES.min(MAX_DESTINATIONS) as usize;
-        let compiled: Compiled = compile(rules, &Limits { prefixes, cells: MAX_CELLS as usize })?;
-        let table = |table: &BTreeMap<Ipv6Net, u32>| table.iter().map(|(net, atom)| (prefix(net), *atom)).collect();
-        Ok(Self {
-            sources: table(&compiled.sources),
-            destinations: table(&compiled.destinations),
-            cells: compiled.cells.iter().map(|(cell, outcome)| (key(cell), value(*outcome))).collect(),
-            answers: answers::of(&compiled),
-        })
+        Policies::default().next(&Arc::from(rules)).map(|policy| (*policy).clone())
     }
 }
 
-fn prefix(net: &Ipv6Net) -> (u32, Addr) {
-    (net.prefix_len().into(), net.network().into())
+/// One policy after the other: parts that stay are the very same.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    compiler: Compiler,
+    /// Rules, what they were compiled to, and the tables for that.
+    last: Option<(Arc<[Rule]>, Compiled, Arc<Policy>)>,
+}
+
+impl Policies {
+    /// That of `rules`.
+    pub(super) fn next(&mut self, rules: &Arc<[Rule]>) -> Result<Arc<Policy>, Error> {
+        if let Some((last, _, policy)) = &self.last
+            && last == rules
+        {
+            return Ok(Arc::clone(policy));
+        }
+        let prefixes = MAX_SOURCES.min(MAX_DESTINATIONS) as usize;
+        let compiled = self.compiler.compile(rules, &Limits { prefixes, cells: MAX_CELLS as usize })?;
+        let last = self.last.as_ref().map(|(_, last, policy)| (last, policy));
+        let same = last.filter(|(last, _)| Arc::ptr_eq(&last.cells, &compiled.cells));
+        let cells = match same {
+            Some((_, policy)) => Arc::clone(&policy.cells),
+            None => Arc::new(compiled.cells.iter().map(|(cell, outcome)| (key(cell), value(*outcome))).collect()),
+        };
+        let answers = match same.filter(|(last, _)| last.destinations == compiled.destinations) {
+            Some((_, policy)) => Arc::clone(&policy.answers),
+            None => Arc::new(answers::of(&compiled)),
+        };
+        let (sources, destinations) = (Arc::clone(&compiled.sources), Arc::clone(&compiled.destinations));
+        let policy = Arc::new(Policy { sources, destinations, cells, answers });
+        self.last = Some((Arc::clone(rules), compiled, Arc::clone(&policy)));
+        Ok(policy)
+    }
+
+    /// How many rules the last one has.
+    pub(super) fn rules(&self) -> usize {
+        self.last.as_ref().map_or(0, |(rules, ..)| rules.len())
+    }
+
+    /// What compiling took so far.
+    pub(super) fn work(&self) -> Work {
+        self.compiler.work()
+    }
 }
 
 fn key(cell: &Cell) -> (u32, CellKey) {
@@ -98,8 +132,8 @@ mod tests {
         let policy = Policy::of(&[rule]).expect("it fits");
         let key = CellKey { identity: 1, class: 1, scope: RuleScope::ROUTE, kind: CellKind::TCP, port: 80_u16.to_be() };
         let value = CellValue { action: RuleAction::Accept as u32, rule: 4 };
-        assert_eq!(policy.cells, [((CellKey::ALL_BITS, key), value)].into());
-        let lens: Vec<u32> = policy.sources.keys().map(|(len, _)| *len).collect();
+        assert_eq!(*policy.cells, [((CellKey::ALL_BITS, key), value)].into());
+        let lens: Vec<u32> = policy.sources.keys().map(|net| net.prefix_len().into()).collect();
         assert_eq!(lens, [96, 106], "IPv4 lies in the mapped addresses, whose rest is nobody's");
     }
 }

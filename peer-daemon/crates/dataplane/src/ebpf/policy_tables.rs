@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData, MapError};
+use ipnet::Ipv6Net;
 use peer_common::layout::map;
 use peer_common::policy::ANSWERS;
 use peer_common::{Addr, Answer, CellKey, CellValue};
 
+use super::difference::{Difference, difference};
 use super::policy::Policy;
 use crate::Error;
 use crate::sys::{self, LpmKey};
@@ -47,32 +50,55 @@ impl PolicyTables {
         Ok(Self([half(0)?, half(1)?]))
     }
 
-    /// Makes the half of `generation` hold `policy`. Traffic must not read it meanwhile.
-    pub(super) fn write(&mut self, generation: u32, policy: &Arc<Policy>) -> Result<(), Error> {
+    /// Makes the half of `generation` hold `policy`. Traffic must not read it meanwhile. Returns how many entries were written or
+    /// removed.
+    pub(super) fn write(&mut self, generation: u32, policy: &Arc<Policy>) -> Result<usize, Error> {
         let half = &mut self.0[(generation & 1) as usize];
         let holds = match half.holds.take() {
             Some(holds) => holds,
             None => Arc::new(half.read()?),
         };
-        half.sources.sync(&holds.sources, &policy.sources)?;
-        half.destinations.sync(&holds.destinations, &policy.destinations)?;
-        half.cells.sync(&holds.cells, &policy.cells)?;
-        half.answers.sync_array(&holds.answers, &policy.answers)?;
+        let mut written = half.sources.sync(&holds.sources, &policy.sources, prefix)?;
+        written += half.destinations.sync(&holds.destinations, &policy.destinations, prefix)?;
+        written += half.cells.sync(&holds.cells, &policy.cells, cell)?;
+        written += half.answers.sync_array(&holds.answers, &policy.answers)?;
         half.holds = Some(Arc::clone(policy));
-        Ok(())
+        Ok(written)
     }
 }
 
 impl Half {
     fn read(&self) -> Result<Policy, Error> {
+        let prefixes = |table: &Table| {
+            let entries = table.read::<Addr, u32>()?.into_iter();
+            let entry = |((len, addr), atom): ((u32, Addr), u32)| Some((net(len, addr)?, atom));
+            Ok::<_, Error>(Arc::new(entries.filter_map(entry).collect()))
+        };
         Ok(Policy {
-            sources: self.sources.read::<Addr, u32>()?,
-            destinations: self.destinations.read::<Addr, u32>()?,
-            cells: self.cells.read::<CellKey, CellValue>()?,
+            sources: prefixes(&self.sources)?,
+            destinations: prefixes(&self.destinations)?,
+            cells: Arc::new(self.cells.read::<CellKey, CellValue>()?),
             // Not looked at: every place is written.
-            answers: (0..ANSWERS).map(|place| (place, Answer::default())).collect(),
+            answers: Arc::new((0..ANSWERS).map(|place| (place, Answer::default())).collect()),
         })
     }
+}
+
+fn prefix(net: &Ipv6Net) -> LpmKey<Addr> {
+    LpmKey { prefix_len: net.prefix_len().into(), data: net.network().into() }
+}
+
+/// The other way round; the tables hold nothing else.
+fn net(len: u32, addr: Addr) -> Option<Ipv6Net> {
+    let addr = match IpAddr::from(addr) {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+        IpAddr::V6(addr) => addr,
+    };
+    Ipv6Net::new(addr, len.try_into().ok()?).ok()
+}
+
+fn cell(&(prefix_len, data): &(u32, CellKey)) -> LpmKey<CellKey> {
+    LpmKey { prefix_len, data }
 }
 
 impl Table {
@@ -89,31 +115,40 @@ impl Table {
         Ok(entries.into_iter().map(|(key, value)| ((key.prefix_len, key.data), value)).collect())
     }
 
-    /// Removes first: what the table can hold is what the policy may need.
-    fn sync<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
+    /// Removes first: what the table can hold is what the policy may need. Returns how much was written or removed.
+    fn sync<K: Ord, D: aya::Pod, V: aya::Pod + PartialEq>(
         &self,
-        holds: &BTreeMap<(u32, K), V>,
-        wanted: &BTreeMap<(u32, K), V>,
-    ) -> Result<(), Error> {
-        let key = |&(prefix_len, data): &(u32, K)| LpmKey { prefix_len, data };
-        let gone: Vec<_> = holds.keys().filter(|held| !wanted.contains_key(held)).map(key).collect();
+        holds: &Arc<BTreeMap<K, V>>,
+        wanted: &Arc<BTreeMap<K, V>>,
+        key: fn(&K) -> LpmKey<D>,
+    ) -> Result<usize, Error> {
+        if Arc::ptr_eq(holds, wanted) {
+            return Ok(0);
+        }
+        let Difference { gone, new } = difference(holds, wanted);
+        let gone: Vec<_> = gone.into_iter().map(key).collect();
         let fd = self.data.fd().as_fd();
         sys::delete_all(fd, &gone).map_err(|source| self.failed("remove from", source))?;
-        let new = wanted.iter().filter(|(held, value)| holds.get(held) != Some(value));
-        let (keys, values): (Vec<_>, Vec<V>) = new.map(|(held, value)| (key(held), *value)).unzip();
-        sys::update_all(fd, &keys, &values).map_err(|source| self.failed("write", source))
+        let (keys, values): (Vec<_>, Vec<V>) = new.into_iter().map(|(held, value)| (key(held), *value)).unzip();
+        sys::update_all(fd, &keys, &values).map_err(|source| self.failed("write", source))?;
+        Ok(gone.len() + keys.len())
     }
 
     /// What an array held is overwritten.
     fn sync_array<V: aya::Pod + PartialEq + Default>(
         &self,
-        holds: &BTreeMap<u32, V>,
-        wanted: &BTreeMap<u32, V>,
-    ) -> Result<(), Error> {
-        let gone = holds.keys().filter(|held| !wanted.contains_key(held)).map(|&held| (held, V::default()));
-        let new = wanted.iter().filter(|(held, value)| holds.get(held) != Some(value));
-        let (keys, values): (Vec<u32>, Vec<V>) = gone.chain(new.map(|(held, value)| (*held, *value))).unzip();
-        sys::update_all(self.data.fd().as_fd(), &keys, &values).map_err(|source| self.failed("write", source))
+        holds: &Arc<BTreeMap<u32, V>>,
+        wanted: &Arc<BTreeMap<u32, V>>,
+    ) -> Result<usize, Error> {
+        if Arc::ptr_eq(holds, wanted) {
+            return Ok(0);
+        }
+        let Difference { gone, new } = difference(holds, wanted);
+        let gone = gone.into_iter().map(|&held| (held, V::default()));
+        let new = new.into_iter().map(|(held, value)| (*held, *value));
+        let (keys, values): (Vec<u32>, Vec<V>) = gone.chain(new).unzip();
+        sys::update_all(self.data.fd().as_fd(), &keys, &values).map_err(|source| self.failed("write", source))?;
+        Ok(keys.len())
     }
 
     fn failed(&self, what: &str, source: io::Error) -> Error {

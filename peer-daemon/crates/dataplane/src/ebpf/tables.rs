@@ -13,12 +13,14 @@ use peer_common::layout::map;
 use peer_common::route::MAX_PEERS;
 use peer_common::{Addr, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, Route, Uplink};
 
+use super::difference::{Difference, difference};
 use super::gc::FlowTables;
+use super::peers::PeerTable;
 use super::plan::{Plan, Prefix};
 use super::policy::Policy;
 use super::policy_tables::PolicyTables;
 use crate::observe::Ended;
-use crate::{Error, sys};
+use crate::{Error, PeerPrefixes, sys};
 
 /// Longer than any packet takes in a program, which nothing but interrupts can stop.
 const PACKET: Duration = Duration::from_millis(10);
@@ -45,6 +47,10 @@ pub(super) struct Tables {
     handles: Vec<MapData>,
     /// What the tables hold; `None`: not known, or a write has failed on its way.
     known: Option<Plan>,
+    /// The same of the peers.
+    known_peers: Option<PeerTable>,
+    /// Entries written or removed so far.
+    pub(super) writes: u64,
     /// The highest number of a peer that had flows at the last scan; at first: of all.
     highest_peer: u32,
     /// Flows that fit: a pinned map keeps the size that it was made with.
@@ -74,6 +80,8 @@ impl Tables {
             drops: take(ebpf, map::DROPS)?,
             route_counters: take(ebpf, map::ROUTE_COUNTERS)?,
             known: None,
+            known_peers: None,
+            writes: 0,
             highest_peer: MAX_PEERS - 1,
             flows_max: info.max_entries().into(),
             flows,
@@ -83,23 +91,38 @@ impl Tables {
         })
     }
 
-    /// Writes what differs from `plan`, but for the rules. Returns whether anything that judges packets differs: then flows
-    /// must be judged again, by [`Tables::set_policy`].
-    pub(super) fn write(&mut self, plan: &Plan) -> Result<bool, Error> {
+    /// Writes what differs from `plan` and `peers`, but for the rules. Returns whether anything that judges packets differs: then
+    /// flows must be judged again, by [`Tables::set_policy`].
+    pub(super) fn write(&mut self, plan: &Plan, peers: &Arc<[PeerPrefixes]>) -> Result<bool, Error> {
         // Nobody else writes: the kernel is asked once, and again after a failure. Nodes change all day, plans seldom do.
         let known = match self.known.take() {
             Some(known) => known,
             None => self.read()?,
         };
-        sync_hash(&mut self.uplinks, &known.uplinks, &plan.uplinks, map::UPLINKS)?;
-        let mut judged = sync_hash(&mut self.locals, &known.locals, &plan.locals, map::LOCALS)?;
-        judged |= sync_hash(&mut self.listeners, &known.listeners, &plan.listeners, map::LISTENERS)?;
-        judged |= sync_trie(&mut self.routes, &known.routes, &plan.routes, map::ROUTES)?;
-        judged |= sync_trie(&mut self.peers, &known.peers, &plan.peers, map::PEERS)?;
+        let mut written = sync_hash(&mut self.uplinks, &known.uplinks, &plan.uplinks, map::UPLINKS)?;
+        let mut judging = sync_hash(&mut self.locals, &known.locals, &plan.locals, map::LOCALS)?;
+        judging += sync_hash(&mut self.listeners, &known.listeners, &plan.listeners, map::LISTENERS)?;
+        judging += sync_trie(&mut self.routes, &known.routes, &plan.routes, map::ROUTES)?;
+        judging += self.write_peers(peers)?;
+        written += judging;
+        self.writes += written as u64;
         // After a start the policy in force is not known: flows are judged once more.
-        judged |= self.policy_in_force.as_ref() != Some(&plan.policy);
+        let judged = judging > 0 || self.policy_in_force.as_ref() != Some(&plan.policy);
         self.known = Some(plan.clone());
         Ok(judged)
+    }
+
+    fn write_peers(&mut self, peers: &Arc<[PeerPrefixes]>) -> Result<usize, Error> {
+        let mut known = match self.known_peers.take() {
+            Some(known) => known,
+            None => PeerTable::new(read_trie(&self.peers, map::PEERS)?),
+        };
+        let change = known.change(peers);
+        change_trie(&mut self.peers, &change.difference(), map::PEERS)?;
+        let written = change.len();
+        known.apply(change, peers);
+        self.known_peers = Some(known);
+        Ok(written)
     }
 
     /// Puts `policy` in force: into the half that is not read, and the generation last. Traffic sees the old policy or the
@@ -110,7 +133,7 @@ impl Tables {
         if let Some(rest) = self.flipped.and_then(|flipped| PACKET.checked_sub(flipped.elapsed())) {
             std::thread::sleep(rest);
         }
-        self.policy.write(generation, policy)?;
+        self.writes += self.policy.write(generation, policy)? as u64;
         let cells = u32::try_from(policy.cells.len()).unwrap_or(u32::MAX);
         self.set_config(|config| config.policy_len[(generation & 1) as usize] = cells)?;
         self.set_config(|config| config.policy_generation = generation)?;
@@ -120,6 +143,18 @@ impl Tables {
         Ok(changed)
     }
 
+    /// Makes the half that is not read hold what is in force, too: then the next policy differs from it in little. While packets
+    /// may still read that half nothing is done.
+    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+        let Some(policy) = self.policy_in_force.clone() else { return Ok(()) };
+        if self.flipped.is_none_or(|flipped| flipped.elapsed() < PACKET) {
+            return Ok(());
+        }
+        let generation = self.config()?.policy_generation.wrapping_add(1);
+        self.writes += self.policy.write(generation, &policy)? as u64;
+        Ok(())
+    }
+
     /// What is in force, as the kernel has it.
     fn read(&self) -> Result<Plan, Error> {
         Ok(Plan {
@@ -127,7 +162,6 @@ impl Tables {
             locals: read_hash(&self.locals, map::LOCALS)?,
             listeners: read_hash(&self.listeners, map::LISTENERS)?,
             routes: read_trie(&self.routes, map::ROUTES)?,
-            peers: read_trie(&self.peers, map::PEERS)?,
             ..Plan::default()
         })
     }
@@ -207,36 +241,49 @@ impl Tables {
     }
 }
 
+/// Returns how many entries were written or removed.
 fn sync_hash<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
     table: &mut HashMap<MapData, K, V>,
     known: &BTreeMap<K, V>,
     wanted: &BTreeMap<K, V>,
     name: &'static str,
-) -> Result<bool, Error> {
+) -> Result<usize, Error> {
     let failed = |source| Error::Map { map: name, source };
-    for (key, value) in wanted.iter().filter(|(key, value)| known.get(key) != Some(value)) {
+    let Difference { gone, new } = difference(known, wanted);
+    for &(key, value) in &new {
         table.insert(key, value, 0).map_err(failed)?;
     }
-    for key in known.keys().filter(|key| !wanted.contains_key(key)) {
+    for &key in &gone {
         table.remove(key).map_err(failed)?;
     }
-    Ok(known != wanted)
+    Ok(gone.len() + new.len())
 }
 
+/// As [`sync_hash`].
 fn sync_trie<V: aya::Pod + PartialEq>(
     table: &mut LpmTrie<MapData, Addr, V>,
     known: &BTreeMap<Prefix, V>,
     wanted: &BTreeMap<Prefix, V>,
     name: &'static str,
-) -> Result<bool, Error> {
+) -> Result<usize, Error> {
+    let difference = difference(known, wanted);
+    change_trie(table, &difference, name)?;
+    Ok(difference.gone.len() + difference.new.len())
+}
+
+fn change_trie<V: aya::Pod>(
+    table: &mut LpmTrie<MapData, Addr, V>,
+    difference: &Difference<'_, Prefix, V>,
+    name: &'static str,
+) -> Result<(), Error> {
     let failed = |source| Error::Map { map: name, source };
-    for ((len, addr), value) in wanted.iter().filter(|(key, value)| known.get(key) != Some(value)) {
+    for &((len, addr), value) in &difference.new {
         table.insert(&Key::new(*len, *addr), value, 0).map_err(failed)?;
     }
-    for (len, addr) in known.keys().filter(|key| !wanted.contains_key(key)) {
+    for &(len, addr) in &difference.gone {
         table.remove(&Key::new(*len, *addr)).map_err(failed)?;
     }
-    Ok(known != wanted)
+    Ok(())
 }
 
 fn read_hash<K: aya::Pod + Ord, V: aya::Pod>(

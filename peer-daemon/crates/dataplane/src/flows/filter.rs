@@ -104,7 +104,7 @@ mod tests {
 
     fn takes(filter: &Filter, protocol: u32) -> bool {
         let peers = [(1, "100.64.0.10/32"), (2, "100.64.0.0/24")]
-            .map(|(id, prefix)| PeerPrefixes { id, prefixes: vec![net(prefix)] });
+            .map(|(id, prefix)| PeerPrefixes { id, prefixes: [net(prefix)].into() });
         let (key, flow) = flow(protocol);
         filter.takes(&key, &flow, &Owners::new(&peers))
     }

@@ -1,8 +1,9 @@
 //! Whose an overlay address is: the longest prefix decides, as in the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use foldhash::{HashMap, HashMapExt as _};
 use ipnet::IpNet;
 
 use crate::PeerPrefixes;
@@ -10,16 +11,15 @@ use crate::PeerPrefixes;
 /// Owners of prefixes.
 #[derive(Debug, Default)]
 pub(crate) struct Owners {
-    prefixes: BTreeMap<IpNet, u32>,
+    prefixes: HashMap<IpNet, u32>,
     /// Lengths that occur, longest last.
     lengths: BTreeSet<u8>,
 }
 
 impl Owners {
     pub(crate) fn new(peers: &[PeerPrefixes]) -> Self {
-        let owned =
-            |peer: &PeerPrefixes| peer.prefixes.iter().map(move |net| (net.trunc(), peer.id)).collect::<Vec<_>>();
-        let prefixes: BTreeMap<_, _> = peers.iter().flat_map(owned).collect();
+        let mut prefixes = HashMap::with_capacity(peers.iter().map(|peer| peer.prefixes.len()).sum());
+        prefixes.extend(peers.iter().flat_map(|peer| peer.prefixes.iter().map(|net| (net.trunc(), peer.id))));
         let lengths = prefixes.keys().map(IpNet::prefix_len).collect();
         Self { prefixes, lengths }
     }

@@ -147,7 +147,7 @@ impl DeniedTable {
         let mut more = 0;
         for key in self.order.values().rev() {
             let Some(entry) = self.entries.get(key).filter(|entry| age(now, entry.last) < REMEMBERED) else { continue };
-            if !filter.takes(&key.0, &Flow::default(), &view.owners) {
+            if !filter.takes(&key.0, &Flow::default(), view.owners()) {
                 continue;
             }
             if denied.len() < limit {

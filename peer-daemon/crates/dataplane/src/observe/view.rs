@@ -1,22 +1,33 @@
 //! What the numbers in records stand for.
 
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
-use crate::Intent;
 use crate::flows::{Names, Owners};
+use crate::{Intent, PeerPrefixes};
 
 /// Names and owners of one intent.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) names: Names,
-    pub(crate) owners: Owners,
+    peers: Arc<[PeerPrefixes]>,
+    /// Made when somebody asks: peers come and go more often than that.
+    owners: Arc<OnceLock<Owners>>,
 }
 
 impl View {
-    pub(crate) fn new(names: Names, intent: &Intent) -> Self {
-        Self { names, owners: Owners::new(&intent.peers) }
+    /// That of another intent; owners stay as they are while the peers do.
+    pub(crate) fn next(&self, names: Names, intent: &Intent) -> Self {
+        let same = Arc::ptr_eq(&self.peers, &intent.peers);
+        let owners = if same { Arc::clone(&self.owners) } else { Arc::default() };
+        Self { names, owners, peers: Arc::clone(&intent.peers) }
+    }
+
+    /// Whose addresses are.
+    pub(crate) fn owners(&self) -> &Owners {
+        self.owners.get_or_init(|| Owners::new(&self.peers))
     }
 
     /// Name of a device; `None`: the packet leaves by none.
@@ -32,6 +43,6 @@ impl View {
 
     /// Peer that owns an address.
     pub(crate) fn peer(&self, addr: IpAddr) -> Option<u32> {
-        self.owners.of(addr)
+        self.owners().of(addr)
     }
 }

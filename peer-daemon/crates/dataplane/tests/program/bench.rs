@@ -11,7 +11,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Test
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use caps::CapSet;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
 use peer_common::route::{Route, listener_key};
@@ -237,17 +237,20 @@ impl Bench {
         let generation = self.policy_generation + 1;
         let half = (generation & 1) as usize;
         let policy = Policy::of(rules).expect("few rules");
-        self.fill_trie(map::SOURCES[half], &policy.sources);
-        self.fill_trie(map::DESTINATIONS[half], &policy.destinations);
+        let prefixes = |table: &BTreeMap<Ipv6Net, u32>| -> BTreeMap<(u32, Addr), u32> {
+            table.iter().map(|(net, atom)| ((net.prefix_len().into(), Addr::from(net.network())), *atom)).collect()
+        };
+        self.fill_trie(map::SOURCES[half], &prefixes(&policy.sources));
+        self.fill_trie(map::DESTINATIONS[half], &prefixes(&policy.destinations));
         self.fill_trie(map::CELLS[half], &policy.cells);
         let mut answers: Array<_, Answer> = self.map(map::ANSWERS[half]);
         for place in std::mem::take(&mut self.answers[half]) {
             answers.set(place, Answer::default(), 0).expect("write");
         }
-        for (place, answer) in &policy.answers {
+        for (place, answer) in &*policy.answers {
             answers.set(*place, answer, 0).expect("write");
         }
-        self.answers[half] = policy.answers.into_keys().collect();
+        self.answers[half] = policy.answers.keys().copied().collect();
         self.config(|config| config.policy_generation = generation);
         self.policy_generation = generation;
     }

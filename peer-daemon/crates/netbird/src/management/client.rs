@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peer_core::key::{PrivateKey, PublicKey};
 use tokio::sync::watch;
@@ -12,13 +12,12 @@ use tonic::{Status, Streaming};
 use zeroize::Zeroize as _;
 
 use super::error::REGISTER;
-use super::{Error, SetupKey, decode_login, decode_sync};
+use super::{Error, SetupKey, SyncMessage, decode_login};
 use crate::channel::Channels;
 use crate::dial::Dial;
 use crate::proto::management::management_service_client::ManagementServiceClient;
 use crate::proto::management::{
     Empty, EncryptedMessage, LoginRequest, LoginResponse, PeerKeys, PeerSystemMeta, SyncMetaRequest, SyncRequest,
-    SyncResponse,
 };
 use crate::sealed::{DecodeError, Sealer};
 use crate::server::ServerUrl;
@@ -119,7 +118,7 @@ impl Client {
     /// # Errors
     ///
     /// `Refused` when the peer is not registered: log in again.
-    pub async fn sync(&self, meta: PeerSystemMeta) -> Result<(MapStream, SyncResponse), Error> {
+    pub async fn sync(&self, meta: PeerSystemMeta) -> Result<(MapStream, SyncMessage), Error> {
         let sealer = self.sealer().await?;
         let body = sealer.seal_message(&SyncRequest { meta: Some(meta) });
         let mut grpc = self.grpc();
@@ -225,11 +224,15 @@ impl MapStream {
     /// # Errors
     ///
     /// The stream is over with any of them.
-    pub async fn next(&mut self) -> Result<SyncResponse, Error> {
+    pub async fn next(&mut self) -> Result<SyncMessage, Error> {
         let message = self.stream.message().await.map_err(|status| Error::status(SYNC, &status))?;
+        let received = Some(Instant::now());
         let body = message.ok_or(Error::Ended)?.body;
         self.bytes = body.len();
-        open(&self.sealer, body, decode_sync).map_err(|source| Error::Answer { call: SYNC, source })
+        let opened = self.sealer.open(body).map_err(DecodeError::from).and_then(SyncMessage::new);
+        let mut message = opened.map_err(|source| Error::Answer { call: SYNC, source })?;
+        message.received = received;
+        Ok(message)
     }
 
     /// Bytes of the last message, sealed.

@@ -9,14 +9,15 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
 use super::error::Class;
-use super::{Error, SetupKey};
+use super::{Error, SetupKey, SyncMessage};
 use crate::backoff::{Backoff, Schedule};
-use crate::proto::management::{LoginResponse, SyncResponse};
+use crate::proto::management::LoginResponse;
 
 /// A stream that lived this long was a good one: the next wait is short again.
 const STABLE: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ pub enum Input {
     /// The stream is open.
     StreamOpened,
     /// A message came by it.
-    Message(Box<SyncResponse>),
+    Message(Arc<SyncMessage>),
     /// It could not be opened, or is over.
     StreamFailed(Error),
     /// Somebody changed something, e.g. the setup key: wait no longer.
@@ -67,7 +68,7 @@ pub enum Event {
     /// The stream is open.
     Connected,
     /// A message of it: the map, or fresh credentials. The first after [`Event::Connected`] is complete.
-    Update(Box<SyncResponse>),
+    Update(Arc<SyncMessage>),
     /// The server is away or failed us; what it said last stays in force.
     Disconnected {
         /// Why.

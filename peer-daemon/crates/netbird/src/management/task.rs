@@ -9,9 +9,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::session::{Action, Event, Input, Session};
-use super::{Client, Error, ManagementStats, MapStream, Options, SetupKey};
+use super::{Client, Error, ManagementStats, MapStream, Options, SetupKey, SyncMessage};
 use crate::dial::Dial;
-use crate::proto::management::{Checks, LoginResponse, PeerSystemMeta, SyncResponse};
+use crate::proto::management::{Checks, LoginResponse, PeerSystemMeta};
 
 /// Events that may wait for their reader. A map can take tens of megabytes: beyond, the server has to wait.
 const EVENTS: usize = 2;
@@ -111,12 +111,12 @@ struct Task<N> {
 
 enum Done {
     Login { by_setup_key: bool, result: Result<Box<LoginResponse>, Error> },
-    Stream(Result<Box<(MapStream, SyncResponse)>, Error>),
+    Stream(Result<Box<(MapStream, SyncMessage)>, Error>),
 }
 
 enum Woken {
     Done(Done),
-    Message(Result<Box<SyncResponse>, Error>),
+    Message(Result<Arc<SyncMessage>, Error>),
     Told,
     Timeout,
     Retry,
@@ -202,7 +202,7 @@ impl<N: Node> Task<N> {
                 self.stats.on_stream();
                 self.stream = Some(stream);
                 self.session.handle_input(now(), Input::StreamOpened);
-                return self.message(Ok(Box::new(first)));
+                return self.message(Ok(Arc::new(first)));
             }
             Done::Stream(Err(error)) => {
                 self.stats.on_error(&error);
@@ -212,12 +212,12 @@ impl<N: Node> Task<N> {
         self.session.handle_input(now(), input);
     }
 
-    fn message(&mut self, message: Result<Box<SyncResponse>, Error>) {
+    fn message(&mut self, message: Result<Arc<SyncMessage>, Error>) {
         let input = match message {
             Ok(response) => {
                 self.stats.on_update(self.stream.as_ref().map_or(0, MapStream::bytes));
                 // Fresh credentials come without checks; those of the last map stay.
-                let asked = response.network_map.is_some().then(|| files(&response.checks));
+                let asked = response.has_map().then(|| files(&response.head().checks));
                 if let Some(checks) = asked.filter(|checks| *checks != self.checks) {
                     self.checks = checks;
                     self.tell();
@@ -278,9 +278,9 @@ async fn pending<T>(work: &mut Work<T>) -> T {
     }
 }
 
-async fn next(stream: &mut Option<MapStream>) -> Result<Box<SyncResponse>, Error> {
+async fn next(stream: &mut Option<MapStream>) -> Result<Arc<SyncMessage>, Error> {
     match stream {
-        Some(stream) => stream.next().await.map(Box::new),
+        Some(stream) => stream.next().await.map(Arc::new),
         None => std::future::pending().await,
     }
 }

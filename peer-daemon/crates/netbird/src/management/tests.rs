@@ -85,7 +85,7 @@ fn map(serial: u64) -> SyncResponse {
 
 async fn serial(management: &mut Management) -> u64 {
     match next(management).await {
-        Event::Update(message) => message.network_map.expect("a map").serial,
+        Event::Update(message) => message.decode().expect("a message").network_map.expect("a map").serial,
         event => panic!("{event:?}"),
     }
 }
@@ -140,7 +140,7 @@ async fn a_large_map_passes_and_one_beyond_the_limit_is_an_error() {
     };
     server.push(&large(2_000)).await;
     let Event::Update(message) = next(&mut management).await else { panic!("no update") };
-    assert_eq!(message.network_map.expect("a map").remote_peers.len(), 2_000);
+    assert_eq!(message.decode().expect("a message").network_map.expect("a map").remote_peers.len(), 2_000);
     server.push(&large(4_000)).await;
     let error = disconnected(&mut management).await;
     assert!(matches!(error, Error::Status { code: Code::OutOfRange, .. }), "{error}");

@@ -3,9 +3,9 @@
 //! A server sends one rule for each address and port. What differs in one of sources, ports and destinations only is
 //! put together, and all is sorted: servers send the same rules in changing order, which is no change.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use ipnet::IpNet;
 use peer_core::desired::{Action, PortRange, Protocol, Route, Rule, Scope};
 
@@ -58,9 +58,13 @@ fn of_peers(rules: &[PeerRule], own: &[IpNet]) -> Vec<Draft> {
     ports.groups.into_iter().map(draft).collect()
 }
 
-fn of_routes(rules: &[RouteRule], unserved: &HashSet<&str>) -> Vec<Draft> {
-    // Long lists of sources are compared once, and by number from then on.
-    let mut sets: Groups<Vec<IpNet>, ()> = Groups::new();
+fn of_routes(rules: &[Arc<RouteRule>], unserved: &HashSet<&str>) -> Vec<Draft> {
+    // Long lists of sources are compared once, and by number from then on; lists that are the very same not even once.
+    let mut sets: Groups<&[IpNet], ()> = Groups::new();
+    let mut known: HashMap<*const IpNet, usize> = HashMap::new();
+    // So are the names of policies.
+    let mut policies: Groups<&str, ()> = Groups::new();
+    let mut names: HashMap<*const u8, usize> = HashMap::new();
     let mut ports: Groups<_, Vec<Option<PortRange>>> = Groups::new();
     for rule in rules {
         let RouteTarget::Prefix(destination) = &rule.target else { continue };
@@ -69,17 +73,24 @@ fn of_routes(rules: &[RouteRule], unserved: &HashSet<&str>) -> Vec<Draft> {
         if rule.sources.is_empty() || (unserved && rule.matcher.action == Action::Accept) {
             continue;
         }
-        let set = sets.position(sorted(rule.sources.clone()));
-        for Subject { policy, action, protocol, ports: range } in Subject::of(&rule.matcher) {
-            ports.entry((policy, action, protocol, set, *destination)).push(range);
+        let set = *known.entry(rule.sources.as_ptr()).or_insert_with(|| sets.position(&rule.sources));
+        let name = &*rule.matcher.policy;
+        // An empty text has no place of its own.
+        let policy = if name.is_empty() {
+            policies.position("")
+        } else {
+            *names.entry(name.as_ptr()).or_insert_with(|| policies.position(name))
+        };
+        for (protocol, range) in subjects(&rule.matcher) {
+            ports.entry((policy, rule.matcher.action, protocol, set, *destination)).push(range);
         }
     }
     let mut destinations: Groups<_, Vec<IpNet>> = Groups::new();
     for ((policy, action, protocol, set, destination), ports) in ports.groups {
         destinations.entry((policy, action, protocol, set, merged(ports))).push(destination);
     }
-    let draft = |((policy, action, protocol, set, ports), destinations): ((_, _, _, usize, _), _)| {
-        let sources = sets.groups[set].0.clone();
+    let draft = |((policy, action, protocol, set, ports), destinations): ((usize, _, _, usize, _), _)| {
+        let (sources, policy) = (sets.groups[set].0.to_vec(), policies.groups[policy].0.into());
         Draft { policy, action, protocol, ports, sources, destinations: sorted(destinations), scope: Scope::Route }
     };
     destinations.groups.into_iter().map(draft).collect()
@@ -107,20 +118,29 @@ struct Subject {
 }
 
 impl Subject {
-    /// Ports belong to TCP and UDP only: with "all" they mean both, with ICMP nothing.
     fn of(matcher: &Matcher) -> impl Iterator<Item = Self> {
-        let protocols: &[Protocol] = match (matcher.protocol, matcher.ports) {
-            (Protocol::Any, Some(_)) => &[Protocol::Tcp, Protocol::Udp],
-            (Protocol::Any, None) => &[Protocol::Any],
-            (Protocol::Tcp, _) => &[Protocol::Tcp],
-            (Protocol::Udp, _) => &[Protocol::Udp],
-            (Protocol::Icmp, _) => &[Protocol::Icmp],
-        };
-        protocols.iter().map(|&protocol| {
-            let ports = matcher.ports.filter(|_| matches!(protocol, Protocol::Tcp | Protocol::Udp));
-            Self { policy: Arc::clone(&matcher.policy), action: matcher.action, protocol, ports }
+        subjects(matcher).map(|(protocol, ports)| Self {
+            policy: Arc::clone(&matcher.policy),
+            action: matcher.action,
+            protocol,
+            ports,
         })
     }
+}
+
+/// Ports belong to TCP and UDP only: with "all" they mean both, with ICMP nothing.
+fn subjects(matcher: &Matcher) -> impl Iterator<Item = (Protocol, Option<PortRange>)> {
+    let protocols: &[Protocol] = match (matcher.protocol, matcher.ports) {
+        (Protocol::Any, Some(_)) => &[Protocol::Tcp, Protocol::Udp],
+        (Protocol::Any, None) => &[Protocol::Any],
+        (Protocol::Tcp, _) => &[Protocol::Tcp],
+        (Protocol::Udp, _) => &[Protocol::Udp],
+        (Protocol::Icmp, _) => &[Protocol::Icmp],
+    };
+    protocols.iter().map(|&protocol| {
+        let ports = matcher.ports.filter(|_| matches!(protocol, Protocol::Tcp | Protocol::Udp));
+        (protocol, ports)
+    })
 }
 
 impl Draft {

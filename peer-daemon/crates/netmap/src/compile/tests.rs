@@ -27,18 +27,18 @@ fn compiled(map: &NetworkMap) -> Compiled {
     compile(map, &options(), &mut Ids::new())
 }
 
-fn peer(byte: u8, ips: &[&str]) -> RemotePeer {
-    RemotePeer {
+fn peer(byte: u8, ips: &[&str]) -> Arc<RemotePeer> {
+    Arc::new(RemotePeer {
         key: PublicKey([byte; 32]),
         allowed_ips: ips.iter().map(|text| net(text)).collect(),
         fqdn: String::new(),
         agent_version: String::new(),
-    }
+    })
 }
 
-fn route(id: &str, target: RouteTarget, masquerade: bool) -> crate::model::Route {
+fn route(id: &str, target: RouteTarget, masquerade: bool) -> Arc<crate::model::Route> {
     let (id, net_id) = (id.to_owned(), format!("net-{id}"));
-    crate::model::Route { id, net_id, target, router: OWN, metric: 100, masquerade, skip_auto_apply: false }
+    Arc::new(crate::model::Route { id, net_id, target, router: OWN, metric: 100, masquerade, skip_auto_apply: false })
 }
 
 fn prefix(text: &str) -> RouteTarget {
@@ -50,8 +50,13 @@ fn matcher(protocol: Protocol, ports: Option<(u16, u16)>, action: Action, policy
     Matcher { protocol, ports, action, policy: policy.into() }
 }
 
-fn route_rule(sources: &[&str], target: RouteTarget, route: &str, matcher: Matcher) -> RouteRule {
-    RouteRule { sources: sources.iter().map(|text| net(text)).collect(), target, route: route.into(), matcher }
+fn route_rule(sources: &[&str], target: RouteTarget, route: &str, matcher: Matcher) -> Arc<RouteRule> {
+    Arc::new(RouteRule {
+        sources: sources.iter().map(|text| net(text)).collect(),
+        target,
+        route: route.into(),
+        matcher,
+    })
 }
 
 #[test]
@@ -70,14 +75,14 @@ fn an_address_belongs_to_one_peer_and_own_ones_to_none() {
     let peers = vec![peer(2, &["100.64.0.2/32", "100.64.0.9/32"]), peer(3, &["100.64.0.2/32", "100.64.0.3/32"])];
     let compiled = compiled(&NetworkMap { peers, ..NetworkMap::default() });
     let ips: Vec<_> = compiled.peers.iter().map(|peer| peer.allowed_ips.clone()).collect();
-    assert_eq!(ips, [vec![net("100.64.0.2/32")], vec![net("100.64.0.3/32")]]);
+    assert_eq!(ips, [Arc::from([net("100.64.0.2/32")]), Arc::from([net("100.64.0.3/32")])]);
     assert_eq!(compiled.contested, 2);
 }
 
 #[test]
 fn routes_of_this_node_are_served_once_for_each_destination() {
-    let mut foreign = route("e", prefix("10.9.0.0/16"), true);
-    foreign.router = PublicKey([1; 32]);
+    let foreign = route("e", prefix("10.9.0.0/16"), true);
+    let foreign = Arc::new(crate::model::Route { router: PublicKey([1; 32]), ..(*foreign).clone() });
     let routes = vec![
         route("a", prefix("10.2.0.0/16"), false),
         route("b", prefix("10.1.0.0/16"), false),
@@ -130,7 +135,7 @@ fn a_rule_without_sources_permits_nobody() {
     let rule = route_rule(&[], prefix("10.1.0.0/16"), "lan", matcher(Protocol::Any, None, Action::Accept, "p"));
     let routes = vec![route("lan", prefix("10.1.0.0/16"), true)];
     let map = NetworkMap { routes, route_rules: Rules::List(vec![rule]), ..NetworkMap::default() };
-    assert_eq!(compiled(&map).rules, []);
+    assert!(compiled(&map).rules.is_empty());
 }
 
 #[test]

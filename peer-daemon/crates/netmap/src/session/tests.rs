@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::*;
@@ -125,11 +127,9 @@ fn posture_checks_come_with_maps_only() {
 #[test]
 fn own_key_is_no_remote_peer() {
     let mut session = Session::new(OWN);
-    let peer = |byte| RemotePeer {
-        key: PublicKey([byte; 32]),
-        allowed_ips: Vec::new(),
-        fqdn: String::new(),
-        agent_version: String::new(),
+    let peer = |byte| {
+        let (fqdn, agent_version) = (String::new(), String::new());
+        Arc::new(RemotePeer { key: PublicKey([byte; 32]), allowed_ips: Arc::default(), fqdn, agent_version })
     };
     let peers = vec![peer(1), peer(2)];
     session.update(Update { map: Some(NetworkMap { peers, ..NetworkMap::default() }), ..Update::default() });

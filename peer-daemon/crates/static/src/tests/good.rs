@@ -63,7 +63,7 @@ fn a_whole_file() {
     assert_eq!(first.public_key.to_string(), PEER);
     assert_eq!(first.preshared_key.as_ref().map(|key| key.expose_base64().to_string()).as_deref(), Some(OTHER));
     assert_eq!(first.endpoint, Some("192.0.2.1:51820".parse().expect("an endpoint")));
-    assert_eq!(first.allowed_ips, [net("100.64.0.2/32"), net("fd00::2/128")]);
+    assert_eq!(*first.allowed_ips, [net("100.64.0.2/32"), net("fd00::2/128")]);
     assert_eq!(first.persistent_keepalive.map(u16::from), Some(25));
     assert_eq!(second.endpoint, Some("[2001:db8::1]:4500".parse().expect("an endpoint")));
     assert_eq!((&second.preshared_key, second.persistent_keepalive), (&None, None));

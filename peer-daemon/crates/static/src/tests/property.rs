@@ -110,7 +110,7 @@ fn check_invariants(desired: &Desired) -> Result<(), TestCaseError> {
     prop_assert_eq!(keys.len(), desired.peers.len());
     prop_assert!(!keys.contains(&interface.private_key.public_key()));
     let mut allowed = HashSet::new();
-    for prefix in desired.peers.iter().flat_map(|peer| &peer.allowed_ips) {
+    for prefix in desired.peers.iter().flat_map(|peer| &*peer.allowed_ips) {
         prop_assert!(allowed.insert(*prefix), "{} twice", prefix);
         prop_assert_eq!(prefix.trunc(), *prefix);
     }
@@ -130,7 +130,7 @@ fn check_invariants(desired: &Desired) -> Result<(), TestCaseError> {
     let ids: HashSet<_> = desired.rules.iter().map(|rule| rule.id).collect();
     prop_assert_eq!(ids.len(), desired.rules.len());
     prop_assert!(!ids.contains(&0));
-    for rule in &desired.rules {
+    for rule in &*desired.rules {
         prop_assert!(rule.ports.iter().all(|range| 0 < range.min && range.min <= range.max));
         prop_assert!(rule.ports.is_empty() || matches!(rule.protocol, Protocol::Tcp | Protocol::Udp));
         prop_assert!(rule.sources.iter().chain(&rule.destinations).all(|prefix| prefix.trunc() == *prefix));

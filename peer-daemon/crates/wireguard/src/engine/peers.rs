@@ -1,9 +1,9 @@
 //! The set of peers and how it changes.
 
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use foldhash::{HashMap, HashSet, HashSetExt as _};
 use ipnet::IpNet;
 use peer_core::desired;
 use peer_core::key::PublicKey;
@@ -53,6 +53,8 @@ pub(super) struct Peers {
     free: Vec<u32>,
     ids: HashMap<PublicKey, u32>,
     allowed: AllowedIps,
+    /// Prefixes that two peers claim: then the order of the list decides, and the table is made of all of it.
+    contested: usize,
     /// Memory of the last lookup.
     pub(super) last_destination: Option<(IpAddr, u32)>,
 }
@@ -100,14 +102,28 @@ impl Peers {
 
     /// Builds the table of inner addresses anew, in the order of `wanted`.
     fn rebuild_allowed(&mut self, wanted: &[&desired::Peer]) -> Vec<IpNet> {
-        let prefixes = wanted.iter().filter_map(|peer| Some((self.id(&peer.public_key)?, peer.allowed_ips.as_slice())));
+        let prefixes = wanted.iter().filter_map(|peer| Some((self.id(&peer.public_key)?, &*peer.allowed_ips)));
         let (allowed, contested) = AllowedIps::build(prefixes);
         self.allowed = allowed;
+        self.contested = contested.len();
+        contested
+    }
+
+    /// Gives their inner addresses to peers that are new. Returns whether nobody else claims them.
+    fn allow(&mut self, added: &[PublicKey]) -> bool {
+        added.iter().all(|key| {
+            let Some(id) = self.ids.get(key).copied() else { return true };
+            let Some(peer) = self.slots.get(id as usize).and_then(Option::as_ref) else { return true };
+            peer.config().allowed_ips.iter().all(|prefix| self.allowed.insert(id, prefix))
+        })
+    }
+
+    /// What was remembered of whose an address is.
+    fn forget_owners(&mut self) {
         self.last_destination = None;
         for peer in self.slots.iter_mut().flatten() {
             peer.forget_source();
         }
-        contested
     }
 }
 
@@ -117,26 +133,27 @@ impl Engine {
     /// start a handshake.
     pub fn set_peers(&mut self, now: Instant, peers: &[desired::Peer]) -> PeersChanged {
         let mut changed = PeersChanged::default();
-        let wanted = self.acceptable(peers, &mut changed);
-        let keys: HashSet<_> = wanted.iter().map(|peer| peer.public_key).collect();
+        let (wanted, keys) = self.acceptable(peers, &mut changed);
         changed.removed = self.peers.ids.keys().filter(|key| !keys.contains(*key)).copied().collect();
         for key in &changed.removed {
             if let Some((id, mut peer)) = self.peers.take(key) {
+                for prefix in &*peer.config().allowed_ips {
+                    self.peers.allowed.remove(id, prefix);
+                }
                 peer.remove(&mut self.cx);
                 self.deadlines.set(id, None);
             }
         }
-        let mut order_changed = !changed.removed.is_empty();
+        let mut reconfigured = false;
         for config in &wanted {
             let id = match self.peers.id(&config.public_key) {
                 Some(id) => {
                     let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.config() != *config) else { continue };
-                    order_changed |= peer.reconfigure(&mut self.cx, now, config);
+                    reconfigured |= peer.reconfigure(&mut self.cx, now, config);
                     changed.updated.push(config.public_key);
                     id
                 }
                 None => {
-                    order_changed = true;
                     let id = self.peers.insert(config, now);
                     let nth = u32::try_from(changed.added.len()).unwrap_or(u32::MAX);
                     if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.wants_session()) {
@@ -148,9 +165,12 @@ impl Engine {
             };
             self.reschedule(id);
         }
-        if order_changed {
-            changed.contested = self.peers.rebuild_allowed(&wanted);
-            self.cx.stats.contested_prefixes.set(changed.contested.len());
+        if reconfigured || !(changed.added.is_empty() && changed.removed.is_empty()) {
+            if reconfigured || self.peers.contested > 0 || !self.peers.allow(&changed.added) {
+                changed.contested = self.peers.rebuild_allowed(&wanted);
+                self.cx.stats.contested_prefixes.set(changed.contested.len());
+            }
+            self.peers.forget_owners();
         }
         self.cx.stats.peers.set(self.peers.ids.len());
         changed
@@ -215,9 +235,14 @@ impl Engine {
         self.reschedule(id);
     }
 
-    fn acceptable<'a>(&self, peers: &'a [desired::Peer], changed: &mut PeersChanged) -> Vec<&'a desired::Peer> {
+    /// Those that can be taken, and their keys.
+    fn acceptable<'a>(
+        &self,
+        peers: &'a [desired::Peer],
+        changed: &mut PeersChanged,
+    ) -> (Vec<&'a desired::Peer>, HashSet<PublicKey>) {
         let ourselves = self.public_key();
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_capacity(peers.len().min(MAX_PEERS));
         let mut wanted = Vec::with_capacity(peers.len().min(MAX_PEERS));
         for peer in peers {
             let key = peer.public_key;
@@ -233,6 +258,66 @@ impl Engine {
             };
             changed.refused.push((key, refusal));
         }
-        wanted
+        (wanted, seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use ipnet::Ipv4Net;
+    use peer_core::key::PrivateKey;
+    use peer_core::shard::ShardId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::EngineConfig;
+
+    fn engine() -> Engine {
+        let config = EngineConfig { private_key: PrivateKey::from_bytes([1; 32]), shard: ShardId::ONLY };
+        Engine::new(config, rand::rng(), Instant::now())
+    }
+
+    /// Prefixes of 24 to 32 bits, so that some lie in each other and some are the same.
+    fn peer(key: u8, hosts: &[(u8, u8)]) -> desired::Peer {
+        let net = |(host, len): &(u8, u8)| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, *host), *len));
+        desired::Peer {
+            public_key: PublicKey([key; 32]),
+            preshared_key: None,
+            endpoint: None,
+            allowed_ips: hosts.iter().map(net).collect::<Arc<[_]>>(),
+            persistent_keepalive: None,
+        }
+    }
+
+    fn owners(engine: &Engine) -> Vec<Option<PublicKey>> {
+        let owner = |host| {
+            let id = engine.peers.allowed().owner(Ipv4Addr::new(10, 0, 0, host).into())?;
+            Some(engine.peers.get(id)?.config().public_key)
+        };
+        (0..=u8::MAX).map(owner).collect()
+    }
+
+    proptest! {
+        /// Whose an address is does not depend on what was before.
+        #[test]
+        fn step_by_step_it_becomes_what_it_is_at_once(
+            steps in prop::collection::vec(
+                prop::collection::btree_map(2_u8..9, prop::collection::vec((0_u8..6, 30_u8..33), 0..3), 0..6),
+                1..8,
+            ),
+        ) {
+            let mut moving = engine();
+            for step in steps {
+                let peers: Vec<_> = step.iter().map(|(key, hosts)| peer(*key, hosts)).collect();
+                moving.set_peers(Instant::now(), &peers);
+                let mut fresh = engine();
+                let changed = fresh.set_peers(Instant::now(), &peers);
+                prop_assert_eq!(owners(&moving), owners(&fresh));
+                prop_assert_eq!(moving.peers.contested, changed.contested.len());
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::{Arrival, Peer};
 use crate::context::Context;
 use crate::error::{DatagramError, PacketError};
 use crate::event::Event;
-use crate::limits::{CLOCK_MARGIN, FORCED_INITIATION_PAUSE, REKEY_TIMEOUT, RETRY_JITTER};
+use crate::limits::{CLOCK_MARGIN, CROSSING_PAUSE, FORCED_INITIATION_PAUSE, REKEY_TIMEOUT, RETRY_JITTER};
 use crate::message;
 use crate::stats::Handshake;
 use crate::tunnel::Tunnel;
@@ -141,6 +141,8 @@ impl Peer {
 
     fn completed(&mut self, cx: &mut Context, now: Instant, how: Handshake) {
         self.retry = None;
+        // Whatever one was ordered for, there is one now.
+        self.handshake_at = None;
         self.last_handshake = Some(now);
         self.traffic_at = now;
         cx.stats.handshake(how);
@@ -152,7 +154,15 @@ impl Peer {
     /// Official clients send two initiations with one timestamp, 1–2 ms apart, and discard our answer to the first:
     /// then only an initiation of ours helps before theirs is repeated 5 s later. It goes to the path that was
     /// authenticated last, not to where the stale one came from, which anybody can replay.
+    ///
+    /// While one of ours is on its way it has to wait: the core remembers one before the last, which its answer may still belong to,
+    /// and the peer takes a second one so soon for a flood.
     fn answer_stale(&mut self, cx: &mut Context, now: Instant) {
+        let begun = self.retry.as_ref().and_then(|retry| retry.start.checked_sub(REKEY_TIMEOUT));
+        if begun.is_some_and(|begun| now.saturating_duration_since(begun) < CROSSING_PAUSE) {
+            self.handshake_at = self.handshake_at.or(Some(now + CROSSING_PAUSE));
+            return;
+        }
         let soon = self.forced_at.is_some_and(|at| now.saturating_duration_since(at) < FORCED_INITIATION_PAUSE);
         if !soon && self.path.is_some() {
             self.forced_at = Some(now);

@@ -1,7 +1,9 @@
 //! Which rules speak of each pair of atoms, and what they say together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::atoms::{Atom, Atoms};
 use super::{Cell, CellScope, Kind, Outcome, TooLarge, port_prefixes};

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn networks_have_none_and_of_two_hosts_in_one_place_one_has() {
-        assert_eq!(Policy::of(&[rule("192.0.2.0/24", Protocol::Any, &[])]).expect("it fits").answers, BTreeMap::new());
+        assert!(Policy::of(&[rule("192.0.2.0/24", Protocol::Any, &[])]).expect("it fits").answers.is_empty());
         // The places of 10.0.0.1 and 10.0.128.1 are the same.
         only(&[rule("10.0.0.1/32", Protocol::Any, &[]), rule("10.0.128.1/32", Protocol::Any, &[])]);
     }

@@ -19,18 +19,18 @@ fn view() -> View {
         uplinks: [(2, "eth0".to_owned())].into(),
         routes: [(5, "198.51.100.0/24".parse().expect("a prefix"))].into(),
     };
-    let peers = vec![PeerPrefixes { id: 3, prefixes: vec!["100.64.0.10/32".parse().expect("a prefix")] }];
+    let peers = [PeerPrefixes { id: 3, prefixes: ["100.64.0.10/32".parse().expect("a prefix")].into() }].into();
     let intent = Intent {
         wt0: Wt0 { name: "wt0".into(), index: 3, mtu: 1420 },
         addresses: Vec::new(),
         peers,
         routes: Vec::new(),
-        rules: Vec::new(),
+        rules: [].into(),
         nat_ports: crate::DEFAULT_NAT_PORTS,
         listeners: Vec::new(),
         peer_quota: None,
     };
-    View::new(names, &intent)
+    View::default().next(names, &intent)
 }
 
 fn key() -> FlowKey {

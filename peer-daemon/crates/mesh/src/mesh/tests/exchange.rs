@@ -44,7 +44,25 @@ fn the_controller_meets_at_its_home_and_begins_the_handshake() {
         (status.state, status.kind, status.relay),
         (State::Connected, Some(PathKind::Relay), Some(server(HOME)))
     );
+    assert!(lab.handshake().is_empty());
     assert_eq!(lab.passed(20_000), [], "and no more offers");
+}
+
+#[test]
+fn a_first_handshake_that_the_peer_is_not_ready_for_is_begun_again_soon() {
+    let mut lab = Lab::controller();
+    lab.passed(10);
+    lab.answer();
+    lab.up(1);
+    assert_eq!(lab.pass(Duration::from_secs(4)), [(400, Action::Handshake), (1500, Action::Handshake)]);
+    lab.offer();
+    assert_eq!(lab.passed(399), []);
+    lab.handshake();
+    assert_eq!(lab.passed(4000), [], "one that was answered is not");
+    lab.passed(3000);
+    lab.offer();
+    assert_eq!(lab.down(1), [Action::ClearPath]);
+    assert!(!lab.passed(4000).contains(&Action::Handshake), "nor one that has no way any more");
 }
 
 #[test]
@@ -64,7 +82,8 @@ fn the_other_side_begins_itself_after_five_seconds() {
     lab.passed(10);
     lab.offer();
     lab.up(1);
-    assert_eq!(lab.pass(Duration::from_secs(6)), [(5000, Action::SetPath(path(1))), (5000, Action::Handshake)]);
+    let expected = [(5000, Action::SetPath(path(1))), (5000, Action::Handshake), (5400, Action::Handshake)];
+    assert_eq!(lab.pass(Duration::from_secs(6)), expected);
 }
 
 #[test]
@@ -89,6 +108,7 @@ fn an_offer_over_a_working_path_makes_the_controller_begin_a_handshake_but_not_e
     assert_eq!(lab.offer(), [send_answer()], "there was one just now");
     lab.passed(3000);
     assert_eq!(lab.offer(), [send_answer(), Action::Handshake]);
+    lab.handshake();
     assert_eq!(lab.offer(), [send_answer()]);
     lab.passed(2000);
     assert_eq!(lab.offer(), [send_answer()]);
@@ -177,8 +197,10 @@ fn a_path_without_a_handshake_is_given_up() {
     lab.passed(10);
     lab.answer();
     lab.up(1);
-    let done = lab.pass(Duration::from_secs(31));
-    assert_eq!(done, [(30_000, close(1)), (30_000, Action::ClearPath), (30_800, send_offer())]);
+    let begun = lab.pass(Duration::from_secs(10));
+    assert!(begun.iter().all(|(_, action)| *action == Action::Handshake), "{begun:?}");
+    let done = lab.pass(Duration::from_secs(21));
+    assert_eq!(done, [(20_000, close(1)), (20_000, Action::ClearPath), (20_800, send_offer())]);
 }
 
 #[test]

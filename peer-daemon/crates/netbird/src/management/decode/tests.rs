@@ -3,10 +3,14 @@ use prost::Message as _;
 use serde_json::Value;
 
 use super::*;
-use crate::proto::management::{NetworkMap, RemotePeerConfig};
+use crate::proto::management::{HostConfig, NetworkMap, RemotePeerConfig};
 use crate::testdata;
 
 mod json;
+
+fn decode_sync(bytes: &[u8]) -> Result<SyncResponse, DecodeError> {
+    SyncMessage::new(Zeroizing::new(bytes.to_vec())).and_then(|message| message.decode())
+}
 
 const MESSAGES: [&str; 6] = [
     "management/sync-initial.json",
@@ -69,6 +73,25 @@ fn ten_thousand_peers_are_no_problem_a_million_empty_ones_are() {
     assert_eq!(error, DecodeError::TooManyEntries { entries: 1_000_000, limit: MAX_ENTRIES });
 }
 
+#[test]
+fn servers_are_exchanged_and_the_rest_stays() {
+    let config = |uri: &str| {
+        let signal = Some(HostConfig { uri: uri.to_owned(), protocol: 0 });
+        Some(NetbirdConfig { signal, ..NetbirdConfig::default() })
+    };
+    for name in MESSAGES {
+        for said in [None, config("old.test:80"), config(&"x".repeat(300))] {
+            let bytes = testdata::read(name).bytes;
+            let message = SyncResponse { netbird_config: said, ..decode_sync(&bytes).expect(name) };
+            let message = SyncMessage::new(Zeroizing::new(message.encode_to_vec())).expect(name);
+            let kept = SyncMessage::new(message.with_servers(config("new.test:80").as_ref())).expect(name);
+            let expected =
+                SyncResponse { netbird_config: config("new.test:80"), ..message.decode().expect("a message") };
+            assert_eq!(kept.decode().expect("a message"), expected, "{name}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -101,7 +124,7 @@ proptest! {
             ..NetworkMap::default()
         };
         let bytes = map.encode_to_vec();
-        prop_assert_eq!(children(&bytes).count(), peers + rules);
+        prop_assert_eq!(children(&bytes, 0..bytes.len()).count(), peers + rules);
     }
 }
 

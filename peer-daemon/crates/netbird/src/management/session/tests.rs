@@ -87,7 +87,7 @@ impl Driver {
 #[test]
 fn a_known_peer_never_shows_its_key() {
     let mut driver = Driver::streaming();
-    driver.input(Input::Message(Box::default()));
+    driver.input(Input::Message(Arc::default()));
     assert_eq!((driver.event(), driver.action()), ("Update".to_owned(), ""));
 }
 
@@ -191,7 +191,7 @@ fn what_comes_late_is_ignored() {
     driver.input(Input::StreamFailed(Error::Ended));
     driver.event();
     for input in [
-        Input::Message(Box::default()),
+        Input::Message(Arc::default()),
         Input::StreamOpened,
         Input::LoggedIn(Box::default()),
         Input::StreamFailed(Error::Ended),

@@ -88,9 +88,9 @@ impl Lab {
         Intent {
             wt0: Wt0 { name: "wt0".into(), index: sys::ifindex("wt0").unwrap_or(0), mtu: 1420 },
             addresses: vec!["100.64.0.1".parse().expect("an address")],
-            peers: Vec::new(),
+            peers: [].into(),
             routes: self.routes.iter().map(route).collect(),
-            rules: Vec::new(),
+            rules: [].into(),
             nat_ports: crate::DEFAULT_NAT_PORTS,
             listeners: Vec::new(),
             peer_quota: None,

@@ -10,13 +10,13 @@ use crate::sys::monotonic_coarse;
 use crate::{Intent, PeerPrefixes, Wt0};
 
 fn reader(tables: &Tables) -> FlowReader {
-    let peer = |id, prefix: &str| PeerPrefixes { id, prefixes: vec![prefix.parse().expect("a prefix")] };
+    let peer = |id, prefix: &str| PeerPrefixes { id, prefixes: [prefix.parse().expect("a prefix")].into() };
     let intent = Intent {
         wt0: Wt0 { name: "wt0".into(), index: 3, mtu: 1420 },
         addresses: Vec::new(),
-        peers: vec![peer(1, "0.0.0.0/24"), peer(2, "0.0.0.0/0")],
+        peers: [peer(1, "0.0.0.0/24"), peer(2, "0.0.0.0/0")].into(),
         routes: Vec::new(),
-        rules: Vec::new(),
+        rules: [].into(),
         nat_ports: crate::DEFAULT_NAT_PORTS,
         listeners: Vec::new(),
         peer_quota: None,
