@@ -5,6 +5,7 @@
 //! groups that they leave are removed at the end.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -235,25 +236,32 @@ fn runtime_default(podmans: &str) -> Result<String> {
 
 /// Once nothing is in it any more.
 fn remove_control_group(name: &str) -> Result<()> {
-    const REMOVE: &str = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd /sys/fs/cgroup && \
-                          { [ ! -d \"$1\" ] || find \"$1\" -depth -type d -exec rmdir {} \\; ; }";
     let namespace = Namespace::new("control groups")?;
-    let mut said = String::new();
+    // Anew at each try it would be refused: the same is mounted there already.
+    namespace.exec("mount", &["-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"])?;
+    let group = Path::new("/sys/fs/cgroup").join(name);
+    let mut outcome = Ok(());
     let removed = wait_for(LEFT, || {
-        let mut command = namespace.command("sh");
-        match run(command.args(["-c", REMOVE, "sh", name])) {
-            Ok(finished) => {
-                said = finished.stderr;
-                finished.status.success() && said.is_empty()
-            }
-            Err(error) => {
-                said = format!("{error:#}");
-                false
-            }
-        }
+        outcome = namespace.enter(|| remove_groups(&group));
+        outcome.is_ok()
     });
-    ensure!(removed, "{name}: {said}");
+    ensure!(removed, "{name}: {outcome:?}");
     Ok(())
+}
+
+/// A control group and all below it; the files in them go with them.
+fn remove_groups(group: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(group) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_groups(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
 }
 
 #[cfg(test)]

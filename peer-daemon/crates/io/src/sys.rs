@@ -14,7 +14,7 @@ pub(crate) fn attach_tun(tun: BorrowedFd<'_>, name: &str, flags: i32) -> io::Res
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = from as libc::c_char;
     }
     // Flags are a short in the kernel's structure; IFF_TUN_EXCL is its sign bit.
     request.ifr_ifru.ifru_flags = (flags as u16).cast_signed();
