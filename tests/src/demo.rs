@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::lab::{Binaries, Capabilities, ForeignProgram, Tunnel};
+use crate::lab::{Binaries, Capabilities, Container, ForeignProgram, Image, Tunnel};
 use checks::Checks;
 use figures::Figures;
 use machine::Machine;
@@ -44,6 +44,8 @@ pub struct Options {
     pub compare: bool,
     /// `peer-daemon`.
     pub daemon: PathBuf,
+    /// The same as an image, to be run by podman with what the `DaemonSet` has; `None`: as a program of this machine.
+    pub image: Option<PathBuf>,
     /// `wireguard-go`.
     pub wireguard_go: PathBuf,
     /// Its version, as the package says it.
@@ -62,17 +64,22 @@ pub fn run(options: &Options) -> Result<bool> {
     let mut figures = Figures::default();
     figures.set("wireguard_go_version", options.wireguard_go_version.as_str());
 
-    let capabilities = if options.compare { Capabilities::Deployed } else { Capabilities::Minimal };
+    let deployed = options.compare || options.image.is_some();
+    let capabilities = if deployed { Capabilities::Deployed } else { Capabilities::Minimal };
     let binaries =
         Binaries { daemon: options.daemon.clone(), tunnel: Tunnel::WireguardGo(options.wireguard_go.clone()) };
     let mut stage = Stage::prepare(options.control, capabilities, &binaries).context("build the lab")?;
+    if let Some(archive) = &options.image {
+        stage.node_mut().container = Some(Container::deployed(Image::load(archive)?));
+    }
     voice.heading(stage.cast());
     let devices = stage.node().namespace.devices()?;
     // Attached before the daemon comes, as another agent of the node would be.
     let foreign = ForeignProgram::attach(&stage.node().namespace, "eth0")?;
     stage.up()?;
     figures.set("seconds_to_ready", start.elapsed().as_secs_f64());
-    voice.line(&format!("ready after {:.1} s with {}", start.elapsed().as_secs_f64(), capabilities.names()));
+    let form = if options.image.is_some() { "in a container, " } else { "" };
+    voice.line(&format!("{form}ready after {:.1} s with {}", start.elapsed().as_secs_f64(), capabilities.names()));
 
     let foreign = Story { voice, checks: &mut checks, figures: &mut figures }.tell(&mut stage, foreign)?;
     if options.compare {

@@ -24,7 +24,15 @@ fn passes(control: Control) {
     let daemon = find_daemon().expect("peer-daemon");
     let wireguard_go = find_wireguard_go().expect("wireguard-go");
     let version = std::env::var("PEER_WIREGUARD_GO_VERSION").unwrap_or_else(|_| "of unknown version".to_owned());
-    let options = Options { json: false, control, compare: false, daemon, wireguard_go, wireguard_go_version: version };
+    let options = Options {
+        json: false,
+        control,
+        compare: false,
+        daemon,
+        image: None,
+        wireguard_go,
+        wireguard_go_version: version,
+    };
     let start = Instant::now();
     assert!(run(&options).expect("the lab stands"), "a check failed");
     assert!(start.elapsed().as_secs() < 40, "{:?}", start.elapsed());

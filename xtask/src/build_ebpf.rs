@@ -49,7 +49,7 @@ pub(crate) fn build(force: bool) -> Result<bool> {
     let folder = root.join("target/ebpf");
     let mut cargo = toolchain.cargo_build();
     cargo.current_dir(root.join("peer-ebpf")).args(["--release", "--locked", "--target-dir"]).arg(folder.join("build"));
-    process::run_aside(with_flags(&mut cargo, &linker))?;
+    process::run_aside(with_flags(&mut cargo, &linker)?)?;
     publish(root, &folder.join("build/bpfel-unknown-none/release/peer-ebpf"), &fingerprint)?;
     let object = ebpf_artifact::object(root);
     eprintln!("build-ebpf: {} in {:.1} s", shown(&object), started.elapsed().as_secs_f64());
@@ -57,8 +57,8 @@ pub(crate) fn build(force: bool) -> Result<bool> {
 }
 
 /// The flags of this target alone, whatever the user's environment or configuration says for others.
-fn with_flags<'a>(cargo: &'a mut Command, linker: &Path) -> &'a mut Command {
-    let flags = [
+fn with_flags<'a>(cargo: &'a mut Command, linker: &Path) -> Result<&'a mut Command> {
+    let mut flags = vec![
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".to_owned(),
         // Otherwise clearing memory becomes a call of a byte-wise loop, which the verifier refuses without CAP_PERFMON.
@@ -66,10 +66,11 @@ fn with_flags<'a>(cargo: &'a mut Command, linker: &Path) -> &'a mut Command {
         "-Cdebuginfo=2".to_owned(),
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
     ];
+    flags.extend(workspace::remapped("--remap-path-prefix")?);
     for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
         cargo.env_remove(name);
     }
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+    Ok(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")))
 }
 
 /// Object and stamp appear whole. The old stamp goes first, so that it never vouches for an object it does not know.

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::setup::cargo_deny;
 use crate::steps::Steps;
-use crate::{build_ebpf, daemon, demo, process, setup, test, vmtest};
+use crate::{build_ebpf, daemon, demo, image, process, setup, test, vmtest};
 
 pub(crate) fn command() -> Result<()> {
     process::need_root("ci")?;
@@ -17,7 +17,8 @@ pub(crate) fn command() -> Result<()> {
     steps.run("docs", docs)?;
     let daemon = steps.run("build the daemon", daemon::build)?;
     let other = steps.run("build a daemon of another layout", daemon::build_other_layout)?;
-    steps.run("cargo test", || test::run(&daemon, &other, &wireguard_go))?;
+    let images = steps.run("images", || image::of_host(&daemon))?;
+    steps.run("cargo test", || test::run(&daemon, &other, &images, &wireguard_go))?;
     vmtest::all(&steps, daemon.clone(), &wireguard_go)?;
     steps.run("demo", || match demo::run(demo::Options::for_ci(), daemon, wireguard_go)? {
         true => Ok(()),

@@ -7,10 +7,13 @@ use clap::{Args, ValueEnum};
 
 use crate::setup::wireguard_go::WireguardGo;
 use crate::steps::Steps;
-use crate::{build_ebpf, daemon, process, setup};
+use crate::{build_ebpf, daemon, image, process, setup};
 
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Options {
+    /// Run the daemon as a container: the image, by podman, with what the DaemonSet gives it
+    #[arg(long)]
+    image: bool,
     /// End with one JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -33,7 +36,7 @@ enum Control {
 
 impl Options {
     pub(crate) fn for_ci() -> Self {
-        Self { json: true, control: None, compare: false }
+        Self { image: false, json: true, control: None, compare: false }
     }
 }
 
@@ -49,7 +52,7 @@ pub(crate) fn command(options: Options) -> Result<bool> {
 
 /// The demo itself, with everything built.
 pub(crate) fn run(options: Options, daemon: PathBuf, wireguard_go: WireguardGo) -> Result<bool> {
-    let Options { json, control, compare } = options;
+    let Options { image, json, control, compare } = options;
     let control = control.unwrap_or(if compare { Control::Static } else { Control::Netbird });
     ensure!(
         !compare || control == Control::Static,
@@ -59,10 +62,12 @@ pub(crate) fn run(options: Options, daemon: PathBuf, wireguard_go: WireguardGo) 
         Control::Netbird => peer_tests::demo::Control::Netbird,
         Control::Static => peer_tests::demo::Control::Static,
     };
+    let image = image.then(|| image::of_host(&daemon).map(|[minimal, _]| minimal)).transpose()?;
     peer_tests::demo::run(&peer_tests::demo::Options {
         json,
         control,
         compare,
+        image,
         daemon,
         wireguard_go: wireguard_go.binary,
         wireguard_go_version: wireguard_go.version,

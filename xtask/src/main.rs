@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup | build-ebpf | demo | picture | test | vmtest | bench | ci`.
+//! The project's own commands: `cargo xtask setup | build-ebpf | image | demo | picture | test | vmtest | bench | ci`.
 //!
 //! A laptop and CI run the same commands. What they say goes to stderr; stdout is left to results.
 #![forbid(unsafe_code)]
@@ -8,6 +8,8 @@ mod build_ebpf;
 mod ci;
 mod daemon;
 mod demo;
+mod image;
+mod libraries;
 mod picture;
 mod process;
 mod setup;
@@ -35,6 +37,8 @@ enum Command {
     Setup,
     /// Compile the eBPF programs that the daemon embeds
     BuildEbpf(build_ebpf::Options),
+    /// Write container images as OCI archives
+    Image(image::Options),
     /// Run the main job in network namespaces on this machine and check what it promises
     Demo(demo::Options),
     /// Run everything that must pass: unit, property and program tests, and the scenarios
@@ -65,6 +69,7 @@ fn run(command: &Command) -> Result<bool> {
     match command {
         Command::Setup => setup::command().map(|()| true),
         Command::BuildEbpf(options) => build_ebpf::command(*options).map(|()| true),
+        Command::Image(options) => image::command_line(options).map(|()| true),
         Command::Demo(options) => demo::command(*options),
         Command::Test => test::command().map(|()| true),
         Command::Vmtest(options) => vmtest::command(options).map(|()| true),

@@ -1,5 +1,6 @@
 //! Where things lie.
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,18 @@ pub(crate) fn root() -> &'static Path {
 /// Tools that setup installs for this checkout alone.
 pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
+}
+
+/// Flags that keep the places of this checkout and of cargo's downloads out of what is compiled, so that the same sources
+/// give the same binary wherever they lie: `option` with each, as `--remap-path-prefix` of rustc and `-ffile-prefix-map`
+/// of C compilers take them.
+pub(crate) fn remapped(option: &str) -> Result<[String; 2]> {
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+    let cargo = cargo.context("neither CARGO_HOME nor HOME is set")?;
+    let remap = |from: &Path, to: &str| format!("{option}={}={to}", from.display());
+    // The last that fits counts: cargo's folder may lie in the checkout.
+    Ok([remap(root(), "/peer"), remap(&cargo, "/cargo")])
 }
 
 /// Keeps a second xtask from installing or building the same thing until the returned file is dropped.

@@ -27,7 +27,7 @@ impl Binaries {
     }
 }
 
-/// `$PEER_DAEMON_BIN`, or the newest of the release and the debug build.
+/// `$PEER_DAEMON_BIN`, or the newest of the release builds, the static one of `cargo xtask` included, and the debug build.
 ///
 /// # Errors
 /// There is none; the message says how to get it.
@@ -35,7 +35,8 @@ pub fn find_daemon() -> Result<PathBuf> {
     if let Some(path) = named_by("PEER_DAEMON_BIN")? {
         return Ok(path);
     }
-    let built = ["release", "debug"].map(|profile| target_directory().join(profile).join("peer-daemon"));
+    let shipped = format!("{}-unknown-linux-gnu/release", env::consts::ARCH);
+    let built = [&shipped, "release", "debug"].map(|profile| target_directory().join(profile).join("peer-daemon"));
     let newest = built.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max();
     match newest {
         Some((_, path)) => Ok(path),
@@ -84,7 +85,7 @@ pub fn find_wireguard_go() -> Result<PathBuf> {
         .context("no wireguard-go: run `cargo xtask setup`, or name one in PEER_WIREGUARD_GO")
 }
 
-fn named_by(variable: &str) -> Result<Option<PathBuf>> {
+pub(crate) fn named_by(variable: &str) -> Result<Option<PathBuf>> {
     let Some(path) = env::var_os(variable).map(PathBuf::from) else { return Ok(None) };
     let path = path.canonicalize().with_context(|| format!("{variable}={}", path.display()))?;
     Ok(Some(path))

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::command::{Finished, run};
 use super::config::NodeConfig;
+use super::container::{Container, Places};
 use super::http::get;
 use super::metrics::Metrics;
 use super::namespace::Namespace;
@@ -83,6 +84,11 @@ pub struct Node {
     /// What the kernel itself puts into every bpffs.
     kernel_pins: Vec<PathBuf>,
     daemon: Option<Process>,
+    /// podman, while [`Self::daemon`] runs in a container.
+    podman: u32,
+    /// How the next start is contained; `None`: it is [`Self::binary`], with [`Self::capabilities`] and all files of the
+    /// machine. Dropped after the daemon has ended.
+    pub container: Option<Container>,
 }
 
 impl Node {
@@ -98,7 +104,8 @@ impl Node {
         })?;
         let binary = binary.to_owned();
         let arguments = Vec::new();
-        Ok(Self { namespace, config, joining: None, capabilities, arguments, binary, kernel_pins, daemon: None })
+        let (joining, daemon, podman, container) = (None, None, 0, None);
+        Ok(Self { namespace, config, joining, capabilities, arguments, binary, kernel_pins, daemon, podman, container })
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -139,7 +146,11 @@ impl Node {
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.daemon.is_none(), "the daemon runs already");
         let mut command = self.up_command()?;
-        self.daemon = Some(Process::start("peer-daemon", &mut command)?);
+        let mut daemon = Process::start("peer-daemon", &mut command)?;
+        if self.container.is_some() {
+            self.podman = daemon.lead_to_child()?;
+        }
+        self.daemon = Some(daemon);
         Ok(())
     }
 
@@ -278,8 +289,15 @@ impl Node {
     /// # Errors
     /// It fails.
     pub fn status_text(&self, arguments: &[&str]) -> Result<String> {
-        let arguments = [&["status", "--control-socket", CONTROL], arguments].concat();
-        self.namespace.exec(&self.binary.to_string_lossy(), &arguments)
+        let Some(container) = &self.container else {
+            let arguments = [&["status", "--control-socket", CONTROL], arguments].concat();
+            return self.namespace.exec(&self.binary.to_string_lossy(), &arguments);
+        };
+        let arguments = [&["status"], arguments].concat();
+        let Finished { status, stdout, stderr } =
+            run(&mut container.daemon_command(&self.namespace, self.podman, &arguments))?;
+        ensure!(status.success(), "{}: {status}: {stderr}{stdout}", arguments.join(" "));
+        Ok(stdout)
     }
 
     /// Runs a line of a manifest, as kubelet does, where the daemon answers to the name `netbird` as well.
@@ -287,6 +305,9 @@ impl Node {
     /// # Errors
     /// It does not start or does not end.
     pub fn shell(&self, line: &str) -> Result<Finished> {
+        if self.container.is_some() {
+            return self.inside(&["sh", "-ec", line]);
+        }
         self.namespace.enter(|| {
             fs::create_dir_all(NAMES)?;
             match symlink(&self.binary, Path::new(NAMES).join("netbird")) {
@@ -296,6 +317,15 @@ impl Node {
         })?;
         let path = format!("{NAMES}:/usr/sbin:/usr/bin:/sbin:/bin");
         run(self.namespace.command("sh").args(["-ec", line]).env("PATH", path))
+    }
+
+    /// Runs a program of the container that the daemon is in.
+    ///
+    /// # Errors
+    /// There is no container, or the program does not start or does not end.
+    pub fn inside(&self, program: &[&str]) -> Result<Finished> {
+        let container = self.container.as_ref().context("the daemon is in no container")?;
+        run(&mut container.exec_command(&self.namespace, self.podman, program))
     }
 
     /// `peer-daemon flows`, with these arguments, to be started.
@@ -358,21 +388,30 @@ impl Node {
     }
 
     fn up_command(&self) -> Result<Command> {
-        let mut command = self.confined();
-        command.arg(&self.binary).args(["up", "--health-addr", &HEALTH.to_string()]);
-        command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);
+        let mut arguments = vec!["--health-addr".to_owned(), HEALTH.to_string()];
+        let mut environment = Vec::new();
         match &self.joining {
             None => {
                 self.namespace.write(CONFIG.as_ref(), &self.config.to_string())?;
-                command.args(["--config", CONFIG]);
+                arguments.extend(["--config", CONFIG].map(str::to_owned));
             }
             Some(joining) => {
-                command.args(["--ephemeral", joining.ephemeral]).env("NB_MANAGEMENT_URL", &joining.url);
-                command.env("NB_HOSTNAME", &joining.hostname).env("NB_LOG_LEVEL", "debug");
-                command.envs(joining.setup_key.iter().map(|key| ("NB_SETUP_KEY", key)));
-                command.envs(joining.environment.iter().map(|(name, value)| (name, value)));
+                arguments.extend(["--ephemeral", joining.ephemeral].map(str::to_owned));
+                environment.extend([("NB_MANAGEMENT_URL", joining.url.as_str()), ("NB_LOG_LEVEL", "debug")]);
+                environment.push(("NB_HOSTNAME", &joining.hostname));
+                environment.extend(joining.setup_key.iter().map(|key| ("NB_SETUP_KEY", key.as_str())));
+                environment.extend(joining.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             }
         }
+        if let Some(container) = &self.container {
+            let shared: &[&Path] = if self.joining.is_none() { &[Path::new(CONFIG)] } else { &[] };
+            let places = Places { state: STATE.as_ref(), bpffs: BPFFS.as_ref(), shared };
+            arguments.extend(self.arguments.iter().cloned());
+            return Ok(container.up_command(&self.namespace, &places, &arguments, &environment));
+        }
+        let mut command = self.confined();
+        command.arg(&self.binary).arg("up").args(arguments).envs(environment);
+        command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);
         Ok(command)
     }
 

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::traffic::patient;
+use super::traffic::{patient, wait_for};
 use crate::sys::process as sys;
 
 /// Lines of a log that a failing test shows.
 const TAIL: usize = 60;
+/// A child may take so long to appear.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// A running program. Killed when dropped; a panicking thread that drops it prints the end of its log.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Process {
     child: Child,
     log: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
+    /// Who gets signals.
+    signalled: u32,
 }
 
 /// CPU time of a process and the idle time of the machine.
@@ -42,6 +46,7 @@ impl Process {
         let (mut reader, writer) = pipe()?;
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         let child = command.spawn().with_context(|| format!("start {name}"))?;
+        let signalled = child.id();
         // The command keeps copies of the pipe's writing end: without this the log would never end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -54,7 +59,24 @@ impl Process {
                 }
             }
         });
-        Ok(Self { name: name.to_owned(), child, log, reader: Some(reader) })
+        Ok(Self { name: name.to_owned(), child, log, reader: Some(reader), signalled })
+    }
+
+    /// From now on signals go to its only child: it is one that ignores them, and ends when the child does. Returns the
+    /// child's process id.
+    ///
+    /// # Errors
+    /// It has none, or ends.
+    pub(crate) fn lead_to_child(&mut self) -> Result<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let mut child = None;
+        wait_for(LIMIT, || {
+            let listed = fs::read_to_string(&children).unwrap_or_default();
+            child = listed.split_whitespace().next().and_then(|pid| pid.parse().ok());
+            child.is_some() || self.child.try_wait().is_ok_and(|ended| ended.is_some())
+        });
+        self.signalled = child.with_context(|| format!("{} has no child:\n{}", self.name, self.log()))?;
+        Ok(self.signalled)
     }
 
     /// Process id.
@@ -82,7 +104,7 @@ impl Process {
     /// # Errors
     /// It is gone.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        Ok(sys::signal(self.pid(), signal)?)
+        Ok(sys::signal(self.signalled, signal)?)
     }
 
     /// Sends SIGTERM and waits; `None`: it still runs after `limit`.
@@ -93,7 +115,7 @@ impl Process {
         if let Some(status) = self.ended()? {
             return Ok(Some(status));
         }
-        sys::signal(self.pid(), libc::SIGTERM)?;
+        sys::signal(self.signalled, libc::SIGTERM)?;
         let deadline = Instant::now() + patient(limit);
         while Instant::now() < deadline {
             if let Some(status) = self.ended()? {
@@ -121,12 +143,8 @@ impl Process {
     /// # Errors
     /// It is gone.
     pub fn cpu(&self) -> Result<Cpu> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        // The name in parentheses may contain blanks; user and system time are fields 14 and 15, state is field 3.
-        let after_name = stat.rsplit_once(") ").context("/proc/PID/stat")?.1;
-        let mut fields = after_name.split(' ').skip(11).map(str::parse::<u32>);
-        let (user, system) = (fields.next().context("user time")??, fields.next().context("system time")??);
-        Ok(Cpu { process: sys::clock_tick() * (user + system), idle: idle()? })
+        // User and system time.
+        Ok(Cpu { process: ticks(self.pid(), 14)? + ticks(self.pid(), 15)?, idle: idle()? })
     }
 
     fn drain(&mut self) {
@@ -145,6 +163,25 @@ impl Drop for Process {
             eprintln!("--- {} ---\n{}", self.name, lines[lines.len().saturating_sub(TAIL)..].join("\n"));
         }
     }
+}
+
+/// How long ago a process began, to about a hundredth of a second.
+///
+/// # Errors
+/// It is gone.
+pub fn age(pid: u32) -> Result<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let uptime: f64 = uptime.split(' ').next().context("/proc/uptime")?.parse()?;
+    Ok(Duration::from_secs_f64(uptime).saturating_sub(ticks(pid, 22)?))
+}
+
+/// A field of `/proc/PID/stat` that is a time; the first is 1.
+fn ticks(pid: u32, field: usize) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may contain blanks; after it comes field 3.
+    let after_name = stat.rsplit_once(") ").context("/proc/PID/stat")?.1;
+    let ticks = after_name.split(' ').nth(field - 3).context("/proc/PID/stat")?;
+    Ok(sys::clock_tick() * ticks.parse()?)
 }
 
 fn idle() -> Result<Duration> {

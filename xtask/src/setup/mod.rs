@@ -4,6 +4,7 @@
 //! checkout alone: the machine's own package sources are never changed.
 
 pub(crate) mod cargo_deny;
+pub(crate) mod cross;
 mod kubernetes;
 pub(crate) mod linker;
 pub(crate) mod machines;
@@ -14,6 +15,7 @@ mod sources;
 pub(crate) mod wireguard_go;
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -23,16 +25,24 @@ use crate::workspace;
 use packages::System;
 use wireguard_go::WireguardGo;
 
-/// Run-time tools of the demo and the scenarios: the program, and Debian's and Fedora's package of it.
-const TOOLS: [(&str, &str, &str); 7] = [
+/// Run-time tools of the demo and the scenarios, and what images have in them: the program, and Debian's and Fedora's
+/// package of it.
+const TOOLS: [(&str, &str, &str); 11] = [
+    ("busybox", "busybox-static", "busybox"),
+    ("conmon", "conmon", "conmon"),
     ("curl", "curl", "curl"),
     ("ip", "iproute2", "iproute"),
     ("iperf3", "iperf3", "iperf3"),
     ("iptables-save", "iptables", "iptables-nft"),
     ("nft", "nftables", "nftables"),
+    ("podman", "podman", "podman"),
+    ("runc", "runc", "runc"),
     ("setpriv", "util-linux", "util-linux"),
     ("wg", "wireguard-tools", "wireguard-tools"),
 ];
+
+/// What images have in them that is no program.
+const ROOTS: [&str; 1] = ["ca-certificates"];
 
 /// Debian's compiler with `core` for the eBPF target.
 const DEBIAN_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -76,9 +86,14 @@ fn missing(system: &System) -> Vec<String> {
         .filter(|(program, ..)| process::find(program).is_none())
         .map(|(_, debian, fedora)| (*if *system == System::Fedora { fedora } else { debian }).to_owned())
         .collect();
+    // The daemon is linked statically; Debian's compilers bring what that takes.
+    if *system == System::Fedora && !Path::new("/usr/lib64/libc.a").exists() {
+        missing.push("glibc-static".to_owned());
+    }
     if *system != System::Debian {
         return missing;
     }
+    missing.extend(system.absent(&ROOTS));
     let toolchain = Toolchain::find();
     if toolchain.is_none() {
         missing.extend(DEBIAN_COMPILER.map(str::to_owned));

@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use peer_tests::guest::{PLAN, Plan};
 
 use super::archive::Archive;
 use super::built::Built;
 use super::modules;
+use crate::libraries;
 use crate::process::{self, command};
 use crate::setup::machines::Kernel;
 use crate::workspace;
@@ -65,46 +66,11 @@ fn program(archive: &mut Archive, binary: &Path, at: &Path, stripped: &Path) -> 
     process::run(command("strip").arg("--strip-debug").arg("-o").arg(stripped).arg(binary))?;
     archive.file(at, &fs::read(stripped).context("cannot read a stripped program")?)?;
     fs::remove_file(stripped).context("cannot remove a stripped program")?;
-    for library in libraries(binary)? {
+    for library in libraries::of(binary)? {
         if !archive.has(&library) {
             let content = fs::read(&library).with_context(|| format!("cannot read {}", library.display()))?;
             archive.file(&library, &content)?;
         }
     }
     Ok(())
-}
-
-/// As `ldd` finds them, the loader too.
-fn libraries(binary: &Path) -> Result<Vec<PathBuf>> {
-    let output = command("ldd").arg(binary).output().context("cannot start ldd")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    if said.contains("not a dynamic executable") || said.contains("statically linked") {
-        return Ok(Vec::new());
-    }
-    if !output.status.success() || said.contains("not found") {
-        bail!("ldd {}: {}", binary.display(), said.trim());
-    }
-    Ok(parse(&said))
-}
-
-/// `name => /path (0x…)`, or `/path (0x…)`.
-fn parse(said: &str) -> Vec<PathBuf> {
-    let path = |line: &str| {
-        let path = line.split_once(" => ").map_or(line, |(_, path)| path).split_whitespace().next()?;
-        path.starts_with('/').then(|| PathBuf::from(path))
-    };
-    said.lines().filter_map(path).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn libraries_are_those_with_a_file() {
-        let said = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
-                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
-        let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);
-        assert_eq!(parse(said), expected);
-    }
 }

@@ -25,10 +25,14 @@ pub(super) struct PinDirs {
 impl PinDirs {
     /// Makes the directories.
     pub(super) fn create(bpffs: &Path, device: &str) -> Result<Self, Error> {
-        let on_bpffs =
-            sys::is_bpffs(bpffs).map_err(|source| Error::io(format!("look at {}", bpffs.display()), source))?;
-        if !on_bpffs {
-            return Err(Error::NotBpffs { path: bpffs.to_owned() });
+        match sys::is_bpffs(bpffs) {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::NotBpffs { path: bpffs.to_owned() }),
+            // A container without the mount.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NotBpffs { path: bpffs.to_owned() });
+            }
+            Err(source) => return Err(Error::io(format!("look at {}", bpffs.display()), source)),
         }
         let root = bpffs.join("peer");
         let device = root.join(pin_name(device));
@@ -155,5 +159,7 @@ mod tests {
         let error = PinDirs::create(dir.path(), "wt0").expect_err("no bpffs");
         assert!(matches!(error, Error::NotBpffs { .. }), "{error}");
         assert!(entries(dir.path()).is_empty(), "and stays as it was");
+        let error = PinDirs::create(&dir.path().join("none"), "wt0").expect_err("not even a directory").to_string();
+        assert!(error.contains("/none is not a BPF file system: mount"), "{error}");
     }
 }
