@@ -1,7 +1,7 @@
 //! How metrics are named and written, and how many series a table may have.
 //!
 //! Collectors call [`describe`] and its short forms, so that a unit at the end of a name is declared as one. What is
-//! encoded is OpenMetrics; [`classic`] makes of it what older readers want. [`Series`] bounds the labels of tables that
+//! encoded is OpenMetrics; [`classic()`] makes of it what older readers want. [`Series`] bounds the labels of tables that
 //! grow with the network.
 #![forbid(unsafe_code)]
 

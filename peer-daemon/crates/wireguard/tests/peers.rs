@@ -3,9 +3,9 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use common::{Net, addr, packet, peer, public};
+use common::{Net, addr, packet, peer, public, with_keepalive};
 use ipnet::{IpNet, Ipv4Net};
 use peer_core::desired::Peer;
 use peer_core::key::PublicKey;
@@ -54,6 +54,23 @@ fn peers_are_bounded_and_odd_ones_refused() {
     let changed = engine.set_peers(now, &idle_peers(too_many));
     assert_eq!((changed.added.len(), changed.removed.len()), (MAX_PEERS, 2));
     assert_eq!(changed.refused.iter().filter(|(_, why)| *why == PeerError::TooMany).count(), 3);
+}
+
+#[test]
+fn figures_tell_paths_traffic_and_sessions_that_should_have_been_renewed() {
+    let mut net = Net::connected_pair();
+    let figures = net.nodes[0].engine.figures(net.now);
+    assert_eq!((figures.direct, figures.relayed, figures.unreached, figures.overdue), (1, 0, 0, 0));
+    let [active] = figures.active[..] else { panic!("{figures:?}") };
+    assert_eq!((active.public_key, active.packets), (public(2), [0, 1]));
+    assert!(active.last_handshake.is_some_and(|age| age < Duration::from_secs(5)) && active.bytes[1] > 0, "{active:?}");
+
+    // Of three: one with a session and no keepalives, one that should have a session, one that nobody can find.
+    let known = peer(2, Some(net.nodes[1].addr), &["10.0.0.2/32", "fd00::2/128"]);
+    let silent = with_keepalive(peer(3, Some(addr("192.0.2.9:9")), &["10.0.0.3/32"]), 25);
+    net.set_peers(0, &[known, silent, with_keepalive(peer(4, None, &["10.0.0.4/32"]), 25)]);
+    let later = net.nodes[0].engine.figures(net.now + Duration::from_secs(200));
+    assert_eq!((later.direct, later.unreached, later.overdue, later.active.len()), (2, 1, 1, 1));
 }
 
 #[test]
