@@ -141,9 +141,9 @@ fn intent(wt0: &Wt0, rules: &[Rule]) -> Intent {
     Intent {
         wt0: peer_dataplane::Wt0 { name: wt0.name().to_owned(), index: wt0.index(), mtu: 1420 },
         addresses: vec![Ipv4Addr::new(100, 64, 0, 1).into()],
-        peers: vec![PeerPrefixes { id: 1, prefixes: vec![net(PEER, 32)] }],
+        peers: [PeerPrefixes { id: 1, prefixes: [net(PEER, 32)].into() }].into(),
         routes: vec![Route { destination: net(HOSTS, 16), masquerade: true, uplink: UplinkChoice::Auto }],
-        rules: rules.to_vec(),
+        rules: rules.into(),
         nat_ports: DEFAULT_NAT_PORTS,
         listeners: Vec::new(),
         peer_quota: Some(u32::MAX),
