@@ -1,4 +1,4 @@
-//! Writes the recorded messages of the tests as seeds: `cargo run --bin seeds`.
+//! Writes the recorded messages of the tests as seeds: `cargo run --example seeds`.
 
 use std::fs;
 use std::path::Path;
