@@ -102,7 +102,10 @@ fn sigterm_ends_it_and_leaves_nothing() {
     let devices = lab.node.namespace.devices().expect("devices");
     lab.up().expect("up");
     page(lab.client(), GATEWAY);
-    assert_eq!(lab.node.metric("peer_dataplane", &[("mode", "ebpf"), ("hardened", "false")]).expect("metrics"), 1.0);
+    assert_eq!(
+        lab.node.metric("peer_dataplane_info", &[("mode", "ebpf"), ("hardened", "false")]).expect("metrics"),
+        1.0
+    );
     assert!(!lab.node.pins().expect("pins").is_empty());
     assert!(!lab.node.state_files().expect("state").is_empty(), "its control socket, as its root is read-only");
     let status = lab.node.stop().expect("it ends");
@@ -151,7 +154,10 @@ fn with_less_it_says_what_is_missing() {
     lab.node.container.as_mut().expect("a container").capabilities.retain(|it| *it != "PERFMON");
     lab.up().expect("up");
     page(lab.client(), GATEWAY);
-    assert_eq!(lab.node.metric("peer_dataplane", &[("mode", "ebpf"), ("hardened", "true")]).expect("metrics"), 1.0);
+    assert_eq!(
+        lab.node.metric("peer_dataplane_info", &[("mode", "ebpf"), ("hardened", "true")]).expect("metrics"),
+        1.0
+    );
 }
 
 /// A static program has no name service modules to load.
