@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use foldhash::HashSet;
 use ipnet::IpNet;
 use peer_common::PacketCount;
 use peer_core::desired::{Desired, Peer, Rule};
@@ -95,9 +96,10 @@ impl Known {
         }
     }
 
-    fn names(&self) -> HashMap<PublicKey, String> {
+    /// Of many peers few are asked for.
+    fn names(&self, of: &HashSet<PublicKey>) -> HashMap<PublicKey, String> {
         let name = |peer: &Peer| Some((peer.public_key, peer.allowed_ips.first()?.addr().to_string()));
-        self.configured.iter().filter_map(name).collect()
+        self.configured.iter().filter(|peer| of.contains(&peer.public_key)).filter_map(name).collect()
     }
 
     /// Addresses of the peer with that number.
@@ -186,9 +188,10 @@ impl Source {
     async fn update_peers(&self, running: &Running) -> anyhow::Result<()> {
         let figures = running.shard.with_engine(|engine, now| engine.figures(now));
         let figures = tokio::time::timeout(PATIENCE, figures).await.context("the packet thread does not answer")??;
+        let active = figures.active.iter().map(|peer| peer.public_key).collect();
         let names = match &self.control {
-            ControlPlane::NetBird(view) => view.names(),
-            ControlPlane::Static => running.known().names(),
+            ControlPlane::NetBird(view) => view.names(&active),
+            ControlPlane::Static => running.known().names(&active),
         };
         self.peers.update(figures, SystemTime::now(), |key| names.get(key).cloned());
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::HashSet;
 use jiff::Timestamp;
 use peer_core::key::PublicKey;
 use peer_mesh::Mesh;
@@ -160,9 +161,10 @@ impl View {
         statuses.into_iter().map(relay).collect()
     }
 
-    /// What the map calls the peers.
-    pub(crate) fn names(&self) -> HashMap<PublicKey, String> {
-        self.board().peers.iter().map(|peer| (peer.key, peer.fqdn.clone())).collect()
+    /// What the map calls these peers; of many few are asked for.
+    pub(crate) fn names(&self, of: &HashSet<PublicKey>) -> HashMap<PublicKey, String> {
+        let asked = |peer: &&Arc<RemotePeer>| of.contains(&peer.key);
+        self.board().peers.iter().filter(asked).map(|peer| (peer.key, peer.fqdn.clone())).collect()
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
