@@ -43,6 +43,8 @@ pub(crate) enum Part {
     Policy,
     /// Packets through the node, against nft and iptables.
     Forward,
+    /// A random access to memory of several sizes: what lookups in large tables are to be compared with.
+    Memory,
 }
 
 fn main() -> anyhow::Result<ExitCode> {

@@ -22,7 +22,7 @@ enum What {
         /// Small tables and few rounds: shows that it works, not what it costs
         #[arg(long)]
         quick: bool,
-        /// One part alone: flows, policy or forward
+        /// One part alone: flows, policy, forward or memory
         #[arg(long)]
         only: Option<Part>,
     },
@@ -33,6 +33,7 @@ enum Part {
     Flows,
     Policy,
     Forward,
+    Memory,
 }
 
 pub(crate) fn command(options: Options) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `dataplane`: cost of the programs by `BPF_PROG_TEST_RUN`, and packets per second through the node.
 
 mod forward;
+mod memory;
 mod node;
 mod programs;
 mod report;
@@ -46,6 +47,7 @@ pub(crate) fn run(json: bool, quick: bool, only: Option<Part>) -> Result<ExitCod
         (Part::Flows, programs::flows as fn(&Scale, &mut Report) -> Result<()>),
         (Part::Policy, programs::policies),
         (Part::Forward, forward::measure),
+        (Part::Memory, memory::measure),
     ] {
         if only.is_none_or(|only| only == part) {
             measure(&scale, &mut report)?;
