@@ -50,7 +50,9 @@ impl Tunnel {
 /// Starts a wireguard-go and waits until it takes configuration.
 pub(crate) fn start_wireguard_go(namespace: &Namespace, device: &str, program: &Path) -> Result<Process> {
     let name = format!("wireguard-go in {}", namespace.name());
-    let mut process = Process::start(&name, namespace.command(program).args(["-f", device]))?;
+    // Its view of handshakes: half of what there is to know when a scenario fails. Packets are not logged.
+    let mut command = namespace.command(program);
+    let mut process = Process::start(&name, command.args(["-f", device]).env("LOG_LEVEL", "verbose"))?;
     let socket = format!("/run/wireguard/{device}.sock");
     let ready = wait_for(Duration::from_secs(5), || namespace.enter(|| Path::new(&socket).exists()));
     ensure!(ready && process.ended()?.is_none(), "{name} does not start: {}", process.log());

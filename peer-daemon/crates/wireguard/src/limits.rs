@@ -41,6 +41,10 @@ pub(crate) const CLOCK_MARGIN: Duration = Duration::from_millis(10);
 /// Pause between two initiations of ours in answer to stale ones of one peer: whoever replays one gets no more out of us
 /// than this, and a peer that restarts again soon is not kept waiting.
 pub(crate) const FORCED_INITIATION_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two handshake messages of ours to one peer that belong to different handshakes, unless the peer has said that
+/// it has no use for the first. wireguard-go takes them apart on several threads, and what it makes of an initiation
+/// and of a response that come together is a session that it can send by and cannot receive by.
+pub(crate) const CROSSING_HOLD: Duration = Duration::from_millis(100);
 /// So long an initiation of ours is given to be answered before another one answers a stale one.
 pub(crate) const CROSSING_PAUSE: Duration = Duration::from_millis(300);
 /// Distance of handshakes that are started together: a little more than one costs.

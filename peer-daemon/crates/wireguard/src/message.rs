@@ -9,7 +9,8 @@ pub(crate) const DATA_HEADER: usize = 16;
 /// Longest handshake message, bytes.
 pub(crate) const LONGEST_HANDSHAKE: usize = INITIATION;
 
-const INITIATION: usize = 148;
+/// Length of an initiation, bytes.
+pub(crate) const INITIATION: usize = 148;
 const RESPONSE: usize = 92;
 const COOKIE_REPLY: usize = 64;
 

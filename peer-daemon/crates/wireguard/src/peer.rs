@@ -19,7 +19,7 @@ use crate::error::{DatagramError, PacketError};
 use crate::event::Event;
 use crate::inner;
 use crate::limits::{PATH_REPORT_PAUSE, STAGED_PER_PEER};
-use crate::message::DATA_OVERHEAD;
+use crate::message::{DATA_OVERHEAD, INITIATION};
 use crate::traffic::ActivePeer;
 use crate::tunnel::{Opened, Tunnel};
 
@@ -69,6 +69,13 @@ pub(crate) struct Arrival<'a> {
     pub(crate) message: &'a [u8],
 }
 
+/// An initiation that waits.
+struct Held {
+    due: Instant,
+    path: Path,
+    message: [u8; INITIATION],
+}
+
 pub(crate) struct Peer {
     id: u32,
     config: desired::Peer,
@@ -96,6 +103,10 @@ pub(crate) struct Peer {
     /// While an initiation is unanswered: the core would repeat it from the start on, we let it do so at the end.
     retry: Option<Range<Instant>>,
     forced_at: Option<Instant>,
+    /// When an initiation was last answered.
+    answered_at: Option<Instant>,
+    /// An initiation that crossed one of ours.
+    held: Option<Box<Held>>,
     /// When the control side was told that a packet waits for a path.
     wanted_at: Option<Instant>,
     /// When a packet last came or went.
@@ -123,6 +134,8 @@ impl Peer {
             handshake_at: None,
             retry: None,
             forced_at: None,
+            answered_at: None,
+            held: None,
             wanted_at: None,
             data_at: None,
         }

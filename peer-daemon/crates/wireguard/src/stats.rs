@@ -45,6 +45,8 @@ pub enum Handshake {
     TimedOut,
     /// A stale initiation was answered by one of ours.
     Forced,
+    /// An initiation crossed ours: answered later, unless ours is answered first; or one of ours waited for theirs.
+    Crossed,
     /// A cookie was asked for.
     CookieSent,
     /// A peer asked for a cookie.
@@ -53,13 +55,14 @@ pub enum Handshake {
 
 impl Handshake {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Initiated,
         Self::Responded,
         Self::CompletedAsInitiator,
         Self::CompletedAsResponder,
         Self::TimedOut,
         Self::Forced,
+        Self::Crossed,
         Self::CookieSent,
         Self::CookieReceived,
     ];
@@ -74,6 +77,7 @@ impl Handshake {
             Self::CompletedAsResponder => "completed_as_responder",
             Self::TimedOut => "timed_out",
             Self::Forced => "forced",
+            Self::Crossed => "crossed",
             Self::CookieSent => "cookie_sent",
             Self::CookieReceived => "cookie_received",
         }

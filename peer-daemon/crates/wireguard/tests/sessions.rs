@@ -114,7 +114,7 @@ fn simultaneous_initiations_end_in_a_session() {
     net.send(1, &packet("10.0.0.2", "10.0.0.1", 8, 2));
     net.collect();
     assert_eq!(net.wire.len(), 2, "both have sent an initiation");
-    net.run();
+    net.advance(Duration::from_millis(100));
     assert_eq!((net.nodes[0].received.len(), net.nodes[1].received.len()), (1, 1));
     net.assert_traffic(0, "10.0.0.1", 1, "10.0.0.2");
 }
@@ -129,6 +129,7 @@ fn a_stale_initiation_is_answered_by_one_of_ours() {
     assert_eq!(lost.len(), 1, "the response, which gets lost");
     for _ in 0..5 {
         net.deliver(1, initiation.from, &initiation.bytes);
+        net.now += Duration::from_millis(110);
     }
     let stats = net.nodes[1].engine.stats();
     assert_eq!(stats.datagram_drops(DatagramError::StaleInitiation), 5);

@@ -4,19 +4,29 @@ use std::time::Instant;
 
 use rand::RngExt as _;
 
-use super::{Arrival, Peer};
+use super::{Arrival, Held, Peer};
 use crate::context::Context;
 use crate::error::{DatagramError, PacketError};
 use crate::event::Event;
-use crate::limits::{CLOCK_MARGIN, CROSSING_PAUSE, FORCED_INITIATION_PAUSE, REKEY_TIMEOUT, RETRY_JITTER};
+use crate::limits::{
+    CLOCK_MARGIN, CROSSING_HOLD, CROSSING_PAUSE, FORCED_INITIATION_PAUSE, REKEY_TIMEOUT, RETRY_JITTER,
+};
 use crate::message;
 use crate::stats::Handshake;
 use crate::tunnel::Tunnel;
 
 impl Peer {
-    /// Sends an initiation if there is somewhere to send it; unless `force`, not while another is under way.
+    /// Sends an initiation if there is somewhere to send it; unless `force`, not while another is under way. Shortly after
+    /// an answer to the peer's it waits: the peer may be about to use that session.
     pub(crate) fn initiate(&mut self, cx: &mut Context, now: Instant, force: bool) {
         if self.path.is_none() {
+            return;
+        }
+        let due = self.answered_at.map(|at| at + CROSSING_HOLD).filter(|due| *due > now);
+        if let Some(due) = due.filter(|_| self.unconfirmed[0].is_some()) {
+            if self.handshake_at.replace(due).is_none() {
+                cx.stats.handshake(Handshake::Crossed);
+            }
             return;
         }
         self.refresh(cx, now);
@@ -26,13 +36,36 @@ impl Peer {
     }
 
     /// Takes an initiation that deciphers as this peer's, by `path`.
+    ///
+    /// If it crosses one of ours it is answered later, unless ours is answered first.
     pub(crate) fn handle_initiation(&mut self, cx: &mut Context, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
+        let Arrival { now, path, message } = *arrival;
+        let due = self.begun_at().map(|begun| begun + CROSSING_HOLD).filter(|due| *due > now);
+        if let (Some(due), Ok(message)) = (due, message.try_into()) {
+            cx.stats.handshake(Handshake::Crossed);
+            // The newest is the one that the peer still knows of.
+            self.held = Some(Box::new(Held { due, path, message }));
+            return Ok(());
+        }
+        self.held = None;
+        self.answer(cx, arrival)
+    }
+
+    /// Takes an initiation that had to wait.
+    pub(super) fn answer_held(&mut self, cx: &mut Context, now: Instant, held: &Held) {
+        if let Err(reason) = self.answer(cx, &Arrival { now, path: held.path, message: &held.message }) {
+            cx.stats.drop_datagram(reason);
+        }
+    }
+
+    fn answer(&mut self, cx: &mut Context, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
         let Arrival { now, path, message } = *arrival;
         self.refresh(cx, now);
         match self.tunnel(cx, now).handshake(message, &mut cx.scratch) {
             Ok(Some(len)) => {
                 self.rx.0 += message.len() as u64;
                 self.unconfirmed = [message::sender_index(&cx.scratch[..len]), self.unconfirmed[0]];
+                self.answered_at = Some(now);
                 cx.stats.handshake(Handshake::Responded);
                 self.roam(cx, now, path);
                 self.send(cx, now, path, len);
@@ -118,6 +151,7 @@ impl Peer {
         }
         self.unconfirmed = [None; 2];
         self.retry = None;
+        self.held = None;
         if self.usable {
             self.expired(cx);
         }
@@ -143,6 +177,7 @@ impl Peer {
         self.retry = None;
         // Whatever one was ordered for, there is one now.
         self.handshake_at = None;
+        self.held = None;
         self.last_handshake = Some(now);
         self.traffic_at = now;
         cx.stats.handshake(how);
@@ -158,8 +193,7 @@ impl Peer {
     /// While one of ours is on its way it has to wait: the core remembers one before the last, which its answer may still belong to,
     /// and the peer takes a second one so soon for a flood.
     fn answer_stale(&mut self, cx: &mut Context, now: Instant) {
-        let begun = self.retry.as_ref().and_then(|retry| retry.start.checked_sub(REKEY_TIMEOUT));
-        if begun.is_some_and(|begun| now.saturating_duration_since(begun) < CROSSING_PAUSE) {
+        if self.begun_at().is_some_and(|begun| now.saturating_duration_since(begun) < CROSSING_PAUSE) {
             self.handshake_at = self.handshake_at.or(Some(now + CROSSING_PAUSE));
             return;
         }
@@ -167,8 +201,15 @@ impl Peer {
         if !soon && self.path.is_some() {
             self.forced_at = Some(now);
             cx.stats.handshake(Handshake::Forced);
+            // The peer has no use for our answer, so that nothing crosses.
+            self.answered_at = None;
             self.initiate(cx, now, true);
         }
+    }
+
+    /// When the initiation was sent that is not answered yet.
+    fn begun_at(&self) -> Option<Instant> {
+        self.retry.as_ref()?.start.checked_sub(REKEY_TIMEOUT)
     }
 
     /// The tunnel; made if there is none.

@@ -10,11 +10,15 @@ use crate::tunnel::Tick;
 impl Peer {
     /// When [`Peer::handle_timeout`] wants to be called next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        [self.handshake_at, self.next_tick(), self.next_keepalive()].into_iter().flatten().min()
+        let held = self.held.as_ref().map(|held| held.due);
+        [self.handshake_at, held, self.next_tick(), self.next_keepalive()].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context, now: Instant) {
+        if let Some(held) = self.held.take_if(|held| held.due <= now) {
+            self.answer_held(cx, now, &held);
+        }
         if self.handshake_at.is_some_and(|at| at <= now) {
             self.handshake_at = None;
             self.initiate(cx, now, true);
