@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::fields::{Field, Value, fields};
 use crate::proto::management::{LoginResponse, NetbirdConfig, SyncHead, SyncResponse};
-use crate::sealed::DecodeError;
+use crate::sealed::{DecodeError, Plaintext};
 
 /// Entries of one network map at most. Two bytes on the wire can be an empty entry of 200 bytes in memory; 10 000 peers
 /// with eight rules each are 90 000.
@@ -29,7 +29,7 @@ pub fn decode_login(plaintext: &[u8]) -> Result<LoginResponse, DecodeError> {
 /// A message of the stream, opened. Its map is large and mostly as it was in the message before: it is not decoded here.
 #[derive(Clone, Default)]
 pub struct SyncMessage {
-    plaintext: Zeroizing<Vec<u8>>,
+    plaintext: Plaintext,
     head: SyncHead,
     /// When it came; `None`: it was kept by an earlier life.
     pub received: Option<Instant>,
@@ -41,7 +41,8 @@ impl SyncMessage {
     /// # Errors
     ///
     /// When it is no such message, or has more than [`MAX_ENTRIES`] entries. Entries themselves are not looked at.
-    pub fn new(plaintext: Zeroizing<Vec<u8>>) -> Result<Self, DecodeError> {
+    pub fn new(plaintext: impl Into<Plaintext>) -> Result<Self, DecodeError> {
+        let plaintext = plaintext.into();
         within_bounds(&plaintext)?;
         let head = SyncHead::decode(plaintext.as_slice())?;
         Ok(Self { plaintext, head, received: None })
