@@ -1,5 +1,8 @@
 //! The key stream as the processor computes it fastest.
-#![allow(unsafe_code, reason = "where it is unknown whether the processor has AVX2, a function compiled for it is unsafe to call")]
+#![allow(
+    unsafe_code,
+    reason = "where it is unknown whether the processor has AVX2, a function compiled for it is unsafe to call"
+)]
 
 use super::xsalsa20::{self, BATCH, Input};
 

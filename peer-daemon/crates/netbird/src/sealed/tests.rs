@@ -1,3 +1,5 @@
+use crypto_box::SalsaBox;
+use crypto_box::aead::Aead as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -15,17 +17,31 @@ fn pair(a: u8, b: u8) -> (Sealer, Sealer) {
 
 #[test]
 fn a_body_of_another_implementation_opens_and_is_made_the_same() {
-    let vector = testdata::json("crypto/box.json");
-    let text = |name: &str| vector[name].as_str().expect("text");
-    let key = |name: &str| text(name).parse::<PrivateKey>().expect("a key");
-    let public = |name: &str| text(name).parse::<PublicKey>().expect("a key");
-    let body = testdata::hex(text("body"));
+    for name in ["crypto/box.json", "crypto/nacl-box.json"] {
+        let vector = testdata::json(name);
+        let text = |field: &str| vector[field].as_str().expect("text");
+        let key = |field: &str| text(field).parse::<PrivateKey>().expect("a key");
+        let public = |field: &str| text(field).parse::<PublicKey>().expect("a key");
+        let body = testdata::hex(text("body"));
+        let plaintext = vector["plaintext_hex"].as_str().map(testdata::hex);
+        let plaintext = plaintext.unwrap_or_else(|| text("plaintext").into());
 
-    let opened = Sealer::new(&key("recipient_private"), &public("sender_public")).open(&body[..]).expect("authentic");
-    assert_eq!(opened.as_slice(), text("plaintext").as_bytes());
-    let nonce = testdata::hex(text("nonce")).try_into().expect("24 bytes");
-    let sealed = Sealer::new(&key("sender_private"), &public("recipient_public")).seal_with(nonce, &opened);
-    assert_eq!(sealed, body);
+        let recipient = Sealer::new(&key("recipient_private"), &public("sender_public"));
+        assert_eq!(recipient.open(&body[..]).expect("authentic").as_slice(), plaintext, "{name}");
+        let nonce = testdata::hex(text("nonce")).try_into().expect("24 bytes");
+        let sender = Sealer::new(&key("sender_private"), &public("recipient_public"));
+        assert_eq!(sender.seal_with(nonce, &plaintext), body, "{name}");
+    }
+}
+
+#[test]
+fn a_plaintext_is_what_it_was_made_of_and_does_not_show_it() {
+    let (alice, bob) = pair(1, 2);
+    let opened = bob.open(alice.seal(b"secret")).expect("authentic");
+    let taken = Plaintext::from(Zeroizing::new(b"secret".to_vec()));
+    assert_eq!((&*opened, &*opened.clone(), &*taken), (&b"secret"[..], &b"secret"[..], &b"secret"[..]));
+    assert_eq!(format!("{opened:?}"), "Plaintext { bytes: 6 }");
+    assert_eq!(Plaintext::default().as_slice(), b"");
 }
 
 #[test]
@@ -50,6 +66,42 @@ fn a_foreign_key_opens_nothing() {
     let (alice, _) = pair(1, 2);
     let (_, eve) = pair(1, 3);
     assert_eq!(eve.open(alice.seal(b"for bob")).err(), Some(OpenError::Forged));
+}
+
+/// Around the borders of what is computed together: the first batch has 480 bytes of a message, each other 512.
+fn length() -> impl Strategy<Value = usize> {
+    let border = (0..9_usize, 0..5_usize).prop_map(|(batches, off)| 478 + 512 * batches + off);
+    let block = (0..20_usize, 0..5_usize).prop_map(|(blocks, off)| (64 * blocks + off).saturating_sub(2));
+    prop_oneof![0..5000_usize, border, block]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_crate_that_does_the_same_opens_ours_and_we_open_its(
+        own: [u8; 32],
+        other: [u8; 32],
+        nonce: [u8; NONCE],
+        length in length(),
+        at: prop::sample::Index,
+        bit in 0..8,
+    ) {
+        let (own, other) = (PrivateKey::from_bytes(own), PrivateKey::from_bytes(other));
+        let ours = Sealer::new(&own, &other.public_key());
+        let theirs = SalsaBox::new(&own.public_key().0.into(), &(*other.expose()).into());
+        let plaintext: Vec<u8> = (0..length).map(|at| (at * 31 + at / 256) as u8).collect();
+
+        let sealed = theirs.encrypt(&nonce.into(), &plaintext[..]).expect("sealed");
+        let mut body = ours.seal_with(nonce, &plaintext);
+        prop_assert_eq!(&body[..NONCE], &nonce);
+        prop_assert!(body[NONCE..] == sealed, "sealed: {length} bytes");
+        prop_assert!(ours.open(&body[..]).expect("authentic").as_slice() == plaintext, "opened: {length} bytes");
+
+        let at = at.index(body.len());
+        body[at] ^= 1_u8 << bit;
+        prop_assert_eq!(ours.open(body).err(), Some(OpenError::Forged));
+    }
 }
 
 proptest! {

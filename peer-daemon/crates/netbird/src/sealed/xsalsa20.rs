@@ -21,12 +21,12 @@ const TAG_KEY: usize = 32;
 const DOUBLE_ROUNDS: usize = 10;
 /// "expand 32-byte k", on the diagonal.
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
-/// Where the block counter is, its low half first.
-const COUNTER: [usize; 2] = [8, 9];
+/// Where the block's number is: its low half, then its high half.
+const COUNTER: usize = 8;
 
-/// What a block is computed from.
+/// What a block is computed from: constants, key, nonce, the block's number.
 pub(super) type Input = [u32; 16];
-/// Of as many blocks; one word of all of them is next to each other.
+/// The same of all blocks of a batch, word by word.
 type Lanes = [[u32; LANES]; 16];
 
 /// HSalsa20: the key of a box out of what X25519 gives, and the key of a message out of that.
@@ -82,24 +82,19 @@ impl KeyStream {
 /// compiled for different processors.
 #[inline(always)]
 pub(super) fn xor(input: &Input, next: u64, batches: &mut [[u8; BATCH]]) {
-    let mut state: Zeroizing<Lanes> = Zeroizing::new([[0; LANES]; 16]);
+    let mut start: Zeroizing<Lanes> = Zeroizing::new(input.map(|word| [word; LANES]));
+    let mut state = start.clone();
     for (batch, next) in batches.iter_mut().zip((next..).step_by(LANES)) {
-        let counters: [u64; LANES] = array::from_fn(|lane| next.wrapping_add(lane as u64));
-        let [low, high] = [counters.map(|counter| counter as u32), counters.map(|counter| (counter >> 32) as u32)];
-        *state = input.map(|word| [word; LANES]);
-        state[COUNTER[0]] = low;
-        state[COUNTER[1]] = high;
+        let counters: [u64; LANES] = array::from_fn(|lane| next + lane as u64);
+        start[COUNTER] = counters.map(|counter| counter as u32);
+        start[COUNTER + 1] = counters.map(|counter| (counter >> 32) as u32);
+        *state = *start;
         for _ in 0..DOUBLE_ROUNDS {
             double_round(&mut state);
         }
-        for (at, word) in state.iter_mut().enumerate() {
+        for (word, start) in state.iter_mut().zip(start.iter()) {
             for lane in 0..LANES {
-                let start = match at {
-                    8 => low[lane],
-                    9 => high[lane],
-                    _ => input[at],
-                };
-                word[lane] = word[lane].wrapping_add(start);
+                word[lane] = word[lane].wrapping_add(start[lane]);
             }
         }
         for (lane, block) in batch.as_chunks_mut::<64>().0.iter_mut().enumerate() {
@@ -143,3 +138,5 @@ fn input(key: &[u8; KEY], nonce: [u8; 8]) -> Input {
     })
 }
 
+#[cfg(test)]
+mod tests;
