@@ -4,6 +4,7 @@
 //! no connection. Whoever needs an answer repeats its offer.
 
 mod client;
+mod keys;
 mod message;
 mod metrics;
 mod outbox;

@@ -1,19 +1,21 @@
 //! Single calls to the signal server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use peer_core::key::{PrivateKey, PublicKey};
+use peer_core::key::PublicKey;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use super::keys::Keys;
 use super::task::SignalError;
-use super::{Message, Options};
+use super::{Message, Options, SignalStats};
 use crate::channel::Channels;
 use crate::dial::Dial;
 use crate::proto::signal::EncryptedMessage;
 use crate::proto::signal::signal_exchange_client::SignalExchangeClient;
-use crate::sealed::Sealer;
+use crate::sealed::{OpenError, Plaintext};
 
 /// Whose stream it is.
 const ID_HEADER: &str = "x-wiretrustee-peer-id";
@@ -30,15 +32,16 @@ const SEND_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Clone)]
 pub(super) struct Client {
-    identity: PrivateKey,
+    keys: Arc<Keys>,
     public_key: PublicKey,
     channels: Channels,
 }
 
 impl Client {
-    pub(super) fn new(options: Options, dial: impl Dial) -> Self {
+    pub(super) fn new(options: Options, dial: impl Dial, stats: Arc<SignalStats>) -> Self {
         let Options { server, identity } = options;
-        Self { public_key: identity.public_key(), channels: Channels::new(&server, dial), identity }
+        let public_key = identity.public_key();
+        Self { keys: Arc::new(Keys::new(identity, stats)), public_key, channels: Channels::new(&server, dial) }
     }
 
     pub(super) const fn public_key(&self) -> &PublicKey {
@@ -94,15 +97,15 @@ impl Client {
     }
 
     /// Opens what came from `from`, which proves that it did.
-    pub(super) fn sealer(&self, from: &PublicKey) -> Sealer {
-        Sealer::new(&self.identity, from)
+    pub(super) fn open(&self, from: &PublicKey, body: Vec<u8>) -> Result<Plaintext, OpenError> {
+        self.keys.open(from, body)
     }
 
     fn envelope(&self, to: PublicKey, message: &Message) -> EncryptedMessage {
         EncryptedMessage {
             key: self.public_key.to_string(),
             remote_key: to.to_string(),
-            body: self.sealer(&to).seal(&message.encode()),
+            body: self.keys.seal(&to, &message.encode()),
         }
     }
 

@@ -9,6 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Message;
+use super::keys::MAX_KEYS;
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct SignalStats {
     sent: [AtomicU64; KINDS.len()],
     losses: [AtomicU64; LOSSES.len()],
     queued: AtomicU64,
+    keys: AtomicU64,
+    keys_derived: AtomicU64,
 }
 
 impl SignalStats {
@@ -87,6 +90,18 @@ impl SignalStats {
         self.losses.iter().map(|counter| counter.load(Relaxed)).sum()
     }
 
+    /// Keys between us and other peers that are kept.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.keys.load(Relaxed)
+    }
+
+    /// Keys derived so far, one X25519 operation each.
+    #[must_use]
+    pub fn keys_derived(&self) -> u64 {
+        self.keys_derived.load(Relaxed)
+    }
+
     pub(crate) fn on_stream(&self) {
         self.connected.store(true, Relaxed);
         self.streams.fetch_add(1, Relaxed);
@@ -110,6 +125,14 @@ impl SignalStats {
 
     pub(crate) fn set_queued(&self, queued: usize) {
         self.queued.store(u64::try_from(queued).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(crate) fn set_keys(&self, keys: usize) {
+        self.keys.store(u64::try_from(keys).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(crate) fn on_key_derived(&self) {
+        self.keys_derived.fetch_add(1, Relaxed);
     }
 
     const fn kinds(&self, direction: Direction) -> &[AtomicU64; KINDS.len()] {
@@ -152,6 +175,10 @@ impl Collector for SignalCollector {
         gauge(encoder, "peer_signal_connected", "1 while the stream is registered.", connected)?;
         let queued = stats.queued.load(Relaxed);
         gauge(encoder, "peer_signal_queue_messages", "Messages that wait to be sent.", queued)?;
+        gauge(encoder, "peer_signal_keys", "Keys between us and other peers that are kept.", stats.keys())?;
+        gauge(encoder, "peer_signal_keys_max", "Keys that fit.", MAX_KEYS as u64)?;
+        let help = "Keys derived, an X25519 operation each: those of peers that were not known, or forgotten.";
+        counter(encoder, "peer_signal_keys_derived", help, stats.keys_derived())?;
         counter(encoder, "peer_signal_streams", "Streams registered.", stats.streams())?;
         let disconnects = stats.disconnects.load(Relaxed);
         counter(encoder, "peer_signal_disconnects", "Streams lost, and attempts that failed.", disconnects)?;

@@ -147,7 +147,7 @@ pub fn spawn(options: Options, dial: impl Dial, stats: Arc<SignalStats>) -> Sign
     let shared = Arc::new(Shared { outbox: Mutex::default(), wake: Notify::new(), stats: stats.clone() });
     let sender = Sender { shared: shared.clone() };
     let task = Task {
-        client: Client::new(options, dial),
+        client: Client::new(options, dial, stats.clone()),
         stats,
         shared,
         events,
@@ -305,7 +305,7 @@ impl Task {
 
     fn open(&self, envelope: EncryptedMessage) -> Result<(PublicKey, Message), Loss> {
         let from: PublicKey = envelope.key.parse().map_err(|_| Loss::SenderKey)?;
-        let plaintext = self.client.sealer(&from).open(envelope.body).map_err(|_| Loss::Forged)?;
+        let plaintext = self.client.open(&from, envelope.body).map_err(|_| Loss::Forged)?;
         let message = Message::decode(&plaintext).map_err(|_| Loss::Malformed)?;
         Ok((from, message))
     }

@@ -220,6 +220,9 @@ async fn figures_are_shown() {
     for line in [
         "peer_signal_connected 1",
         "peer_signal_queue_messages 0",
+        "peer_signal_keys 1",
+        "peer_signal_keys_max 16896",
+        "peer_signal_keys_derived_total 1",
         "peer_signal_streams_total 1",
         "peer_signal_disconnects_total 0",
         "peer_signal_messages_sent_total{kind=\"candidate\"} 1",
