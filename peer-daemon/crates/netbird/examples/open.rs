@@ -1,7 +1,7 @@
 //! How long a large body takes to open: `cargo run --release -p peer-netbird --example open [MEBIBYTES]`.
 //!
-//! Prints medians of interleaved rounds: our own code, and the crate crypto_box for comparison; then how long it takes to
-//! forget the plaintext, in one block and byte by byte.
+//! Prints medians of interleaved rounds: our own code, and the crate crypto_box for comparison; how long it takes to forget
+//! the plaintext, in one block and byte by byte; and what a key and a small message cost, as they are between two peers.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -43,6 +43,10 @@ fn main() {
         }
         println!("{what}      ratio {:>7.2}", theirs.as_secs_f64() / ours.as_secs_f64());
     }
+    let public = other.public_key();
+    let key = median((0..ROUNDS).map(|_| timed(|| Sealer::new(&own, &public)).1).collect());
+    let small = median((0..ROUNDS).map(|_| timed(|| ours.seal(&[7; 300])).1).collect());
+    println!("key {:.1} µs, a message of 300 bytes {:.1} µs", key.as_secs_f64() * 1e6, small.as_secs_f64() * 1e6);
 }
 
 /// With a vector of the plaintext as the result, as the crate's users have it.
