@@ -82,7 +82,7 @@ pub(crate) struct Known {
     pub(crate) peers: Arc<PeerKeys>,
     /// The same peers with what is configured of them.
     pub(crate) configured: Arc<[Peer]>,
-    pub(crate) rules: Arc<[Rule]>,
+    pub(crate) rules: Arc<[Arc<Rule>]>,
 }
 
 impl Known {

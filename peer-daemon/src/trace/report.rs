@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_common::route::NO_ROUTE;
@@ -77,7 +78,7 @@ impl Context<'_> {
     }
 
     pub(super) fn rule(&self, id: u32) -> Option<RuleShown> {
-        let shown = |rule: &Rule| RuleShown {
+        let shown = |rule: &Arc<Rule>| RuleShown {
             id,
             action: Some(if rule.action == Action::Accept { "accept" } else { "drop" }.to_owned()),
             text: RuleText(rule).to_string(),
