@@ -104,7 +104,7 @@ impl Known {
 
     /// Addresses of the peer with that number.
     pub(crate) fn prefixes(&self, id: u32) -> &[IpNet] {
-        let Some(key) = self.peers.get(&id) else { return &[] };
+        let Some(key) = self.peers.get(id) else { return &[] };
         self.configured.iter().find(|peer| peer.public_key == *key).map_or(&[], |peer| &peer.allowed_ips)
     }
 }

@@ -74,7 +74,7 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     pub(super) fn peer_key(&self, addr: IpAddr) -> Option<String> {
-        self.known.peers.get(&self.observer.owner(addr)?).map(ToString::to_string)
+        self.known.peers.get(self.observer.owner(addr)?).map(ToString::to_string)
     }
 
     pub(super) fn rule(&self, id: u32) -> Option<RuleShown> {
