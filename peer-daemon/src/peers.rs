@@ -1,15 +1,44 @@
 //! Small numbers of peers, by which the dataplane knows them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet, HashSetExt as _};
 use peer_common::route::MAX_PEERS;
 use peer_core::desired::Peer;
 use peer_core::key::PublicKey;
 
-/// Keys by id.
-pub(crate) type PeerKeys = BTreeMap<u32, PublicKey>;
+/// Keys by number. One list, which is copied in no time: a large mesh changes often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerKeys(Vec<Option<PublicKey>>);
+
+impl PeerKeys {
+    /// The key of the peer with this number.
+    pub(crate) fn get(&self, id: u32) -> Option<&PublicKey> {
+        self.0.get(id as usize)?.as_ref()
+    }
+
+    /// All of them, in order of numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &PublicKey)> {
+        (0..).zip(&self.0).filter_map(|(id, key)| Some((id, key.as_ref()?)))
+    }
+
+    fn set(&mut self, id: u32, key: Option<PublicKey>) {
+        let place = id as usize;
+        if place >= self.0.len() {
+            self.0.resize(place + 1, None);
+        }
+        self.0[place] = key;
+    }
+}
+
+impl<const N: usize> From<[(u32, PublicKey); N]> for PeerKeys {
+    fn from(keys: [(u32, PublicKey); N]) -> Self {
+        let mut all = Self::default();
+        keys.into_iter().for_each(|(id, key)| all.set(id, Some(key)));
+        all
+    }
+}
 
 /// Who has which number. A peer keeps its own as long as it is wanted; one that is gone leaves its number unused until all
 /// others have been given away, because the dataplane may still hold flows of it.
@@ -17,6 +46,8 @@ pub(crate) type PeerKeys = BTreeMap<u32, PublicKey>;
 pub(crate) struct PeerIds {
     ids: HashMap<PublicKey, u32>,
     keys: Arc<PeerKeys>,
+    /// Numbers in the order of the peers.
+    of: Vec<u32>,
     /// Numbers given away so far; they begin at 1.
     given: u32,
     /// Numbers of peers that are gone, the first to go first.
@@ -26,39 +57,40 @@ pub(crate) struct PeerIds {
 impl PeerIds {
     /// As it is when these are the peers, each once.
     pub(crate) fn with(&self, peers: &[Peer]) -> Self {
+        let known: Vec<Option<u32>> = peers.iter().map(|peer| self.ids.get(&peer.public_key).copied()).collect();
         let mut next = self.clone();
-        let known = peers.iter().filter(|peer| self.ids.contains_key(&peer.public_key)).count();
-        let gone: Vec<u32> = if known < self.ids.len() { self.gone(peers) } else { Vec::new() };
-        for id in gone {
-            if let Some(key) = Arc::make_mut(&mut next.keys).remove(&id) {
-                next.ids.remove(&key);
+        if known.iter().flatten().count() < self.ids.len() {
+            let mut wanted: HashSet<u32> = HashSet::with_capacity(peers.len());
+            wanted.extend(known.iter().flatten().copied());
+            for (id, key) in self.keys.iter().filter(|(id, _)| !wanted.contains(id)) {
+                next.ids.remove(key);
+                Arc::make_mut(&mut next.keys).set(id, None);
+                next.free.push_back(id);
             }
-            next.free.push_back(id);
         }
-        for peer in peers {
-            if !next.ids.contains_key(&peer.public_key) {
-                let id = next.take();
-                next.ids.insert(peer.public_key, id);
-                Arc::make_mut(&mut next.keys).insert(id, peer.public_key);
-            }
+        next.of.clear();
+        for (peer, known) in peers.iter().zip(known) {
+            let id = known.unwrap_or_else(|| next.add(peer.public_key));
+            next.of.push(id);
         }
         next
     }
 
-    /// The numbers of those that are not wanted any more.
-    fn gone(&self, peers: &[Peer]) -> Vec<u32> {
-        let wanted: HashSet<_> = peers.iter().map(|peer| peer.public_key).collect();
-        self.keys.iter().filter(|(_, key)| !wanted.contains(key)).map(|(id, _)| *id).collect()
-    }
-
-    /// The number of a peer.
-    pub(crate) fn of(&self, key: &PublicKey) -> Option<u32> {
-        self.ids.get(key).copied()
+    /// Numbers of the peers, in their order.
+    pub(crate) fn in_order(&self) -> &[u32] {
+        &self.of
     }
 
     /// All of them.
     pub(crate) fn keys(&self) -> &Arc<PeerKeys> {
         &self.keys
+    }
+
+    fn add(&mut self, key: PublicKey) -> u32 {
+        let id = self.take();
+        self.ids.insert(key, id);
+        Arc::make_mut(&mut self.keys).set(id, Some(key));
+        id
     }
 
     fn take(&mut self) -> u32 {
@@ -94,7 +126,11 @@ mod tests {
     }
 
     fn ids(ids: &PeerIds, peers: &[Peer]) -> Vec<Option<u32>> {
-        peers.iter().map(|peer| ids.of(&peer.public_key)).collect()
+        let id = |peer: &Peer| ids.ids.get(&peer.public_key).copied();
+        for (number, key) in ids.keys.iter() {
+            assert_eq!(ids.ids.get(key), Some(&number));
+        }
+        peers.iter().map(id).collect()
     }
 
     #[test]
@@ -103,7 +139,7 @@ mod tests {
         assert_eq!(ids(&first, &peers([7, 8, 9])), [Some(1), Some(2), Some(3)]);
         let second = first.with(&peers([10, 9, 7]));
         assert_eq!(ids(&second, &peers([7, 8, 9, 10])), [Some(1), None, Some(3), Some(4)]);
-        assert_eq!(second.keys().len(), 3);
+        assert_eq!((second.keys().iter().count(), second.in_order()), (3, &[4, 3, 1][..]));
         let third = second.with(&peers([8]));
         assert_eq!(ids(&third, &peers([8])), [Some(5)], "one that comes back is as good as new");
     }

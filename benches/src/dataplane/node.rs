@@ -143,7 +143,7 @@ fn intent(wt0: &Wt0, rules: &[Rule]) -> Intent {
         addresses: vec![Ipv4Addr::new(100, 64, 0, 1).into()],
         peers: [PeerPrefixes { id: 1, prefixes: [net(PEER, 32)].into() }].into(),
         routes: vec![Route { destination: net(HOSTS, 16), masquerade: true, uplink: UplinkChoice::Auto }],
-        rules: rules.into(),
+        rules: Rule::list(rules.iter().cloned()),
         nat_ports: DEFAULT_NAT_PORTS,
         listeners: Vec::new(),
         peer_quota: Some(u32::MAX),

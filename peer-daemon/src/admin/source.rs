@@ -82,7 +82,7 @@ pub(crate) struct Known {
     pub(crate) peers: Arc<PeerKeys>,
     /// The same peers with what is configured of them.
     pub(crate) configured: Arc<[Peer]>,
-    pub(crate) rules: Arc<[Rule]>,
+    pub(crate) rules: Arc<[Arc<Rule>]>,
 }
 
 impl Known {
@@ -104,7 +104,7 @@ impl Known {
 
     /// Addresses of the peer with that number.
     pub(crate) fn prefixes(&self, id: u32) -> &[IpNet] {
-        let Some(key) = self.peers.get(&id) else { return &[] };
+        let Some(key) = self.peers.get(id) else { return &[] };
         self.configured.iter().find(|peer| peer.public_key == *key).map_or(&[], |peer| &peer.allowed_ips)
     }
 }

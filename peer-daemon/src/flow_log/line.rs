@@ -60,7 +60,7 @@ pub(super) fn write(buffer: &mut Vec<u8>, record: &FlowRecord, keys: &PeerKeys) 
         protocol: readable.then(|| protocol_name(record.protocol)),
         kind: record.kind.map(kind_name),
         peer: place(record.peer),
-        peer_key: record.peer_id.and_then(|id| keys.get(&id)).map(ToString::to_string),
+        peer_key: record.peer_id.and_then(|id| keys.get(id)).map(ToString::to_string),
         destination: place(record.destination),
         nat: record.nat.map(Place::from),
         uplink: record.uplink.as_deref(),

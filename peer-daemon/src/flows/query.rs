@@ -148,7 +148,7 @@ fn peer(text: &str, keys: &PeerKeys) -> Result<PeerFilter, String> {
 
 /// Peers whose keys begin so; at least one.
 pub(crate) fn peers_of(text: &str, keys: &PeerKeys) -> Result<BTreeSet<u32>, String> {
-    let ids = keys.iter().filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| *id);
+    let ids = keys.iter().filter(|(_, key)| key.to_string().starts_with(text)).map(|(id, _)| id);
     let ids: BTreeSet<u32> = ids.collect();
     if ids.is_empty() {
         return Err("no peer has a key that begins so: `peer-daemon status` lists them".to_owned());

@@ -28,6 +28,7 @@ use peer_netbird::management::{self, Management};
 use peer_netbird::meta::NETBIRD_VERSION;
 use peer_netbird::server::ServerUrl;
 use peer_netbird::signal::{self, Signal};
+use peer_netmap::compile::Compiler;
 use peer_netmap::ids::Ids;
 use peer_netmap::model;
 use peer_netmap::read::Reader;
@@ -80,6 +81,7 @@ pub(super) struct Agent<'a> {
     reader: Reader,
     session: Session,
     ids: Ids,
+    compiler: Compiler,
     /// What the node will be made of.
     waiting: Option<Waiting>,
     node: Option<Node>,
@@ -192,6 +194,7 @@ impl<'a> Agent<'a> {
             reader: Reader::default(),
             session: Session::new(own),
             ids: Ids::new(),
+            compiler: Compiler::default(),
             node: None,
             stopped: None,
             engine_events,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_common::route::NO_ROUTE;
@@ -73,11 +74,11 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     pub(super) fn peer_key(&self, addr: IpAddr) -> Option<String> {
-        self.known.peers.get(&self.observer.owner(addr)?).map(ToString::to_string)
+        self.known.peers.get(self.observer.owner(addr)?).map(ToString::to_string)
     }
 
     pub(super) fn rule(&self, id: u32) -> Option<RuleShown> {
-        let shown = |rule: &Rule| RuleShown {
+        let shown = |rule: &Arc<Rule>| RuleShown {
             id,
             action: Some(if rule.action == Action::Accept { "accept" } else { "drop" }.to_owned()),
             text: RuleText(rule).to_string(),

@@ -20,7 +20,7 @@ fn known() -> Known {
         addresses: Vec::new(),
         peers: Arc::new([(1, PublicKey([1; 32]))].into()),
         configured: Arc::default(),
-        rules: [rule(7, Action::Accept), rule(9, Action::Drop)].into(),
+        rules: Rule::list([rule(7, Action::Accept), rule(9, Action::Drop)]),
     }
 }
 

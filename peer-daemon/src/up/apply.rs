@@ -50,7 +50,7 @@ impl Node {
             return Err(error.into());
         }
         let peers = Arc::clone(&desired.peers);
-        let changed = self.shard.with_engine(move |engine, now| engine.set_peers(now, &peers)).await?;
+        let changed = self.shard.with_engine(move |engine, now| engine.set_peers(now, peers)).await?;
         for (peer, why) in &changed.refused {
             tracing::warn!(%peer, %why, "peer not taken");
         }

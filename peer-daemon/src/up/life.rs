@@ -294,7 +294,7 @@ fn engine(desired: &Desired, endpoints: &Endpoints) -> Engine {
     let config = EngineConfig { private_key: desired.interface.private_key.clone(), shard: ShardId::ONLY };
     let mut engine = Engine::new(config, rand::rng(), now);
     engine.set_mtu(desired.interface.mtu);
-    let changed = engine.set_peers(now, &desired.peers);
+    let changed = engine.set_peers(now, Arc::clone(&desired.peers));
     for (peer, why) in changed.refused {
         tracing::warn!(%peer, %why, "peer not taken");
     }

@@ -27,15 +27,16 @@ impl Limits {
     }
 }
 
-/// What the dataplane is told; `ids` has those of all peers.
+/// What the dataplane is told; `ids` are those of its peers.
 pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0, limits: &Limits) -> Intent {
-    let prefixes = |peer: &peer_core::desired::Peer| {
-        Some(PeerPrefixes { id: ids.of(&peer.public_key)?, prefixes: Arc::clone(&peer.allowed_ips) })
+    let prefixes = |(peer, id): (&peer_core::desired::Peer, &u32)| PeerPrefixes {
+        id: *id,
+        prefixes: Arc::clone(&peer.allowed_ips),
     };
     Intent {
         wt0,
         addresses: desired.interface.addresses.iter().map(IpNet::addr).collect(),
-        peers: desired.peers.iter().filter_map(prefixes).collect(),
+        peers: desired.peers.iter().zip(ids.in_order()).map(prefixes).collect(),
         routes: desired.routes.clone(),
         rules: Arc::clone(&desired.rules),
         nat_ports: limits.nat_ports.clone(),

@@ -18,7 +18,7 @@ pub struct Desired {
     /// Routes this node serves.
     pub routes: Vec<Route>,
     /// Rules; what none accepts is dropped.
-    pub rules: Arc<[Rule]>,
+    pub rules: Arc<[Arc<Rule>]>,
 }
 
 /// Our own interface.
@@ -89,6 +89,14 @@ pub struct Rule {
     pub action: Action,
     /// Which traffic it speaks of.
     pub scope: Scope,
+}
+
+impl Rule {
+    /// A list as [`Desired`] has it.
+    #[must_use]
+    pub fn list(rules: impl IntoIterator<Item = Self>) -> Arc<[Arc<Self>]> {
+        rules.into_iter().map(Arc::new).collect()
+    }
 }
 
 /// Protocol of a rule.

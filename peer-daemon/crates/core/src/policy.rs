@@ -5,6 +5,7 @@
 
 pub mod compile;
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -47,8 +48,9 @@ pub enum Verdict {
 
 /// Judges `query` under `rules`.
 #[must_use]
-pub fn evaluate(rules: &[Rule], query: &Query) -> Verdict {
-    let first = |action| rules.iter().find(|rule| rule.action == action && matches(rule, query));
+pub fn evaluate<R: Borrow<Rule>>(rules: &[R], query: &Query) -> Verdict {
+    let rules = rules.iter().map(Borrow::borrow);
+    let first = |action| rules.clone().find(|rule| rule.action == action && matches(rule, query));
     if let Some(rule) = first(Action::Drop) {
         return Verdict::Drop { rule: rule.id };
     }

@@ -19,7 +19,7 @@ pub struct Intent {
     /// Routes served.
     pub routes: Vec<Route>,
     /// Rules; what none accepts is dropped.
-    pub rules: Arc<[Rule]>,
+    pub rules: Arc<[Arc<Rule>]>,
     /// Ports that source NAT may take.
     pub nat_ports: RangeInclusive<u16>,
     /// Ports of the daemon itself: no packet of the mesh reaches them.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use peer_core::key::PublicKey;
 use rand::rngs::StdRng;
 use rand::{CryptoRng, RngExt as _, SeedableRng as _};
@@ -72,28 +72,34 @@ impl Mesh {
         Self { conns: HashMap::new(), timers: BTreeSet::new(), due: HashMap::new(), shared }
     }
 
-    /// Takes the peers of a map, and whether it wants idle peers to stay unconnected.
+    /// Takes the peers of a map, each once, and whether it wants idle peers to stay unconnected.
     pub fn set_peers(&mut self, remotes: impl IntoIterator<Item = Remote>, lazy: bool, now: Instant) {
         let same = std::mem::replace(&mut self.shared.lazy, lazy) == lazy;
-        let remotes: HashMap<PublicKey, bool> =
+        let remotes: Vec<(PublicKey, bool)> =
             remotes.into_iter().map(|remote| (remote.key, remote.can_be_lazy)).collect();
-        let gone: Vec<PublicKey> = self.conns.keys().filter(|key| !remotes.contains_key(key)).copied().collect();
-        for key in gone {
-            self.with(key, Conn::close);
-            self.conns.remove(&key);
-            self.schedule(key);
-        }
-        let new = remotes.len() - self.conns.len();
         // Of what stays as it was nothing is to be told: in a large mesh that is nearly everybody.
-        let told = |(key, lazy): &(PublicKey, bool)| {
-            !same || self.conns.get(key).is_none_or(|conn| conn.can_be_lazy() != *lazy)
-        };
-        let mut remotes: Vec<(PublicKey, bool)> = remotes.into_iter().filter(told).collect();
-        remotes.sort_unstable();
+        let (mut told, mut new) = (Vec::new(), 0);
+        for (key, can_be_lazy) in &remotes {
+            let known = self.conns.get(key);
+            new += usize::from(known.is_none());
+            if !same || known.is_none_or(|conn| conn.can_be_lazy() != *can_be_lazy) {
+                told.push((*key, *can_be_lazy));
+            }
+        }
+        if remotes.len() - new < self.conns.len() {
+            let wanted: HashSet<PublicKey> = remotes.iter().map(|(key, _)| *key).collect();
+            let gone: Vec<PublicKey> = self.conns.keys().filter(|key| !wanted.contains(*key)).copied().collect();
+            for key in gone {
+                self.with(key, Conn::close);
+                self.conns.remove(&key);
+                self.schedule(key);
+            }
+        }
+        told.sort_unstable();
         let greet = new <= self.shared.settings.greetings;
         let spread = spread(new);
         let own = self.shared.settings.own_key;
-        for (key, can_be_lazy) in remotes {
+        for (key, can_be_lazy) in told {
             let first = now + self.shared.rng.random_range(Duration::ZERO..spread);
             let greet = greet && !self.conns.contains_key(&key);
             self.conns.entry(key).or_insert_with(|| Conn::new(own, key, now));

@@ -1,5 +1,6 @@
 //! From a map to the parts of [`Desired`](peer_core::desired::Desired).
 
+mod peers;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -7,13 +8,15 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
+use foldhash::{HashMap, HashMapExt as _};
 use ipnet::IpNet;
 use peer_core::desired::{Peer, Route, Rule, UplinkChoice};
 use peer_core::key::{PresharedKey, PublicKey};
 
+use self::peers::Claims;
+use self::rules::{Rulebook, Unserved};
 use crate::ids::Ids;
-use crate::model::{NetworkMap, OwnAddresses, RemotePeer, RouteTarget};
+use crate::model::{NetworkMap, OwnAddresses, RouteTarget};
 
 /// What the node itself decides.
 #[derive(Clone, Debug)]
@@ -42,7 +45,7 @@ pub struct Compiled {
     /// Routes this node serves, in order of destination, each once.
     pub routes: Vec<Route>,
     /// Rules. Their ids are those of [`Ids`].
-    pub rules: Arc<[Rule]>,
+    pub rules: Arc<[Arc<Rule>]>,
     /// Names of the networks this node serves, sorted, each once.
     pub served: Vec<String>,
     /// What the map wants of this node and it cannot do.
@@ -85,22 +88,38 @@ impl UnsupportedKind {
     }
 }
 
-/// Compiles `map`.
+/// Compiles `map` by itself.
 #[must_use]
 pub fn compile(map: &NetworkMap, options: &Options, ids: &mut Ids) -> Compiled {
-    ids.begin();
-    let mut compiled = Compiled::default();
-    compiled.peers(map, options);
-    let unserved = compiled.routes(map, options);
-    if !options.block_inbound {
-        compiled.rules = rules::of(map, &options.destinations(), &compiled.routes, &unserved, ids).into();
+    Compiler::default().compile(map, options, ids)
+}
+
+/// Compiles one map after the other. What is as it was in the map before is not compiled again, and parts of the result that
+/// are the same are the very same: a large mesh changes often, and little at a time.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    peers: Claims,
+    rules: Rulebook,
+}
+
+impl Compiler {
+    /// Compiles `map`: the same as [`compile`].
+    pub fn compile(&mut self, map: &NetworkMap, options: &Options, ids: &mut Ids) -> Compiled {
+        ids.begin();
+        let mut compiled = Compiled::default();
+        (compiled.peers, compiled.contested) = self.peers.next(&map.peers, options);
+        let unserved = compiled.routes(map, options);
+        if !options.block_inbound {
+            let destinations = options.destinations();
+            compiled.rules = self.rules.next(map, &destinations, &compiled.routes, unserved, ids).into();
+        }
+        if map.forwarding_rules > 0 {
+            let (kind, detail) = (UnsupportedKind::Forwarding, map.forwarding_rules.to_string());
+            compiled.unsupported.push(Unsupported { kind, name: String::new(), detail });
+        }
+        compiled.unsupported.sort();
+        compiled
     }
-    if map.forwarding_rules > 0 {
-        let (kind, detail) = (UnsupportedKind::Forwarding, map.forwarding_rules.to_string());
-        compiled.unsupported.push(Unsupported { kind, name: String::new(), detail });
-    }
-    compiled.unsupported.sort();
-    compiled
 }
 
 impl Options {
@@ -116,37 +135,9 @@ impl Options {
 }
 
 impl Compiled {
-    fn peers(&mut self, map: &NetworkMap, options: &Options) {
-        let mut sorted: Vec<_> = map.peers.iter().filter(|peer| peer.key != options.own_key).collect();
-        sorted.sort_by_key(|peer| peer.key);
-        let mut taken = HashSet::with_capacity(sorted.iter().map(|peer| peer.allowed_ips.len()).sum());
-        taken.extend(options.addresses.iter().map(|net| numbers(&IpNet::from(net.addr()))));
-        let peer = |peer: &Arc<RemotePeer>| {
-            // Most peers keep what they claim.
-            let mut kept: Option<Vec<IpNet>> = None;
-            for (at, net) in peer.allowed_ips.iter().enumerate() {
-                if !taken.insert(numbers(net)) {
-                    kept.get_or_insert_with(|| peer.allowed_ips[..at].to_vec());
-                    self.contested += 1;
-                } else if let Some(kept) = &mut kept {
-                    kept.push(*net);
-                }
-            }
-            let allowed_ips = kept.map_or_else(|| Arc::clone(&peer.allowed_ips), Arc::from);
-            Peer {
-                public_key: peer.key,
-                preshared_key: options.preshared_key.clone(),
-                endpoint: None,
-                allowed_ips,
-                persistent_keepalive: options.keepalive,
-            }
-        };
-        self.peers = sorted.into_iter().map(peer).collect();
-    }
-
     /// Fills in the routes. Returns the ids of those that name this node and are not served.
-    fn routes<'a>(&mut self, map: &'a NetworkMap, options: &Options) -> HashSet<&'a str> {
-        let mut unserved = HashSet::new();
+    fn routes(&mut self, map: &NetworkMap, options: &Options) -> Unserved {
+        let mut unserved = Unserved::new();
         // By destination: several networks may lead to the same one.
         let mut masquerade: BTreeMap<IpNet, bool> = BTreeMap::new();
         if !options.server_routes || options.block_inbound {
@@ -163,7 +154,7 @@ impl Compiled {
                 RouteTarget::Prefix(net) => (UnsupportedKind::ExitNode, net.to_string()),
                 RouteTarget::Domains(domains) => (UnsupportedKind::DomainRoute, domains.join(", ")),
             };
-            unserved.insert(&*route.id);
+            unserved.insert(route.id.clone());
             self.unsupported.push(Unsupported { kind, name, detail });
         }
         self.served.sort();
@@ -171,14 +162,6 @@ impl Compiled {
         let route = |(destination, masquerade)| Route { destination, masquerade, uplink: UplinkChoice::Auto };
         self.routes = masquerade.into_iter().map(route).collect();
         unserved
-    }
-}
-
-/// A prefix as numbers, which are hashed in no time: those of IPv4 lie beyond all of IPv6.
-fn numbers(net: &IpNet) -> (u128, u16) {
-    match net {
-        IpNet::V4(net) => (u32::from(net.addr()).into(), 0x100 | u16::from(net.prefix_len())),
-        IpNet::V6(net) => (net.addr().into(), net.prefix_len().into()),
     }
 }
 

@@ -48,7 +48,7 @@ mod value;
 use std::borrow::Cow;
 use std::path::Path;
 
-use peer_core::desired::Desired;
+use peer_core::desired::{Desired, Rule};
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroize;
 
@@ -102,7 +102,7 @@ fn read<'a>(root: &'a DeTable<'a>, base: &Path, sink: &mut Sink) -> Option<Desir
     let routes = sections(&root, "route", sink, |node, _, sink| route::read(&node, &mut seen, sink));
     let rules = sections(&root, "rule", sink, |node, index, sink| rule::read(node, index, &mut seen, sink));
     seen.check(sink);
-    Some(Desired { interface: interface?, peers: peers.into(), routes, rules: rules.into() })
+    Some(Desired { interface: interface?, peers: peers.into(), routes, rules: Rule::list(rules) })
 }
 
 /// What `read` makes of each of the tables `[[key]]`.

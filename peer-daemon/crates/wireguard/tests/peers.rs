@@ -32,12 +32,12 @@ fn idle_peers(count: u32) -> Vec<Peer> {
 fn ten_thousand_idle_peers_have_no_tunnel_and_no_timer() {
     let now = Instant::now();
     let mut engine = common::engine(1, ShardId::ONLY, now);
-    let changed = engine.set_peers(now, &idle_peers(10_000));
+    let changed = engine.set_peers(now, idle_peers(10_000));
     assert_eq!(changed.added.len(), 10_000);
     let stats = engine.stats();
     assert_eq!((stats.peers.get(), stats.tunnels.get(), stats.connected.get()), (10_000, 0, 0));
     assert_eq!(engine.poll_timeout(), None);
-    assert_eq!(engine.set_peers(now, &idle_peers(10_000)), peer_wireguard::PeersChanged::default());
+    assert_eq!(engine.set_peers(now, idle_peers(10_000)), peer_wireguard::PeersChanged::default());
 }
 
 #[test]
@@ -46,12 +46,12 @@ fn peers_are_bounded_and_odd_ones_refused() {
     let mut engine = common::engine(1, ShardId::ONLY, now);
     let mut peers = vec![peer(1, None, &[]), peer(2, None, &["10.0.0.0/24"]), peer(2, None, &[])];
     peers.push(peer(3, None, &["10.0.0.9/24", "fd00::/8"]));
-    let changed = engine.set_peers(now, &peers);
+    let changed = engine.set_peers(now, peers);
     assert_eq!(changed.refused, [(public(1), PeerError::Ourselves), (public(2), PeerError::Duplicate)]);
     assert_eq!(changed.added, [public(2), public(3)]);
     assert_eq!(changed.contested, ["10.0.0.9/24".parse::<IpNet>().expect("prefix")]);
     let too_many = u32::try_from(MAX_PEERS + 3).expect("fits");
-    let changed = engine.set_peers(now, &idle_peers(too_many));
+    let changed = engine.set_peers(now, idle_peers(too_many));
     assert_eq!((changed.added.len(), changed.removed.len()), (MAX_PEERS, 2));
     assert_eq!(changed.refused.iter().filter(|(_, why)| *why == PeerError::TooMany).count(), 3);
 }

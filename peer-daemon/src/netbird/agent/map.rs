@@ -7,7 +7,7 @@ use peer_core::desired::{Desired, Interface};
 use peer_mesh::{Remote, version};
 use peer_netbird::management::SyncMessage;
 use peer_netbird::proto::management::LoginResponse;
-use peer_netmap::compile::{Compiled, Options, compile};
+use peer_netmap::compile::{Compiled, Options};
 use peer_netmap::model::{Login, OwnAddresses, OwnConfig};
 use peer_netmap::session::{MapVerdict, Session};
 
@@ -105,7 +105,7 @@ impl Agent<'_> {
             server_routes: self.settings.server_routes,
             block_inbound: self.settings.block_inbound,
         };
-        let compiled = compile(map, &options, &mut self.ids);
+        let compiled = self.compiler.compile(map, &options, &mut self.ids);
         let desired = self.desired(addresses, own, &compiled);
         self.facts.set_overlay(addresses.iter().map(|net| net.addr()));
         let result = match &mut self.node {

@@ -126,7 +126,7 @@ pub enum Outcome {
 /// # Errors
 /// When the result would be larger than `limits`.
 pub fn compile(rules: &[Rule], limits: &Limits) -> Result<Compiled, TooLarge> {
-    Compiler::default().compile(&Arc::from(rules), limits)
+    Compiler::default().compile(&Rule::list(rules.iter().cloned()), limits)
 }
 
 /// Compiles one policy after the other. Identities and classes that are still there keep their numbers, so that little has to be
@@ -149,7 +149,7 @@ pub struct Work {
 
 #[derive(Debug)]
 struct Last {
-    rules: Arc<[Rule]>,
+    rules: Arc<[Arc<Rule>]>,
     sources: (Named, Atoms),
     destinations: (Named, Atoms),
     cells: Arc<BTreeMap<Cell, Outcome>>,
@@ -160,7 +160,7 @@ impl Compiler {
     ///
     /// # Errors
     /// When the result would be larger than `limits`. The next one is then compared with the one before.
-    pub fn compile(&mut self, rules: &Arc<[Rule]>, limits: &Limits) -> Result<Compiled, TooLarge> {
+    pub fn compile(&mut self, rules: &Arc<[Arc<Rule>]>, limits: &Limits) -> Result<Compiled, TooLarge> {
         let last = self.last.as_ref();
         let shaped = last.filter(|last| same_shapes(&last.rules, rules));
         let end = |end, pick: fn(&Last) -> &(Named, Atoms)| {
@@ -201,9 +201,11 @@ impl Compiler {
 }
 
 /// Whether the rules differ in their prefixes at most.
-fn same_shapes(last: &[Rule], rules: &[Rule]) -> bool {
+fn same_shapes(last: &[Arc<Rule>], rules: &[Arc<Rule>]) -> bool {
     let shape = |rule: &Rule| (rule.id, rule.protocol, rule.action, rule.scope);
-    let same = |(last, rule): (&Rule, &Rule)| shape(last) == shape(rule) && last.ports == rule.ports;
+    let same = |(last, rule): (&Arc<Rule>, &Arc<Rule>)| {
+        Arc::ptr_eq(last, rule) || shape(last) == shape(rule) && last.ports == rule.ports
+    };
     last.len() == rules.len() && last.iter().zip(rules).all(same)
 }
 

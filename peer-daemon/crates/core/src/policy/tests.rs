@@ -38,7 +38,7 @@ fn accepts(rule: Rule, query: &Query) -> bool {
 
 #[test]
 fn nothing_is_accepted_by_nobody() {
-    assert_eq!(evaluate(&[], &query(TCP, Some(80))), Verdict::Default);
+    assert_eq!(evaluate::<Rule>(&[], &query(TCP, Some(80))), Verdict::Default);
 }
 
 #[test]

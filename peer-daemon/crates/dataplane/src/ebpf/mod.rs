@@ -223,7 +223,7 @@ impl EbpfDataplane {
         Ok(())
     }
 
-    fn compile(&mut self, rules: &Arc<[Rule]>) -> Result<Arc<Policy>, Error> {
+    fn compile(&mut self, rules: &Arc<[Arc<Rule>]>) -> Result<Arc<Policy>, Error> {
         let started = Instant::now();
         let policy = self.policies.next(rules)?;
         if !Arc::ptr_eq(&policy, &self.plan.policy) {

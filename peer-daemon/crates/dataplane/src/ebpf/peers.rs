@@ -10,6 +10,9 @@ use super::difference::{Difference, difference};
 use super::plan::{Prefix, prefix};
 use crate::PeerPrefixes;
 
+/// So many peers ahead are looked at for the one that is wanted.
+const AHEAD: usize = 8;
+
 /// What the table holds.
 #[derive(Debug, Default)]
 pub(super) struct PeerTable {
@@ -63,13 +66,16 @@ impl PeerTable {
 
     /// Only where peers differ. `None`: a prefix goes from one to another or is in two of them, which the whole list tells apart.
     fn between(&self, last: &[PeerPrefixes], peers: &[PeerPrefixes]) -> Option<Change> {
-        let mut known: HashMap<u32, &PeerPrefixes> = HashMap::with_capacity(last.len());
-        known.extend(last.iter().map(|peer| (peer.id, peer)));
-        if known.len() != last.len() {
-            return None;
+        let (gone, fresh) = aside(last, peers);
+        // What is the same in both but stands elsewhere, and whoever has other prefixes than before.
+        let mut known: HashMap<u32, &PeerPrefixes> = HashMap::with_capacity(gone.len());
+        for peer in gone {
+            if known.insert(peer.id, peer).is_some() {
+                return None;
+            }
         }
         let mut new = BTreeMap::new();
-        for peer in peers {
+        for peer in fresh {
             match known.remove(&peer.id) {
                 Some(same) if same.prefixes == peer.prefixes => {}
                 // Its prefixes are written or removed one by one.
@@ -95,6 +101,32 @@ impl Change {
         let (Self::Some { gone, new } | Self::Whole { gone, new, .. }) = self;
         gone.len() + new.len()
     }
+}
+
+/// Those of either list that have no counterpart near the same place of the other. Lists of a large mesh are in one order, and differ
+/// in few places.
+fn aside<'a>(last: &'a [PeerPrefixes], peers: &'a [PeerPrefixes]) -> (Vec<&'a PeerPrefixes>, Vec<&'a PeerPrefixes>) {
+    let (mut gone, mut new) = (Vec::new(), Vec::new());
+    let (mut last, mut peers) = (last, peers);
+    let same = |one: &PeerPrefixes, other: &PeerPrefixes| one.id == other.id && one.prefixes == other.prefixes;
+    while let ([before, rest @ ..], [peer, others @ ..]) = (last, peers) {
+        if same(before, peer) {
+            (last, peers) = (rest, others);
+        } else if let Some(skip) = rest.iter().take(AHEAD).position(|before| same(before, peer)) {
+            gone.extend(&last[..=skip]);
+            last = &last[skip + 1..];
+        } else if let Some(skip) = others.iter().take(AHEAD).position(|peer| same(before, peer)) {
+            new.extend(&peers[..=skip]);
+            peers = &peers[skip + 1..];
+        } else {
+            gone.push(before);
+            new.push(peer);
+            (last, peers) = (rest, others);
+        }
+    }
+    gone.extend(last);
+    new.extend(peers);
+    (gone, new)
 }
 
 fn entries(peer: &PeerPrefixes) -> impl Iterator<Item = (Prefix, Peer)> {

@@ -32,7 +32,7 @@ impl Policy {
     /// # Errors
     /// When they make more than the tables can hold.
     pub fn of(rules: &[Rule]) -> Result<Self, Error> {
-        Policies::default().next(&Arc::from(rules)).map(|policy| (*policy).clone())
+        Policies::default().next(&Rule::list(rules.iter().cloned())).map(|policy| (*policy).clone())
     }
 }
 
@@ -41,12 +41,12 @@ impl Policy {
 pub(super) struct Policies {
     compiler: Compiler,
     /// Rules, what they were compiled to, and the tables for that.
-    last: Option<(Arc<[Rule]>, Compiled, Arc<Policy>)>,
+    last: Option<(Arc<[Arc<Rule>]>, Compiled, Arc<Policy>)>,
 }
 
 impl Policies {
     /// That of `rules`.
-    pub(super) fn next(&mut self, rules: &Arc<[Rule]>) -> Result<Arc<Policy>, Error> {
+    pub(super) fn next(&mut self, rules: &Arc<[Arc<Rule>]>) -> Result<Arc<Policy>, Error> {
         if let Some((last, _, policy)) = &self.last
             && last == rules
         {

@@ -1,6 +1,7 @@
 //! The set of peers and how it changes.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::{HashMap, HashSet, HashSetExt as _};
@@ -55,6 +56,8 @@ pub(super) struct Peers {
     allowed: AllowedIps,
     /// Prefixes that two peers claim: then the order of the list decides, and the table is made of all of it.
     contested: usize,
+    /// The last list, if it was in the order of keys and all of it was taken.
+    last: Option<Arc<[desired::Peer]>>,
     /// Memory of the last lookup.
     pub(super) last_destination: Option<(IpAddr, u32)>,
 }
@@ -131,10 +134,24 @@ impl Engine {
     /// Makes `peers` the set of peers. What did not change keeps its sessions; an endpoint that was learnt stays until
     /// the configured one changes; a changed pre-shared key ends the sessions. Peers with a keepalive and an endpoint
     /// start a handshake.
-    pub fn set_peers(&mut self, now: Instant, peers: &[desired::Peer]) -> PeersChanged {
+    ///
+    /// A list in the order of keys is compared with the one before, and costs little where both are the same.
+    pub fn set_peers(&mut self, now: Instant, peers: impl Into<Arc<[desired::Peer]>>) -> PeersChanged {
+        let peers = peers.into();
+        let ourselves = self.public_key();
         let mut changed = PeersChanged::default();
-        let (wanted, keys) = self.acceptable(peers, &mut changed);
-        changed.removed = self.peers.ids.keys().filter(|key| !keys.contains(*key)).copied().collect();
+        let last = self.peers.last.take();
+        let (wanted, all) = match last.and_then(|last| step(&last, &peers, &ourselves)) {
+            Some(Step { removed, wanted }) => {
+                changed.removed = removed;
+                (wanted, peers.iter().collect())
+            }
+            None => {
+                let (wanted, keys) = self.acceptable(&peers, &mut changed);
+                changed.removed = self.peers.ids.keys().filter(|key| !keys.contains(*key)).copied().collect();
+                (wanted.clone(), wanted)
+            }
+        };
         for key in &changed.removed {
             if let Some((id, mut peer)) = self.peers.take(key) {
                 for prefix in &*peer.config().allowed_ips {
@@ -167,12 +184,14 @@ impl Engine {
         }
         if reconfigured || !(changed.added.is_empty() && changed.removed.is_empty()) {
             if reconfigured || self.peers.contested > 0 || !self.peers.allow(&changed.added) {
-                changed.contested = self.peers.rebuild_allowed(&wanted);
+                changed.contested = self.peers.rebuild_allowed(&all);
                 self.cx.stats.contested_prefixes.set(changed.contested.len());
             }
             self.peers.forget_owners();
         }
         self.cx.stats.peers.set(self.peers.ids.len());
+        let taken = changed.refused.is_empty() && peers.is_sorted_by(|one, other| one.public_key < other.public_key);
+        self.peers.last = taken.then_some(peers);
         changed
     }
 
@@ -262,6 +281,37 @@ impl Engine {
     }
 }
 
+/// What makes one list another one.
+struct Step<'a> {
+    removed: Vec<PublicKey>,
+    /// Those that are new or configured differently.
+    wanted: Vec<&'a desired::Peer>,
+}
+
+/// Walks both lists side by side. `None`: `peers` are not in the order of keys, or cannot all be taken.
+fn step<'a>(last: &[desired::Peer], peers: &'a [desired::Peer], ourselves: &PublicKey) -> Option<Step<'a>> {
+    if peers.len() > MAX_PEERS {
+        return None;
+    }
+    let mut step = Step { removed: Vec::new(), wanted: Vec::new() };
+    let mut last = last.iter().peekable();
+    let mut before: Option<&PublicKey> = None;
+    for peer in peers {
+        let key = &peer.public_key;
+        if key == ourselves || before.replace(key).is_some_and(|before| before >= key) {
+            return None;
+        }
+        step.removed
+            .extend(std::iter::from_fn(|| last.next_if(|last| last.public_key < *key)).map(|last| last.public_key));
+        match last.next_if(|last| last.public_key == *key) {
+            Some(last) if last == peer => {}
+            _ => step.wanted.push(peer),
+        }
+    }
+    step.removed.extend(last.map(|last| last.public_key));
+    Some(step)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -312,9 +362,9 @@ mod tests {
             let mut moving = engine();
             for step in steps {
                 let peers: Vec<_> = step.iter().map(|(key, hosts)| peer(*key, hosts)).collect();
-                moving.set_peers(Instant::now(), &peers);
+                moving.set_peers(Instant::now(), peers.as_slice());
                 let mut fresh = engine();
-                let changed = fresh.set_peers(Instant::now(), &peers);
+                let changed = fresh.set_peers(Instant::now(), peers.as_slice());
                 prop_assert_eq!(owners(&moving), owners(&fresh));
                 prop_assert_eq!(moving.peers.contested, changed.contested.len());
             }

@@ -30,8 +30,8 @@ fn sealing_and_opening_do_not_allocate() {
     let (here, there) = ("192.0.2.1:1", "192.0.2.2:2");
     let mut a = common::engine(1, ShardId::ONLY, now);
     let mut b = common::engine(2, ShardId::ONLY, now);
-    a.set_peers(now, &[peer(2, Some(addr(there)), &["10.0.0.2/32"])]);
-    b.set_peers(now, &[peer(1, None, &["10.0.0.1/32"])]);
+    a.set_peers(now, [peer(2, Some(addr(there)), &["10.0.0.2/32"])]);
+    b.set_peers(now, [peer(1, None, &["10.0.0.1/32"])]);
     a.start_handshakes(now);
     a.handle_timeout(now);
     for _ in 0..2 {

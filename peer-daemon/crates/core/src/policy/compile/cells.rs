@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -18,7 +19,7 @@ const MEETINGS: usize = 8;
 type Lines = Rc<[(CellScope, Kind, u16, u8, Outcome)]>;
 
 pub(super) fn of(
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     sources: &Atoms,
     destinations: &Atoms,
     limit: usize,
@@ -72,7 +73,7 @@ fn meetings(sources: &Atoms, destinations: &Atoms, limit: usize) -> Result<Vec<M
 }
 
 /// What the rules at these positions say together.
-fn lines(rules: &[Rule], positions: &[u32]) -> Lines {
+fn lines(rules: &[Arc<Rule>], positions: &[u32]) -> Lines {
     let mut lines = Vec::new();
     for scope in [CellScope::Node, CellScope::Route] {
         let speaking: Vec<u32> =
@@ -94,7 +95,7 @@ fn speaks(rule: &Rule, scope: CellScope) -> bool {
 }
 
 /// Disjoint ranges of ports and what becomes of each; of kinds without ports, all ports stand for the whole.
-fn outcomes(rules: &[Rule], speaking: &[u32], kind: Kind) -> Vec<(PortRange, Outcome)> {
+fn outcomes(rules: &[Arc<Rule>], speaking: &[u32], kind: Kind) -> Vec<(PortRange, Outcome)> {
     let mut starts: BTreeMap<u32, Vec<(u32, bool)>> = BTreeMap::new();
     for &position in speaking {
         for range in ranges(&rules[position as usize], kind) {
@@ -145,7 +146,7 @@ struct Open {
 }
 
 impl Open {
-    fn change(&mut self, rules: &[Rule], position: u32, begins: bool) {
+    fn change(&mut self, rules: &[Arc<Rule>], position: u32, begins: bool) {
         let side = match rules[position as usize].action {
             Action::Accept => &mut self.accepting,
             Action::Drop => &mut self.dropping,
@@ -158,7 +159,7 @@ impl Open {
         }
     }
 
-    fn outcome(&self, rules: &[Rule]) -> Option<Outcome> {
+    fn outcome(&self, rules: &[Arc<Rule>]) -> Option<Outcome> {
         let id = |position: &u32| rules[*position as usize].id;
         let dropping = self.dropping.keys().next().map(|position| Outcome::Drop { rule: id(position) });
         dropping.or_else(|| self.accepting.keys().next().map(|position| Outcome::Accept { rule: id(position) }))

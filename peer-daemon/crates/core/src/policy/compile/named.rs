@@ -30,7 +30,7 @@ pub(super) struct Named(Vec<(Ipv6Net, Arc<[Half]>)>);
 
 impl Named {
     /// Those of `rules`.
-    pub(super) fn of(rules: &[Rule], end: End, limit: usize) -> Result<Self, TooLarge> {
+    pub(super) fn of(rules: &[Arc<Rule>], end: End, limit: usize) -> Result<Self, TooLarge> {
         let mut named: Vec<(Ipv6Net, Half)> = Vec::new();
         for (position, rule) in (0..).zip(rules) {
             named.extend(end.of(rule).iter().map(|net| by(position, net)));
@@ -47,9 +47,18 @@ impl Named {
     }
 
     /// Those of `rules`, whose prefixes differ in few places from the `last` ones, of which this is.
-    pub(super) fn moved(&self, last: &[Rule], rules: &[Rule], end: End, limit: usize) -> Result<Self, TooLarge> {
+    pub(super) fn moved(
+        &self,
+        last: &[Arc<Rule>],
+        rules: &[Arc<Rule>],
+        end: End,
+        limit: usize,
+    ) -> Result<Self, TooLarge> {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         for ((position, last), rule) in (0..).zip(last).zip(rules) {
+            if Arc::ptr_eq(last, rule) {
+                continue;
+            }
             let (last, wanted) = (end.of(last), end.of(rule));
             if last == wanted {
                 continue;
