@@ -25,7 +25,7 @@ impl View {
         let board = self.board();
         let peer = |named: &Arc<RemotePeer>| peer(named, statuses.get(&named.key), engine.get(&named.key).copied());
         let mut overview = Overview {
-            peers: Peers::of(board.peers.iter().map(peer).collect()),
+            peers: Peers::of(board.all_peers().map(peer).collect()),
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
             daemon_status: daemon_status(&board),
             management: server(&self.management_url, &board.management),

@@ -43,7 +43,8 @@ pub(super) struct Board {
     pub(super) signal_url: String,
     pub(super) fqdn: String,
     pub(super) lazy: bool,
-    pub(super) peers: Vec<Arc<RemotePeer>>,
+    pub(super) peers: Arc<[Arc<RemotePeer>]>,
+    pub(super) offline: Vec<Arc<RemotePeer>>,
     pub(super) networks: Vec<Network>,
     pub(super) served: Vec<String>,
     pub(super) unsupported: Vec<String>,
@@ -164,7 +165,7 @@ impl View {
     /// What the map calls these peers; of many few are asked for.
     pub(crate) fn names(&self, of: &HashSet<PublicKey>) -> HashMap<PublicKey, String> {
         let asked = |peer: &&Arc<RemotePeer>| of.contains(&peer.key);
-        self.board().peers.iter().filter(asked).map(|peer| (peer.key, peer.fqdn.clone())).collect()
+        self.board().all_peers().filter(asked).map(|peer| (peer.key, peer.fqdn.clone())).collect()
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
@@ -184,10 +185,16 @@ impl InForce {
 }
 
 impl Board {
+    /// Peers of the map, those that are offline last.
+    pub(super) fn all_peers(&self) -> impl Iterator<Item = &Arc<RemotePeer>> {
+        self.peers.iter().chain(&self.offline)
+    }
+
     /// Takes what a map says.
     pub(super) fn set_map(&mut self, map: &NetworkMap, own: &OwnConfig, own_key: PublicKey, compiled: &Compiled) {
         self.fqdn.clone_from(&own.fqdn);
-        self.peers = map.peers.iter().chain(&map.offline).cloned().collect();
+        self.peers = Arc::clone(&map.peers);
+        self.offline.clone_from(&map.offline);
         self.served = served(map, own_key, compiled);
         self.networks = networks(map, own_key, compiled);
         let line = |unsupported: &peer_netmap::compile::Unsupported| {

@@ -108,7 +108,7 @@ pub struct NetworkMap {
     /// Facts about this peer; absent: as before.
     pub own: Option<OwnConfig>,
     /// Peers of the mesh that may be connected. Each key once.
-    pub peers: Vec<Arc<RemotePeer>>,
+    pub peers: Arc<[Arc<RemotePeer>]>,
     /// Peers that cannot be connected now, for display.
     pub offline: Vec<Arc<RemotePeer>>,
     /// Routes of everybody. Each id once.
@@ -235,10 +235,12 @@ impl Skipped {
 impl NetworkMap {
     /// A server may name this peer among the others: it is none of them.
     pub(crate) fn leave_out(&mut self, own: PublicKey) {
-        let before = self.peers.len();
-        self.peers.retain(|peer| peer.key != own);
         self.offline.retain(|peer| peer.key != own);
-        self.skipped.peers += u32::try_from(before - self.peers.len()).unwrap_or(u32::MAX);
+        if self.peers.iter().any(|peer| peer.key == own) {
+            let before = self.peers.len();
+            self.peers = self.peers.iter().filter(|peer| peer.key != own).cloned().collect();
+            self.skipped.peers += u32::try_from(before - self.peers.len()).unwrap_or(u32::MAX);
+        }
     }
 }
 

@@ -90,19 +90,21 @@ impl Reader {
         let texts = (self.message.plaintext(), message.plaintext());
         let (shared, work, last) = (&mut self.shared, &mut self.work, &self.last);
         let peer = |bytes: &[u8]| Ok(remote_peer(wire::RemotePeerConfig::decode(bytes)?));
-        let lists = Lists {
-            peers: last.peers.next(texts, found.peers, work, peer)?,
-            offline: last.offline.next(texts, found.offline, work, peer)?,
-            routes: last.routes.next(texts, found.routes, work, |bytes| Ok(route(wire::Route::decode(bytes)?)))?,
-            peer_rules: last.peer_rules.next(texts, found.peer_rules, work, |bytes| {
-                Ok(peer_rule(&wire::FirewallRule::decode(bytes)?, shared))
-            })?,
-            route_rules: last.route_rules.next(texts, found.route_rules, work, |bytes| {
-                Ok(route_rule(&wire::RouteFirewallRule::decode(bytes)?, shared))
-            })?,
-        };
-        let map = lists.entries().map(rest);
-        self.last = lists;
+        let peers = last.peers.next(texts, found.peers, work, peer)?;
+        let offline = last.offline.next(texts, found.offline, work, peer)?;
+        let routes = last.routes.next(texts, found.routes, work, |bytes| Ok(route(wire::Route::decode(bytes)?)))?;
+        let peer_rules = last
+            .peer_rules
+            .next(texts, found.peer_rules, work, |bytes| Ok(peer_rule(&wire::FirewallRule::decode(bytes)?, shared)))?;
+        let route_rules = last.route_rules.next(texts, found.route_rules, work, |bytes| {
+            Ok(route_rule(&wire::RouteFirewallRule::decode(bytes)?, shared))
+        })?;
+        self.last.peers.turn_into(peers);
+        self.last.offline.turn_into(offline);
+        self.last.routes.turn_into(routes);
+        self.last.peer_rules.turn_into(peer_rules);
+        self.last.route_rules.turn_into(route_rules);
+        let map = self.last.entries().map(rest);
         self.message = Arc::clone(message);
         self.shared.forget_unused();
         Ok(map)

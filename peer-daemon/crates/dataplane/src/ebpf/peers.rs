@@ -108,7 +108,9 @@ impl Change {
 fn aside<'a>(last: &'a [PeerPrefixes], peers: &'a [PeerPrefixes]) -> (Vec<&'a PeerPrefixes>, Vec<&'a PeerPrefixes>) {
     let (mut gone, mut new) = (Vec::new(), Vec::new());
     let (mut last, mut peers) = (last, peers);
-    let same = |one: &PeerPrefixes, other: &PeerPrefixes| one.id == other.id && one.prefixes == other.prefixes;
+    let same = |one: &PeerPrefixes, other: &PeerPrefixes| {
+        one.id == other.id && (Arc::ptr_eq(&one.prefixes, &other.prefixes) || one.prefixes == other.prefixes)
+    };
     while let ([before, rest @ ..], [peer, others @ ..]) = (last, peers) {
         if same(before, peer) {
             (last, peers) = (rest, others);

@@ -23,7 +23,7 @@ pub(super) struct Claims {
 #[derive(Debug)]
 struct Last {
     given: Given,
-    remote: Vec<Arc<RemotePeer>>,
+    remote: Arc<[Arc<RemotePeer>]>,
     peers: Arc<[Peer]>,
     /// What this node and the peers have, each by one of them.
     taken: HashSet<Numbers>,
@@ -40,7 +40,7 @@ struct Given {
 
 impl Claims {
     /// Peers in the order of their keys, and how many prefixes two of them claim: the first keeps them.
-    pub(super) fn next(&mut self, remote: &[Arc<RemotePeer>], options: &Options) -> (Arc<[Peer]>, u32) {
+    pub(super) fn next(&mut self, remote: &Arc<[Arc<RemotePeer>]>, options: &Options) -> (Arc<[Peer]>, u32) {
         let given = Given {
             own_key: options.own_key,
             addresses: options.addresses.iter().collect(),
@@ -63,7 +63,7 @@ impl Claims {
 }
 
 impl Last {
-    fn of(given: Given, remote: &[Arc<RemotePeer>]) -> (Self, u32) {
+    fn of(given: Given, remote: &Arc<[Arc<RemotePeer>]>) -> (Self, u32) {
         let mut sorted: Vec<_> = remote.iter().filter(|peer| peer.key != given.own_key).collect();
         sorted.sort_by_key(|peer| peer.key);
         let mut taken = HashSet::with_capacity(sorted.iter().map(|peer| peer.allowed_ips.len()).sum());
@@ -83,11 +83,11 @@ impl Last {
             given.peer(peer, kept.map_or_else(|| Arc::clone(&peer.allowed_ips), Arc::from))
         };
         let peers = sorted.into_iter().map(&mut peer).collect();
-        (Self { given, remote: remote.to_vec(), peers, taken }, contested)
+        (Self { given, remote: Arc::clone(remote), peers, taken }, contested)
     }
 
     /// The same for another list that differs in few places, where nobody claims what another one has.
-    fn moved(mut self, remote: &[Arc<RemotePeer>]) -> Option<Self> {
+    fn moved(mut self, remote: &Arc<[Arc<RemotePeer>]>) -> Option<Self> {
         let Difference { gone, new } = difference(&self.remote, remote)?;
         if gone.is_empty() && new.is_empty() {
             return Some(self);
@@ -121,7 +121,7 @@ impl Last {
         }
         peers.extend(new.map(|peer| self.given.peer(peer, Arc::clone(&peer.allowed_ips))));
         self.peers = peers.into();
-        self.remote = remote.to_vec();
+        self.remote = Arc::clone(remote);
         Some(self)
     }
 }

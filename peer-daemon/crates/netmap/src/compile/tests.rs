@@ -62,7 +62,7 @@ fn route_rule(sources: &[&str], target: RouteTarget, route: &str, matcher: Match
 #[test]
 fn peers_stand_in_the_order_of_their_keys_whatever_that_of_the_map() {
     let peers = vec![peer(3, &["100.64.0.3/32"]), peer(2, &["100.64.0.2/32"]), peer(9, &["100.64.0.9/32"])];
-    let one = compiled(&NetworkMap { peers: peers.clone(), ..NetworkMap::default() });
+    let one = compiled(&NetworkMap { peers: peers.clone().into(), ..NetworkMap::default() });
     let other = compiled(&NetworkMap { peers: peers.into_iter().rev().collect(), ..NetworkMap::default() });
     assert_eq!(one, other);
     let keys: Vec<_> = one.peers.iter().map(|peer| peer.public_key.0[0]).collect();
@@ -73,7 +73,7 @@ fn peers_stand_in_the_order_of_their_keys_whatever_that_of_the_map() {
 #[test]
 fn an_address_belongs_to_one_peer_and_own_ones_to_none() {
     let peers = vec![peer(2, &["100.64.0.2/32", "100.64.0.9/32"]), peer(3, &["100.64.0.2/32", "100.64.0.3/32"])];
-    let compiled = compiled(&NetworkMap { peers, ..NetworkMap::default() });
+    let compiled = compiled(&NetworkMap { peers: peers.into(), ..NetworkMap::default() });
     let ips: Vec<_> = compiled.peers.iter().map(|peer| peer.allowed_ips.clone()).collect();
     assert_eq!(ips, [Arc::from([net("100.64.0.2/32")]), Arc::from([net("100.64.0.3/32")])]);
     assert_eq!(compiled.contested, 2);
@@ -195,7 +195,7 @@ fn old_servers_permit_everybody_what_is_served() {
 #[test]
 fn options_close_routes_or_everything() {
     let map = NetworkMap {
-        peers: vec![peer(2, &["100.64.0.2/32"])],
+        peers: [peer(2, &["100.64.0.2/32"])].into(),
         routes: vec![route("lan", prefix("10.1.0.0/16"), true)],
         peer_rules: Rules::Legacy,
         route_rules: Rules::Legacy,

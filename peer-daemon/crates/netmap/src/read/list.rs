@@ -29,6 +29,21 @@ impl<T> Default for List<T> {
     }
 }
 
+/// A list that is known, but not made yet.
+pub(super) struct Next<T> {
+    places: Places,
+    sources: Vec<Source<T>>,
+}
+
+/// Where an entry comes from.
+enum Source<T> {
+    /// It stands at this place of the list before.
+    Known(usize),
+    /// The same as this entry, further ahead in this list.
+    Again(usize),
+    New(Entry<T>),
+}
+
 impl<T: Clone> List<T> {
     /// The list whose entries are at `places` of the second text; this one's are in the first.
     pub(super) fn next(
@@ -37,20 +52,45 @@ impl<T: Clone> List<T> {
         places: Places,
         work: &mut Work,
         mut decode: impl FnMut(&[u8]) -> Result<Entry<T>, DecodeError>,
-    ) -> Result<Self, DecodeError> {
-        let mut entries = Vec::with_capacity(places.len());
+    ) -> Result<Next<T>, DecodeError> {
+        let mut sources = Vec::with_capacity(places.len());
         let mut finder = Finder { text: last, places: &self.places, next: 0, misses: 0, all: None };
-        for place in &places {
+        let mut taken: Vec<Option<usize>> = vec![None; self.entries.len()];
+        for (at, place) in places.iter().enumerate() {
             let bytes = &text[place.clone()];
-            if let Some(known) = finder.find(bytes) {
-                work.reused += 1;
-                entries.push(self.entries[known].clone());
-            } else {
-                work.decoded += 1;
-                entries.push(decode(bytes)?);
-            }
+            sources.push(match finder.find(bytes) {
+                Some(known) => {
+                    work.reused += 1;
+                    taken[known].map_or_else(
+                        || {
+                            taken[known] = Some(at);
+                            Source::Known(known)
+                        },
+                        Source::Again,
+                    )
+                }
+                None => {
+                    work.decoded += 1;
+                    Source::New(decode(bytes)?)
+                }
+            });
         }
-        Ok(Self { places, entries })
+        Ok(Next { places, sources })
+    }
+
+    /// Is `next` from now on. Entries move: to share each of a large mesh, and to end sharing it, takes longer than to find it.
+    pub(super) fn turn_into(&mut self, next: Next<T>) {
+        let mut last: Vec<_> = std::mem::take(&mut self.entries).into_iter().map(Some).collect();
+        let mut entries: Vec<Entry<T>> = Vec::with_capacity(next.sources.len());
+        for source in next.sources {
+            let entry = match source {
+                Source::Known(at) => last.get_mut(at).and_then(Option::take),
+                Source::Again(at) => entries.get(at).cloned(),
+                Source::New(entry) => Some(entry),
+            };
+            entries.extend(entry);
+        }
+        *self = Self { places: next.places, entries };
     }
 
     pub(super) fn entries(&self) -> &[Entry<T>] {

@@ -132,7 +132,8 @@ fn own_key_is_no_remote_peer() {
         Arc::new(RemotePeer { key: PublicKey([byte; 32]), allowed_ips: Arc::default(), fqdn, agent_version })
     };
     let peers = vec![peer(1), peer(2)];
-    session.update(Update { map: Some(NetworkMap { peers, ..NetworkMap::default() }), ..Update::default() });
+    session
+        .update(Update { map: Some(NetworkMap { peers: peers.into(), ..NetworkMap::default() }), ..Update::default() });
     let map = session.map().expect("a map");
     assert_eq!((map.peers.len(), map.peers[0].key, map.skipped.peers), (1, PublicKey([2; 32]), 1));
 }

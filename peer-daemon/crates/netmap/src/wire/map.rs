@@ -103,7 +103,7 @@ impl Entries<'_> {
         NetworkMap {
             serial: rest.serial,
             own,
-            peers,
+            peers: peers.into(),
             offline,
             routes: understood(self.routes, |route| ids.insert(Id(Arc::clone(route))), routes, addresses),
             peer_rules: if legacy_peers {
