@@ -1,4 +1,5 @@
-//! How long a large map takes: `cargo run --release -p peer-netmap --example large [PEERS [ROUTE_RULES [ROUNDS]]]`.
+//! How long a large map takes: `cargo run --release -p peer-netmap --example large [PEERS [ROUTE_RULES [ROUNDS [PEER_RULES]]]]`,
+//! the last for each peer.
 //!
 //! Prints milliseconds for each step from bytes to compiled rules, for a first map and for one that differs by one peer.
 
@@ -9,7 +10,7 @@ use peer_core::key::PublicKey;
 use peer_core::policy::compile::{Compiler, Limits};
 use peer_netbird::management::SyncMessage;
 use peer_netbird::proto::management as wire;
-use peer_netmap::compile::{Compiled, Options, compile};
+use peer_netmap::compile::{self, Compiled, Options};
 use peer_netmap::ids::Ids;
 use peer_netmap::model::OwnAddresses;
 use peer_netmap::read::Reader;
@@ -23,8 +24,9 @@ fn main() {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse().expect("a number"));
     let (peers, route_rules) = (numbers.next().unwrap_or(10_000), numbers.next().unwrap_or(5_000));
     let rounds = numbers.next().unwrap_or(0);
-    let first = message(peers, route_rules);
-    let second = message(peers + 1, route_rules);
+    let peer_rules = numbers.next().unwrap_or(4) as usize;
+    let first = message(peers, route_rules, peer_rules);
+    let second = message(peers + 1, route_rules, peer_rules);
     println!("{peers} peers, {route_rules} route rules: {} bytes on the wire", first.len());
     println!("{:>24} {:>9} {:>9} {:>9} {:>9}", "", "decode", "session", "compile", "policy");
     let mut node = Node::default();
@@ -51,12 +53,19 @@ struct Node {
     reader: Reader,
     session: Session,
     ids: Ids,
+    compiler: compile::Compiler,
     policy: Compiler,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { reader: Reader::default(), session: Session::new(OWN), ids: Ids::new(), policy: Compiler::default() }
+        Self {
+            reader: Reader::default(),
+            session: Session::new(OWN),
+            ids: Ids::new(),
+            compiler: compile::Compiler::default(),
+            policy: Compiler::default(),
+        }
     }
 }
 
@@ -79,7 +88,7 @@ impl Node {
             server_routes: true,
             block_inbound: false,
         };
-        let compiled = compile(self.session.map().expect("a map"), &options, &mut self.ids);
+        let compiled = self.compiler.compile(self.session.map().expect("a map"), &options, &mut self.ids);
         let made = Instant::now();
         let limits = Limits { prefixes: 1 << 20, cells: 1 << 22 };
         let policy = self.policy.compile(&compiled.rules, &limits).expect("it fits");
@@ -93,9 +102,9 @@ impl Node {
     }
 }
 
-/// A map as a current server sends it: each peer with two addresses, rules for both, in and out; each route rule with a
-/// destination and sources of its own.
-fn message(peers: u32, route_rules: u32) -> Vec<u8> {
+/// A map as a current server sends it: each peer with two addresses, rules for both, in and out; four resources for each policy
+/// on routes, and eight peers, one more for the last policy if there is one more in all.
+fn message(peers: u32, route_rules: u32, peer_rules: usize) -> Vec<u8> {
     let remote_peers = (1..=peers).map(|n| wire::RemotePeerConfig {
         wg_pub_key: key(n).to_string(),
         allowed_ips: vec![format!("{}/32", v4(n)), format!("{}/128", v6(n))],
@@ -103,12 +112,12 @@ fn message(peers: u32, route_rules: u32) -> Vec<u8> {
         agent_version: "0.77.1".into(),
     });
     let both = [wire::RuleDirection::In, wire::RuleDirection::Out].into_iter();
-    let rules = both.flat_map(|direction| {
+    let rules = both.take(peer_rules.div_ceil(2)).flat_map(|direction| {
         (1..=peers).flat_map(move |n| {
             let compact4 = [&v4(n).octets()[..], &[32]].concat();
             let compact6 = [&v6(n).octets()[..], &[128]].concat();
             let sources = [(v4(n).to_string(), compact4), (v6(n).to_string(), compact6)];
-            sources.map(|(peer_ip, compact)| wire::FirewallRule {
+            sources.into_iter().take(peer_rules).map(move |(peer_ip, compact)| wire::FirewallRule {
                 peer_ip,
                 direction: direction.into(),
                 protocol: wire::RuleProtocol::All.into(),
@@ -118,18 +127,25 @@ fn message(peers: u32, route_rules: u32) -> Vec<u8> {
             })
         })
     });
+    let policies = route_rules / 4;
+    let members = |policy: u32| {
+        let last = if policy + 1 == policies { peers.saturating_sub(policies * 8) } else { 0 };
+        (policy * 8 + 1..=policy * 8 + 8 + last).filter(move |peer| *peer <= peers)
+    };
     let route_rule = |n: u32| wire::RouteFirewallRule {
-        source_ranges: (0..20).map(|k| format!("{}/32", v4((n * 7919 + k * 104_729) % 5_000 + 1))).collect(),
-        destination: format!("10.{}.{}.0/24", n / 256, n % 256),
+        source_ranges: members(n / 4)
+            .flat_map(|peer| [format!("{}/32", v4(peer)), format!("{}/128", v6(peer))])
+            .collect(),
+        destination: format!("10.{}.{}.0/24", n % 4, n % 4),
         protocol: wire::RuleProtocol::Tcp.into(),
-        port_info: Some(wire::PortInfo { selection: Some(wire::port_info::Selection::Port(1000 + n % 5)) }),
-        policy_id: format!("policy-{}", n % 500).into_bytes(),
+        port_info: Some(wire::PortInfo { selection: Some(wire::port_info::Selection::Port(10_000 + n / 4)) }),
+        policy_id: format!("policy-{}", n / 4).into_bytes(),
         route_id: format!("resource-{n}:router"),
         ..Default::default()
     };
     let route = |n: u32| wire::Route {
         id: format!("resource-{n}:router"),
-        network: format!("10.{}.{}.0/24", n / 256, n % 256),
+        network: format!("10.{n}.{n}.0/24"),
         network_type: 1,
         peer: OWN.to_string(),
         net_id: format!("lan-{n}"),
@@ -141,7 +157,7 @@ fn message(peers: u32, route_rules: u32) -> Vec<u8> {
         remote_peers: remote_peers.collect(),
         firewall_rules: rules.collect(),
         routes_firewall_rules: (0..route_rules).map(route_rule).collect(),
-        routes: (0..route_rules.min(1000)).map(route).collect(),
+        routes: (0..4).map(route).collect(),
         ..Default::default()
     };
     wire::SyncResponse { network_map: Some(map), ..Default::default() }.encode_to_vec()
