@@ -111,7 +111,7 @@ impl Compiler {
         let unserved = compiled.routes(map, options);
         if !options.block_inbound {
             let destinations = options.destinations();
-            compiled.rules = self.rules.next(map, &destinations, &compiled.routes, unserved, ids).into();
+            compiled.rules = self.rules.next(map, &destinations, &compiled.routes, &unserved, ids).into();
         }
         if map.forwarding_rules > 0 {
             let (kind, detail) = (UnsupportedKind::Forwarding, map.forwarding_rules.to_string());

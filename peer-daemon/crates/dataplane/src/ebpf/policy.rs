@@ -40,39 +40,43 @@ impl Policy {
 #[derive(Debug, Default)]
 pub(super) struct Policies {
     compiler: Compiler,
-    /// Rules, what they were compiled to, and the tables for that.
-    last: Option<(Arc<[Arc<Rule>]>, Compiled, Arc<Policy>)>,
+    last: Option<Last>,
+}
+
+/// Rules, what they were compiled to, and the tables for that.
+#[derive(Debug)]
+struct Last {
+    rules: Arc<[Arc<Rule>]>,
+    compiled: Compiled,
+    policy: Arc<Policy>,
 }
 
 impl Policies {
     /// That of `rules`.
     pub(super) fn next(&mut self, rules: &Arc<[Arc<Rule>]>) -> Result<Arc<Policy>, Error> {
-        if let Some((last, _, policy)) = &self.last
-            && last == rules
-        {
-            return Ok(Arc::clone(policy));
+        if let Some(last) = self.last.as_ref().filter(|last| last.rules == *rules) {
+            return Ok(Arc::clone(&last.policy));
         }
         let prefixes = MAX_SOURCES.min(MAX_DESTINATIONS) as usize;
         let compiled = self.compiler.compile(rules, &Limits { prefixes, cells: MAX_CELLS as usize })?;
-        let last = self.last.as_ref().map(|(_, last, policy)| (last, policy));
-        let same = last.filter(|(last, _)| Arc::ptr_eq(&last.cells, &compiled.cells));
+        let same = self.last.as_ref().filter(|last| Arc::ptr_eq(&last.compiled.cells, &compiled.cells));
         let cells = match same {
-            Some((_, policy)) => Arc::clone(&policy.cells),
+            Some(last) => Arc::clone(&last.policy.cells),
             None => Arc::new(compiled.cells.iter().map(|(cell, outcome)| (key(cell), value(*outcome))).collect()),
         };
-        let answers = match same.filter(|(last, _)| last.destinations == compiled.destinations) {
-            Some((_, policy)) => Arc::clone(&policy.answers),
+        let answers = match same.filter(|last| last.compiled.destinations == compiled.destinations) {
+            Some(last) => Arc::clone(&last.policy.answers),
             None => Arc::new(answers::of(&compiled)),
         };
         let (sources, destinations) = (Arc::clone(&compiled.sources), Arc::clone(&compiled.destinations));
         let policy = Arc::new(Policy { sources, destinations, cells, answers });
-        self.last = Some((Arc::clone(rules), compiled, Arc::clone(&policy)));
+        self.last = Some(Last { rules: Arc::clone(rules), compiled, policy: Arc::clone(&policy) });
         Ok(policy)
     }
 
     /// How many rules the last one has.
     pub(super) fn rules(&self) -> usize {
-        self.last.as_ref().map_or(0, |(rules, ..)| rules.len())
+        self.last.as_ref().map_or(0, |last| last.rules.len())
     }
 
     /// What compiling took so far.

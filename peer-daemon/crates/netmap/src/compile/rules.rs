@@ -3,7 +3,6 @@
 //! A server sends one rule for each address and port. What differs in one of sources, ports and destinations only is
 //! put together, and all is sorted: servers send the same rules in changing order, which is no change.
 
-use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -48,7 +47,7 @@ impl Rulebook {
         map: &NetworkMap,
         own: &[IpNet],
         routes: &[Route],
-        unserved: Unserved,
+        unserved: &Unserved,
         ids: &mut Ids,
     ) -> Vec<Arc<Rule>> {
         let mut all = Vec::new();
@@ -57,7 +56,7 @@ impl Rulebook {
             // Servers so old know no IPv6.
             Rules::Legacy => all.push(Draft::permit(Scope::Node, &ANY[..1], own.to_vec()).rule(ids.number(&"".into()))),
             Rules::List(rules) => {
-                self.peers.clear_unless(own);
+                self.peers.clear_unless(&own.to_vec());
                 let policies = by_policy(rules, |rule| &rule.matcher.policy);
                 self.peers.next(policies, ids, &mut all, |rules| of_peers(rules, own));
             }
@@ -69,9 +68,9 @@ impl Rulebook {
                 all.push(Draft::permit(Scope::Route, &ANY, destinations).rule(ids.number(&"".into())));
             }
             Rules::List(rules) => {
-                self.routes.clear_unless(&unserved);
+                self.routes.clear_unless(unserved);
                 let policies = by_policy(rules, |rule| &rule.matcher.policy);
-                self.routes.next(policies, ids, &mut all, |rules| of_routes(rules, &unserved));
+                self.routes.next(policies, ids, &mut all, |rules| of_routes(rules, unserved));
             }
         }
         all
@@ -86,13 +85,12 @@ impl<T, C: Default> Default for Buckets<T, C> {
 
 impl<T, C> Buckets<T, C> {
     /// What was made in another context is worth nothing.
-    fn clear_unless<D: ToOwned<Owned = C> + ?Sized>(&mut self, context: &D)
+    fn clear_unless(&mut self, context: &C)
     where
-        C: Borrow<D>,
-        D: PartialEq,
+        C: Clone + PartialEq,
     {
-        if self.context.borrow() != context {
-            self.context = context.to_owned();
+        if self.context != *context {
+            self.context.clone_from(context);
             self.policies.clear();
         }
     }
