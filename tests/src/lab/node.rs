@@ -91,6 +91,22 @@ pub struct Node {
     pub container: Option<Container>,
 }
 
+impl Drop for Node {
+    /// What became of packets: half of what there is to know when a scenario fails.
+    fn drop(&mut self) {
+        if !std::thread::panicking() || self.daemon.is_none() {
+            return;
+        }
+        let Ok((200, text)) = self.probe("/metrics") else { return };
+        let counted = |line: &&str| {
+            let packets =
+                ["dropped", "denied", "_packets_total", "icmp", "errors"].iter().any(|part| line.contains(part));
+            packets && !line.starts_with('#') && !line.ends_with(" 0")
+        };
+        eprintln!("--- counted by the node ---\n{}", text.lines().filter(counted).collect::<Vec<_>>().join("\n"));
+    }
+}
+
 impl Node {
     /// A node whose daemon does not run yet, with a bpffs of its own.
     ///
