@@ -194,9 +194,11 @@ impl Driven {
                 Some(()) = changes.next() => {
                     sleep(GATHER).await;
                     while let Some(Some(())) = futures_util::FutureExt::now_or_never(changes.next()) {}
-                    let followed = self.follow_node().await;
-                    let mended = followed.and_then(|()| block_in_place(|| self.dataplane.reconcile()));
-                    self.report(mended.and_then(|()| self.check()));
+                    let mut kept = self.keep_up().await;
+                    if kept.is_err() {
+                        kept = self.keep_up().await;
+                    }
+                    self.report(kept);
                 }
                 _ = collect.tick() => {
                     if let Err(error) = block_in_place(|| self.dataplane.collect_garbage()) {
@@ -204,8 +206,11 @@ impl Driven {
                     }
                 }
                 _ = reconcile.tick() => {
-                    let mended = block_in_place(|| self.dataplane.reconcile());
-                    self.report(mended.and_then(|()| self.check()));
+                    let mut mended = self.mend();
+                    if mended.is_err() {
+                        mended = self.keep_up().await;
+                    }
+                    self.report(mended);
                     self.examine();
                 }
                 request = inbox.recv() => match request {
@@ -237,6 +242,18 @@ impl Driven {
                 },
             }
         }
+    }
+
+    /// Follows the node, and sees to it that packets can flow. A device may go on the way, of which the node tells a moment
+    /// later: a first failure says nothing.
+    async fn keep_up(&mut self) -> Result<(), Error> {
+        self.follow_node().await?;
+        self.mend()
+    }
+
+    fn mend(&mut self) -> Result<(), Error> {
+        block_in_place(|| self.dataplane.reconcile())?;
+        self.check()
     }
 
     async fn follow_node(&mut self) -> Result<(), Error> {
