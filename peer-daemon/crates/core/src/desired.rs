@@ -37,7 +37,7 @@ pub struct Interface {
 }
 
 /// A peer of the mesh.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct Peer {
     /// Identity.
     pub public_key: PublicKey,
@@ -51,11 +51,9 @@ pub struct Peer {
     pub persistent_keepalive: Option<NonZeroU16>,
 }
 
-impl Peer {
-    /// Whether both are the same. Quicker than `==` where addresses are shared, as they are between one list of a large mesh and
-    /// the next.
-    #[must_use]
-    pub fn same(&self, other: &Self) -> bool {
+/// Addresses are shared between one list of a large mesh and the next, and `Arc` itself compares what a slice holds.
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
         let rest = |peer: &Self| (peer.public_key, peer.endpoint, peer.persistent_keepalive);
         rest(self) == rest(other)
             && self.preshared_key == other.preshared_key

@@ -1,6 +1,7 @@
 //! Sans-IO core of *peer*: no socket, clock, file or thread in here; time is an argument.
 //!
 //! - [`desired`]: what a control plane wants: interface, peers, routes, rules;
+//! - [`diff`]: what differs between two long lists;
 //! - [`policy`]: the reference evaluator, oracle of every dataplane;
 //! - [`batch`]: packets and datagrams as the rest passes them on;
 //! - [`path`]: how a peer is reached;
@@ -11,6 +12,7 @@
 
 pub mod batch;
 pub mod desired;
+pub mod diff;
 pub mod key;
 pub mod path;
 pub mod policy;

@@ -49,12 +49,19 @@ pub struct Wt0 {
 }
 
 /// The overlay prefixes of one peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct PeerPrefixes {
     /// Small number, stable while the daemon runs.
     pub id: u32,
     /// Prefixes that may be sources.
     pub prefixes: Arc<[IpNet]>,
+}
+
+/// Prefixes are shared with the peer itself, and `Arc` compares what a slice holds.
+impl PartialEq for PeerPrefixes {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && (Arc::ptr_eq(&self.prefixes, &other.prefixes) || self.prefixes == other.prefixes)
+    }
 }
 
 /// By default 20480–29999: below NodePorts, below what Cilium tracks and below the ephemeral ports of Linux.

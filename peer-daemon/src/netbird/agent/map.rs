@@ -220,7 +220,7 @@ impl Agent<'_> {
 /// Whether there is nothing to do.
 fn same(is: &Desired, wanted: &Desired) -> bool {
     is.interface.addresses == wanted.interface.addresses
-        && (Arc::ptr_eq(&is.peers, &wanted.peers) || is.peers == wanted.peers)
+        && is.peers == wanted.peers
         && is.routes == wanted.routes
         && is.rules == wanted.rules
 }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _};
 use peer_common::Peer;
+use peer_core::diff;
 
 use super::difference::{Difference, difference};
 use super::plan::{Prefix, prefix};
 use crate::PeerPrefixes;
-
-/// So many peers ahead are looked at for the one that is wanted.
-const AHEAD: usize = 8;
 
 /// What the table holds.
 #[derive(Debug, Default)]
@@ -66,7 +64,7 @@ impl PeerTable {
 
     /// Only where peers differ. `None`: a prefix goes from one to another or is in two of them, which the whole list tells apart.
     fn between(&self, last: &[PeerPrefixes], peers: &[PeerPrefixes]) -> Option<Change> {
-        let (gone, fresh) = aside(last, peers);
+        let (gone, fresh) = diff::lists(last, peers, PeerPrefixes::eq);
         // What is the same in both but stands elsewhere, and whoever has other prefixes than before.
         let mut known: HashMap<u32, &PeerPrefixes> = HashMap::with_capacity(gone.len());
         for peer in gone {
@@ -101,34 +99,6 @@ impl Change {
         let (Self::Some { gone, new } | Self::Whole { gone, new, .. }) = self;
         gone.len() + new.len()
     }
-}
-
-/// Those of either list that have no counterpart near the same place of the other. Lists of a large mesh are in one order, and differ
-/// in few places.
-fn aside<'a>(last: &'a [PeerPrefixes], peers: &'a [PeerPrefixes]) -> (Vec<&'a PeerPrefixes>, Vec<&'a PeerPrefixes>) {
-    let (mut gone, mut new) = (Vec::new(), Vec::new());
-    let (mut last, mut peers) = (last, peers);
-    let same = |one: &PeerPrefixes, other: &PeerPrefixes| {
-        one.id == other.id && (Arc::ptr_eq(&one.prefixes, &other.prefixes) || one.prefixes == other.prefixes)
-    };
-    while let ([before, rest @ ..], [peer, others @ ..]) = (last, peers) {
-        if same(before, peer) {
-            (last, peers) = (rest, others);
-        } else if let Some(skip) = rest.iter().take(AHEAD).position(|before| same(before, peer)) {
-            gone.extend(&last[..=skip]);
-            last = &last[skip + 1..];
-        } else if let Some(skip) = others.iter().take(AHEAD).position(|peer| same(before, peer)) {
-            new.extend(&peers[..=skip]);
-            peers = &peers[skip + 1..];
-        } else {
-            gone.push(before);
-            new.push(peer);
-            (last, peers) = (rest, others);
-        }
-    }
-    gone.extend(last);
-    new.extend(peers);
-    (gone, new)
 }
 
 fn entries(peer: &PeerPrefixes) -> impl Iterator<Item = (Prefix, Peer)> {

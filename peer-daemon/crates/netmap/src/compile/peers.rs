@@ -6,13 +6,11 @@ use std::sync::Arc;
 use foldhash::{HashSet, HashSetExt as _};
 use ipnet::IpNet;
 use peer_core::desired::Peer;
+use peer_core::diff;
 use peer_core::key::{PresharedKey, PublicKey};
 
 use super::Options;
 use crate::model::RemotePeer;
-
-/// So many peers ahead are looked at for the one that is wanted: some have gone or come.
-const AHEAD: usize = 8;
 
 /// Peers of one map after the other.
 #[derive(Debug, Default)]
@@ -88,12 +86,11 @@ impl Last {
 
     /// The same for another list that differs in few places, where nobody claims what another one has.
     fn moved(mut self, remote: &Arc<[Arc<RemotePeer>]>) -> Option<Self> {
-        let Difference { gone, new } = difference(&self.remote, remote)?;
+        let (gone, mut new) = diff::lists(&self.remote, remote, Arc::ptr_eq);
         if gone.is_empty() && new.is_empty() {
             return Some(self);
         }
-        let gone = gone.into_iter().map(|at| &self.remote[at]).filter(|peer| peer.key != self.given.own_key);
-        let mut new: Vec<_> = new.into_iter().map(|at| &remote[at]).collect();
+        let gone = gone.into_iter().filter(|peer| peer.key != self.given.own_key);
         new.retain(|peer| peer.key != self.given.own_key);
         new.sort_by_key(|peer| peer.key);
         if new.windows(2).any(|pair| pair[0].key == pair[1].key) {
@@ -137,46 +134,6 @@ impl Given {
             persistent_keepalive: self.keepalive,
         }
     }
-}
-
-/// Places of one list whose peers are not in the other.
-struct Difference {
-    gone: Vec<usize>,
-    new: Vec<usize>,
-}
-
-/// Walks both side by side. `None`: they differ in order, or in more than is worth it.
-fn difference(last: &[Arc<RemotePeer>], next: &[Arc<RemotePeer>]) -> Option<Difference> {
-    let mut difference = Difference { gone: Vec::new(), new: Vec::new() };
-    let (mut at, mut to) = (0, 0);
-    while at < last.len() && to < next.len() {
-        let ahead = |peers: &[Arc<RemotePeer>], from: usize, wanted: &Arc<RemotePeer>| {
-            let near = &peers[from..peers.len().min(from + AHEAD)];
-            near.iter().position(|peer| Arc::ptr_eq(peer, wanted))
-        };
-        match (ahead(last, at, &next[to]), ahead(next, to, &last[at])) {
-            (Some(skip), _) => {
-                difference.gone.extend(at..at + skip);
-                (at, to) = (at + skip + 1, to + 1);
-            }
-            (None, Some(skip)) => {
-                difference.new.extend(to..to + skip);
-                (at, to) = (at + 1, to + skip + 1);
-            }
-            // One was replaced by another.
-            (None, None) => {
-                difference.gone.push(at);
-                difference.new.push(to);
-                (at, to) = (at + 1, to + 1);
-            }
-        }
-        if difference.gone.len() + difference.new.len() > last.len() / 4 + AHEAD {
-            return None;
-        }
-    }
-    difference.gone.extend(at..last.len());
-    difference.new.extend(to..next.len());
-    Some(difference)
 }
 
 /// A prefix as numbers, which are hashed in no time: those of IPv4 lie beyond all of IPv6.

@@ -304,7 +304,7 @@ fn step<'a>(last: &[desired::Peer], peers: &'a [desired::Peer], ourselves: &Publ
         step.removed
             .extend(std::iter::from_fn(|| last.next_if(|last| last.public_key < *key)).map(|last| last.public_key));
         match last.next_if(|last| last.public_key == *key) {
-            Some(last) if last.same(peer) => {}
+            Some(last) if last == peer => {}
             _ => step.wanted.push(peer),
         }
     }
