@@ -1,12 +1,13 @@
 //! The lab itself, shown to work with the twin that needs no daemon: a scenario that fails then speaks of the daemon.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use peer_tests::lab::{
     BEHIND, BEHIND6, Baseline, Datagram, Direction, Download, ECHO_PORT, EchoSocket, ForeignProgram, GATEWAY, GATEWAY6,
-    HTTP_PORT, NODE_LAN, NODE_LAN6, NODE_OVERLAY, Namespace, Relay, find_wireguard_go, flood, forge, get, iperf, ping,
-    wait_for,
+    HTTP_PORT, NODE_LAN, NODE_LAN6, NODE_OVERLAY, Namespace, Relay, Udp, find_wireguard_go, flood, forge, get, iperf,
+    ping, wait_for,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -88,6 +89,31 @@ fn foreign_programs_count_what_reaches_them_and_let_it_pass() {
     assert_eq!((program.ipv6(UDP).expect("map"), program.ipv6(6).expect("map")), (1, 0));
     drop(program);
     assert_eq!(ForeignProgram::chain_length(&lab.node, "eth0").expect("query"), 0);
+}
+
+/// A child has copies of all descriptors until it becomes another program. Found in CI: `t02` saw a program that was gone.
+#[test]
+fn what_is_closed_is_closed_though_others_start_programs() {
+    let lab = baseline();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    lab.client.namespace.exec("true", &[]).expect("true");
+                }
+            });
+        }
+        let left = (0..100).find_map(|_| {
+            drop(ForeignProgram::attach(&lab.node, "eth0").expect("attach"));
+            let programs = ForeignProgram::chain_length(&lab.node, "eth0").expect("query");
+            let open_and_close = || Udp::bind(&lab.node, NODE_LAN, 7000).and_then(Udp::close);
+            let socket = open_and_close().and_then(|()| open_and_close()).err();
+            (programs != 0 || socket.is_some()).then_some((programs, socket))
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(left.is_none(), "{left:?}");
+    });
 }
 
 #[test]

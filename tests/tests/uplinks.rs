@@ -100,7 +100,7 @@ fn t24_a_moving_address_is_followed_at_once() {
     let Pair { member, service, seen } = pair(&lab, VIP.into(), 7400);
     // The kernel takes a new answer about a neighbour only so long after the one before.
     std::thread::sleep(SECOND * 6 / 5);
-    drop(service);
+    service.close().expect("close");
     ip(&lab.gateway.namespace, &format!("address delete {VIP}/32 dev br0"));
     add_address(&second, "eth0", VIP.into(), 32).expect("ip");
     let service = Udp::bind(&second, VIP.into(), 7400).expect("socket");

@@ -1,13 +1,15 @@
 //! What lies between the parties of a mesh: one wire, with the servers at it.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::addresses::{SERVERS, at_servers};
 use super::link::{End, add_address, wire};
 use super::namespace::Namespace;
+use super::traffic::wait_for;
 
 const BRIDGE: &str = "hub";
 
@@ -48,6 +50,18 @@ impl Internet {
     /// Opens a listening socket here, again and again if need be.
     pub fn listener(&self, port: u16) -> impl Fn() -> io::Result<TcpListener> + Send + Sync + 'static {
         let namespace = self.namespace.clone();
-        move || namespace.enter(|| TcpListener::bind(SocketAddr::new(SERVERS, port)))
+        move || {
+            let bind = || namespace.enter(|| TcpListener::bind(SocketAddr::new(SERVERS, port)));
+            let mut bound = bind();
+            // The one before is closed, and lives on in children of other threads until they are other programs.
+            wait_for(Duration::from_secs(5), || {
+                let taken = bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
+                if taken {
+                    bound = bind();
+                }
+                !taken
+            });
+            bound
+        }
     }
 }

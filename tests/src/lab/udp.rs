@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::namespace::Namespace;
+use super::traffic::wait_for;
 use crate::sys::socket::{option, set_option};
 
 /// May the stack fragment, or set "don't fragment".
@@ -24,6 +25,7 @@ pub enum Fragmenting {
 /// A bound UDP socket.
 pub struct Udp {
     socket: UdpSocket,
+    namespace: Namespace,
     v6: bool,
 }
 
@@ -35,7 +37,22 @@ impl Udp {
     pub fn bind(namespace: &Namespace, address: IpAddr, port: u16) -> Result<Self> {
         let socket = namespace.enter(|| UdpSocket::bind((address, port)));
         let socket = socket.with_context(|| format!("{}: UDP at {address} {port}", namespace.name()))?;
-        Ok(Self { socket, v6: address.is_ipv6() })
+        Ok(Self { socket, namespace: namespace.clone(), v6: address.is_ipv6() })
+    }
+
+    /// Closes it and waits until nobody is at its port any more. One that is dropped may still be there: children of
+    /// other threads hold copies of it until they are other programs.
+    ///
+    /// # Errors
+    /// `ss` fails; there is another socket at its port.
+    pub fn close(self) -> Result<()> {
+        let Self { socket, namespace, .. } = self;
+        let address = socket.local_addr()?;
+        drop(socket);
+        let there = || namespace.exec("ss", &["-Huan", &format!("sport = :{}", address.port())]);
+        let gone = wait_for(Duration::from_secs(5), || there().is_ok_and(|sockets| sockets.is_empty()));
+        ensure!(gone, "UDP at {address} is still there: {}", there()?);
+        Ok(())
     }
 
     /// Only talks to `to` from now on, and hears of errors about it.

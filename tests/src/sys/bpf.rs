@@ -18,6 +18,7 @@ const BPF_PROG_QUERY: i64 = 16;
 const BPF_LINK_CREATE: i64 = 28;
 const BPF_LINK_UPDATE: i64 = 29;
 const BPF_LINK_GET_NEXT_ID: i64 = 31;
+const BPF_LINK_DETACH: i64 = 34;
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
@@ -77,6 +78,15 @@ impl ForeignLink {
     /// What its counter stands at.
     pub(crate) fn read(&self, key: u32) -> io::Result<u64> {
         read_counter(&self.map, key)
+    }
+}
+
+impl Drop for ForeignLink {
+    fn drop(&mut self) {
+        // Closing the last descriptor would do, but a child that is just being started has copies of them all.
+        let mut attr = DetachAttr { link: fd(&self.link) };
+        // Its device may be gone, and the link with it.
+        let _ = bpf(BPF_LINK_DETACH, &mut attr);
     }
 }
 
@@ -253,6 +263,11 @@ struct UpdateAttr {
     program: u32,
     flags: u32,
     old: u32,
+}
+
+#[repr(C)]
+struct DetachAttr {
+    link: u32,
 }
 
 #[repr(C)]
