@@ -56,7 +56,7 @@ pub use gateway::{ECHO_PORT, Gateway, HTTP_PORT, IPERF_PORT};
 pub use http::{Download, get, get_within, pattern_word};
 pub use internet::Internet;
 pub use iperf::{Direction, Throughput, iperf};
-pub use link::{End, add_address, sysctl, wire};
+pub use link::{End, add_address, await_neighbours, sysctl, wire};
 pub use member::{Joining, Member};
 pub use mesh::{MEMBERS, Mesh, MeshPlan, ROUTERS, SERVICES, page_within};
 pub use metrics::{Metrics, Sample};

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::iter::repeat_with;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 use peer_test_control::account::{Action, Peer, Policy, Protocol};
 use peer_test_control::member::Habits;
 use peer_test_control::server::Certificates;
-use peer_test_control::{Account, Options};
+use peer_test_control::{Account, KeyPair, Options};
 use peer_tests::lab::{
     Binaries, Download, GATEWAY, GATEWAY6, HTTP_PORT, MEMBERS, Member, Mesh, MeshPlan, NODE_LAN, NODE_LAN6, ROUTERS,
     SERVERS, SERVICES, page_within, ping, wait_for,
@@ -145,20 +146,15 @@ fn a_member_at_another_relay_is_reached_there() {
     let other = format!("rel://{SERVERS}:8080");
     mesh.node.start().expect("start");
     let controls = node(&mesh).key;
-    // The home of whoever has the greater key is where both meet: members until one has it.
-    for _ in 0..20 {
-        let member = mesh.join(Habits::default()).expect("a member");
-        let key = member.keys.public().to_owned();
-        assert!(wait_for(SECOND * 10, || mesh.server.look(|account| account.peers.contains_key(&key))));
-        if key > controls {
-            break;
-        }
-        mesh.members.pop();
-    }
-    let member = mesh.members.pop().expect("one with the greater key");
+    // The home of whoever has the greater key is where both meet. One key may be among the greatest, thousands are not.
+    let keys = repeat_with(KeyPair::generate).take(50_000).find(|keys| keys.public() > controls.as_str());
+    let keys = keys.expect("one that is greater");
     let (namespace, joining) = mesh.newcomer(Habits::default()).expect("a namespace");
-    let keys = member.keys.clone();
+    let member = Member::join_as(keys.clone(), namespace, &mesh.tunnel, joining).expect("a member");
+    let registered = || mesh.server.look(|account| account.peers.contains_key(keys.public()));
+    assert!(wait_for(SECOND * 10, registered));
     drop(member);
+    let (namespace, joining) = mesh.newcomer(Habits::default()).expect("a namespace");
     mesh.server.edit(|account| {
         account.peers.get_mut(keys.public()).expect("registered").relays = Some(vec![other]);
     });

@@ -9,7 +9,7 @@ use common::{Pair, SECOND, answered, becomes, flow, lab, page, pair, pair_with, 
 use peer_common::DropReason;
 use peer_tests::lab::{
     BEHIND, Binaries, ECHO_PORT, EchoSocket, End, GATEWAY, GATEWAY6, Lab, NODE_LAN, NODE_LAN6, Namespace, OVERLAY,
-    OVERLAY6, Plan, RouteEntry, RuleEntry, Udp, add_address, announce, ping, wait_for, wire,
+    OVERLAY6, Plan, RouteEntry, RuleEntry, Udp, add_address, announce, await_neighbours, ping, wait_for, wire,
 };
 
 /// A second host on the LAN.
@@ -54,6 +54,7 @@ fn second_host(lab: &Lab) -> Namespace {
     ip(gateway, "link set br0 up");
     add_address(gateway, "br0", GATEWAY, 24).expect("ip");
     add_address(gateway, "br0", GATEWAY6, 64).expect("ip");
+    await_neighbours(gateway, "br0", GATEWAY6).expect("usable");
     let host = Namespace::new("second").expect("namespace");
     wire(
         &End { namespace: gateway, device: "port1", addresses: &[] },
@@ -298,6 +299,7 @@ fn t23_a_bridge_is_an_uplink() {
     ip(node, "link set br0 up");
     add_address(node, "br0", NODE_LAN, 24).expect("ip");
     add_address(node, "br0", NODE_LAN6, 64).expect("ip");
+    await_neighbours(node, "br0", NODE_LAN6).expect("usable");
     up(&mut lab);
     for (service, seen) in [(GATEWAY, NODE_LAN), (GATEWAY6, NODE_LAN6)] {
         assert_eq!(page(lab.client(), service), format!("Hello from the LAN, {seen}\n"));

@@ -43,10 +43,11 @@ pub fn iperf(from: &Namespace, service: IpAddr, direction: Direction, seconds: u
     let finished = run(&mut command)?;
     let report: Value = serde_json::from_str(&finished.stdout).context("iperf3 said no JSON")?;
     ensure!(finished.status.success(), "iperf3: {}", report["error"]);
-    let received = &report["end"]["sum_received"];
+    let received = |field| report["end"]["sum_received"][field].as_f64();
+    let received = |field| received(field).with_context(|| format!("iperf3: {field}: {report}"));
     Ok(Throughput {
-        bits_per_second: received["bits_per_second"].as_f64().context("iperf3: bits_per_second")?,
-        bytes: received["bytes"].as_f64().context("iperf3: bytes")?,
+        bits_per_second: received("bits_per_second")?,
+        bytes: received("bytes")?,
         retransmits: report["end"]["sum_sent"]["retransmits"].as_u64().unwrap_or_default(),
     })
 }
