@@ -91,6 +91,18 @@ fn foreign_programs_count_what_reaches_them_and_let_it_pass() {
     assert_eq!(ForeignProgram::chain_length(&lab.node, "eth0").expect("query"), 0);
 }
 
+/// Found on a busy machine: `t13_upload_arrives_whole` came while the server was busy with the measurement before.
+#[test]
+fn who_measures_waits_for_who_measures_before() {
+    let mut lab = baseline();
+    lab.gateway.start_iperf().expect("iperf3 server");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| iperf(&lab.client.namespace, GATEWAY, Direction::Upload, 1).expect("iperf3"));
+        }
+    });
+}
+
 /// A child has copies of all descriptors until it becomes another program. Found in CI: `t02` saw a program that was gone.
 #[test]
 fn what_is_closed_is_closed_though_others_start_programs() {
