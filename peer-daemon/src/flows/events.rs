@@ -73,7 +73,8 @@ impl Watched {
 
     fn compare<'a>(&self, before: Option<&Flow>, flow: &'a Flow, seconds: Option<f64>) -> Option<Event<'a>> {
         let (was_open, reason) = (before.is_some_and(|flow| ended(flow).is_none()), ended(flow));
-        let new = self.last_ns.is_some_and(|last| flow.created_ns > last);
+        // The clock ticks every few milliseconds: what the last look did not show may have opened in its own tick.
+        let new = self.last_ns.is_some_and(|last| flow.created_ns >= last);
         let kind = match (before, reason) {
             (None, Some(_)) if !new => return None,
             (Some(_), Some(_)) if !was_open => return None,
@@ -167,6 +168,15 @@ mod tests {
             [(Kind::Closed, Some("removed"), 3)],
             "what had closed is not told twice"
         );
+    }
+
+    #[test]
+    fn what_opens_in_the_tick_of_the_last_look_opens() {
+        let mut watched = Watched::default();
+        let first = flow(1, 10, 10, 1, "half_open");
+        assert_eq!(look(&mut watched, 10, 0, std::slice::from_ref(&first)), [(Kind::Active, None, 1)]);
+        let second = flow(2, 10, 10, 1, "half_open");
+        assert_eq!(look(&mut watched, 11, 0, &[first, second]), [(Kind::Opened, None, 2)]);
     }
 
     #[test]
