@@ -51,15 +51,11 @@ impl Internet {
     pub fn listener(&self, port: u16) -> impl Fn() -> io::Result<TcpListener> + Send + Sync + 'static {
         let namespace = self.namespace.clone();
         move || {
-            let bind = || namespace.enter(|| TcpListener::bind(SocketAddr::new(SERVERS, port)));
-            let mut bound = bind();
+            let mut bound = Err(ErrorKind::AddrInUse.into());
             // The one before is closed, and lives on in children of other threads until they are other programs.
             wait_for(Duration::from_secs(5), || {
-                let taken = bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
-                if taken {
-                    bound = bind();
-                }
-                !taken
+                bound = namespace.enter(|| TcpListener::bind(SocketAddr::new(SERVERS, port)));
+                !bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
             });
             bound
         }

@@ -39,10 +39,10 @@ pub struct Throughput {
 /// # Errors
 /// iperf3 fails, or says nothing that was measured.
 pub fn iperf(from: &Namespace, service: IpAddr, direction: Direction, seconds: u32) -> Result<Throughput> {
-    let mut report = report(from, service, direction, seconds)?;
+    let mut report = measure(from, service, direction, seconds)?;
     let deadline = Instant::now() + patient(LIMIT);
     while is_between_clients(&report) && Instant::now() < deadline {
-        report = self::report(from, service, direction, seconds)?;
+        report = measure(from, service, direction, seconds)?;
     }
     let received = |field| report["end"]["sum_received"][field].as_f64();
     let received = |field| received(field).with_context(|| format!("iperf3: {field}: {report}"));
@@ -53,7 +53,7 @@ pub fn iperf(from: &Namespace, service: IpAddr, direction: Direction, seconds: u
     })
 }
 
-fn report(from: &Namespace, service: IpAddr, direction: Direction, seconds: u32) -> Result<Value> {
+fn measure(from: &Namespace, service: IpAddr, direction: Direction, seconds: u32) -> Result<Value> {
     let (service, port, seconds) = (service.to_string(), IPERF_PORT.to_string(), seconds.to_string());
     let mut command = from.command("iperf3");
     command.args(["--client", &service, "--port", &port, "--time", &seconds, "--json", "--connect-timeout", "5000"]);

@@ -194,11 +194,8 @@ impl Driven {
                 Some(()) = changes.next() => {
                     sleep(GATHER).await;
                     while let Some(Some(())) = futures_util::FutureExt::now_or_never(changes.next()) {}
-                    let mut kept = self.keep_up().await;
-                    if kept.is_err() {
-                        kept = self.keep_up().await;
-                    }
-                    self.report(kept);
+                    let kept = self.keep_up().await;
+                    self.report_unless_passing(kept).await;
                 }
                 _ = collect.tick() => {
                     if let Err(error) = block_in_place(|| self.dataplane.collect_garbage()) {
@@ -206,11 +203,8 @@ impl Driven {
                     }
                 }
                 _ = reconcile.tick() => {
-                    let mut mended = self.mend();
-                    if mended.is_err() {
-                        mended = self.keep_up().await;
-                    }
-                    self.report(mended);
+                    let mended = self.mend();
+                    self.report_unless_passing(mended).await;
                     self.examine();
                 }
                 request = inbox.recv() => match request {
@@ -244,8 +238,14 @@ impl Driven {
         }
     }
 
-    /// Follows the node, and sees to it that packets can flow. A device may go on the way, of which the node tells a moment
-    /// later: a first failure says nothing.
+    /// Reports what came of it; of a failure, what comes of a second try. A device may go on the way, of which the node tells a
+    /// moment later: a first failure says nothing.
+    async fn report_unless_passing(&mut self, first: Result<(), Error>) {
+        let last = if first.is_err() { self.keep_up().await } else { first };
+        self.report(last);
+    }
+
+    /// Follows the node, and sees to it that packets can flow.
     async fn keep_up(&mut self) -> Result<(), Error> {
         self.follow_node().await?;
         self.mend()
