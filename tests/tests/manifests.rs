@@ -121,12 +121,11 @@ fn the_rootless_form_is_restricted() {
 fn the_rootless_form_has_no_replicas_while_the_daemon_needs_capabilities() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65532", "--regid=65532", "--clear-groups", "--bounding-set=-all", "--no-new-privs", "--"]);
-    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rootless");
-    std::fs::create_dir_all(&state).expect("state");
-    std::os::unix::fs::chown(&state, Some(65532), Some(65532)).expect("its own");
-    command.arg(find_daemon().expect("daemon")).args(["up", "--state-dir"]).arg(&state);
+    // Not below this tree, which may lie where only root gets to: a clone in `mktemp -d` does.
+    let state = tempfile::tempdir().expect("state");
+    std::os::unix::fs::chown(state.path(), Some(65532), Some(65532)).expect("its own");
+    command.arg(find_daemon().expect("daemon")).args(["up", "--state-dir"]).arg(state.path());
     let finished = run(command.env("NB_MANAGEMENT_URL", "http://127.0.0.1:1")).expect("it ends");
-    std::fs::remove_dir_all(&state).expect("state");
     assert!(!finished.status.success() && finished.stderr.contains("CAP_NET_ADMIN"), "{}", finished.stderr);
     assert_eq!(workload("overlays/rootless")["spec"]["replicas"], 0);
 }
