@@ -79,6 +79,16 @@ counters! {
     PortProbes = "port_probes",
     /// Ports found taken by a socket of the node while a mapping was allocated.
     PortSockets = "port_sockets",
+    /// Ports of connections that had ended, or were never answered, given to new flows because ports were scarce.
+    PortsReused = "ports_reused",
+    /// Next hops that got an entry.
+    NextHopsMade = "next_hops_made",
+    /// Next hops resolved for one packet only: all entries were taken.
+    NextHopsUnlisted = "next_hops_unlisted",
+    /// First fragments not remembered: their source sends more of them than the limit allows.
+    FragmentsLimited = "fragments_limited",
+    /// TCP resets and ends that did not count: their sequence number is not one of the connection's.
+    TcpOutOfWindow = "tcp_out_of_window",
     /// Mappings found missing under a live flow, and put back.
     MappingsHealed = "mappings_healed",
     /// Next hops resolved by a FIB lookup.

@@ -65,6 +65,10 @@ drop_reasons! {
     NoSourceAddress = "no_source_address",
     /// All probes for a free port failed.
     PortsExhausted = "ports_exhausted",
+    /// Ports towards this remote are scarce, and the peer has its share of them.
+    PortShare = "port_share",
+    /// The peer reaches for many silent neighbours at once.
+    SilentNeighbours = "silent_neighbours",
     /// The flow table is full.
     TableFull = "table_full",
     /// The peer has as many flows as one peer may have.

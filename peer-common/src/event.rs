@@ -74,9 +74,9 @@ pub struct FlowEvent {
     pub key: FlowKey,
     /// As [`crate::Flow::nat_addr`].
     pub nat_addr: Addr,
-    /// As [`crate::Flow::next_hop`].
+    /// As [`crate::NextHop::addr`], of the flow's next hop.
     pub next_hop: Addr,
-    /// As [`crate::Flow::uplink`].
+    /// As [`crate::NextHop::uplink`], of the flow's next hop; 0: none.
     pub uplink: u32,
     /// As [`crate::Flow::route_id`]; [`crate::route::NO_ROUTE`]: none.
     pub route_id: u32,

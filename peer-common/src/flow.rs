@@ -51,7 +51,34 @@ impl TcpSeen {
     pub const FIN: u8 = 4;
     /// A RST.
     pub const RST: u8 = 8;
+    /// Its FIN came before the other side's: this side closed first, and waits in TIME-WAIT.
+    pub const FIN_FIRST: u8 = 16;
+    /// [`Flow::tcp_timestamp`] is known.
+    pub const TIMESTAMP: u8 = 32;
+    /// [`TcpWindow::end`] is known.
+    pub const END: u8 = 64;
+    /// [`TcpWindow::ack`] and its window are known.
+    pub const WINDOW: u8 = 128;
 }
+
+/// What one direction of a TCP connection has shown of its sequence numbers, host byte order; enough to know which of its
+/// own, and of the other direction's, resets and ends are genuine (RFC 9293 §3.10.7, RFC 5961).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpWindow {
+    /// The number behind the highest one sent.
+    pub end: u32,
+    /// The highest number that was acknowledged to the other side.
+    pub ack: u32,
+    /// The window that was last announced to the other side, as it stands in the header.
+    pub window: u16,
+    /// What it is shifted by (RFC 7323 §2).
+    pub scale: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+const _: () = assert!(size_of::<TcpWindow>() == 12);
 
 /// Value of the forward map; the key is the 5-tuple that enters from the mesh.
 ///
@@ -59,10 +86,8 @@ impl TcpSeen {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// Source address after NAT: the uplink's own address. The peer's own for flows that are not masqueraded.
+    /// Source address after NAT: the next hop's. The peer's own for flows that are not masqueraded.
     pub nat_addr: Addr,
-    /// Cached next hop, [`Addr::NONE`] when the kernel shall look it up.
-    pub next_hop: Addr,
     /// `CLOCK_MONOTONIC` (coarse) of the last packet in this direction, nanoseconds, written at most once a second.
     pub last_seen: u64,
     /// `CLOCK_MONOTONIC` (coarse) of the first packet, nanoseconds.
@@ -73,10 +98,10 @@ pub struct Flow {
     pub bytes: u64,
     /// Generation of the policy that accepted it.
     pub policy_generation: u32,
-    /// Generation of the routes under which `next_hop` and `uplink` were resolved.
-    pub route_generation: u32,
-    /// Interface index of the uplink, 0 for flows of the node.
-    pub uplink: u32,
+    /// Number of its next hop: 0 for flows of the node, [`crate::next_hop::UNLISTED`] for one without an entry.
+    pub next_hop: u32,
+    /// Generation of the next hop when it was resolved for this flow.
+    pub next_hop_generation: u32,
     /// Route that carries the flow, [`crate::route::NO_ROUTE`] for flows of the node.
     pub route_id: u32,
     /// Rule that accepted it.
@@ -89,10 +114,12 @@ pub struct Flow {
     pub kind: u8,
     /// [`TcpSeen`] of this direction.
     pub tcp_seen: u8,
-    /// MTU towards `next_hop`, bytes of layer 3; resolved together with it.
-    pub mtu: u32,
+    /// Sequence numbers of this direction.
+    pub tcp: TcpWindow,
+    /// Timestamp of the last packet with a FIN (RFC 7323 §3), host byte order, if [`TcpSeen::TIMESTAMP`] is set.
+    pub tcp_timestamp: u32,
     /// Zero. With the kernel's 48 bytes and the key an entry is three lines of cache, and begins with one.
-    pub pad: u64,
+    pub pad: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Flow>() == 104);
@@ -121,11 +148,11 @@ pub struct Mapping {
     pub kind: u8,
     /// [`TcpSeen`] of this direction.
     pub tcp_seen: u8,
-    /// Zero.
-    pub pad: u32,
+    /// Sequence numbers of this direction.
+    pub tcp: TcpWindow,
 }
 
-const _: () = assert!(size_of::<Mapping>() == 56);
+const _: () = assert!(size_of::<Mapping>() == 64);
 
 impl FlowKey {
     /// The key of the reply on the uplink: source and destination exchanged, and the destination replaced by the

@@ -8,7 +8,7 @@ pub const ABI: u32 = match option_env!("PEER_TEST_ABI") {
 
 /// The version of a build that nothing was said to. `PEER_TEST_ABI`, when daemon and programs are compiled, makes another
 /// one: for tests of upgrade and rollback only, which need two builds with different layouts.
-const CURRENT_ABI: u32 = 2;
+const CURRENT_ABI: u32 = 3;
 
 /// Words that a build of another version for tests has more in `Config`, so that its maps are not the same.
 pub const TEST_WORDS: usize = if ABI == CURRENT_ABI { 0 } else { 1 };
@@ -34,6 +34,20 @@ pub mod map {
     pub const LISTENERS: &str = "LISTENERS";
     /// Array of `u32` by peer: flows that it has, as far as known; the daemon puts it right at each scan.
     pub const PEER_FLOWS: &str = "PEER_FLOWS";
+    /// Array of `u32` by a hash of protocol and remote end: ports of source NAT in use towards it; counted anew at each scan.
+    pub const REMOTE_PORTS: &str = "REMOTE_PORTS";
+    /// The same by a hash of the peer besides.
+    pub const MEMBER_PORTS: &str = "MEMBER_PORTS";
+    /// Array of `Addr`: further sources of NAT, by uplink.
+    pub const NAT_SOURCES: &str = "NAT_SOURCES";
+    /// Array of `NextHop`.
+    pub const NEXT_HOPS: &str = "NEXT_HOPS";
+    /// `NextHopKey` → number of its entry.
+    pub const NEXT_HOP_NUMBERS: &str = "NEXT_HOP_NUMBERS";
+    /// Queue of numbers that no next hop has.
+    pub const FREE_NEXT_HOPS: &str = "FREE_NEXT_HOPS";
+    /// Array of `Reach` by peer: how many silent neighbours it may still ask for.
+    pub const REACH: &str = "REACH";
     /// LRU of `FragmentKey` → `Fragment`.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// LPM of `Addr` → `u32` identity, by half.
@@ -76,6 +90,13 @@ pub mod map {
         LOCALS,
         LISTENERS,
         PEER_FLOWS,
+        REMOTE_PORTS,
+        MEMBER_PORTS,
+        NAT_SOURCES,
+        NEXT_HOPS,
+        NEXT_HOP_NUMBERS,
+        FREE_NEXT_HOPS,
+        REACH,
         FRAGMENTS,
         SOURCES[0],
         SOURCES[1],

@@ -15,6 +15,7 @@ pub mod flow;
 pub mod fragment;
 pub mod hash;
 pub mod layout;
+pub mod next_hop;
 pub mod policy;
 pub mod route;
 #[cfg(feature = "user")]
@@ -26,7 +27,8 @@ pub use config::Config;
 pub use counters::{Counter, Direction, PacketCount};
 pub use drop_reason::DropReason;
 pub use event::{EventKind, FlowEvent, Judged, Observe, TraceFilter, Way};
-pub use flow::{Flow, FlowKey, FlowKind, Mapping, TcpSeen};
+pub use flow::{Flow, FlowKey, FlowKind, Mapping, TcpSeen, TcpWindow};
 pub use fragment::{Fragment, FragmentKey};
+pub use next_hop::{NextHop, NextHopKey};
 pub use policy::{Answer, CellKey, CellKind, CellValue, RuleAction, RuleScope};
 pub use route::{LocalAddr, LocalKind, Peer, Route, Uplink};

@@ -49,11 +49,18 @@ pub struct Uplink {
     pub addr6: Addr,
     /// MTU, bytes of layer 3.
     pub mtu: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Where this uplink's further sources begin in the map of them, and how many there are: IPv4, then IPv6. With any,
+    /// one of them takes the place of `addr4` or `addr6` in NAT.
+    pub sources: [u8; 4],
 }
 
 const _: () = assert!(size_of::<Uplink>() == 40);
+
+/// Further source addresses at most, of all uplinks and both families.
+pub const MAX_NAT_SOURCES: u32 = 64;
+
+/// Counters of ports by remote, and by member and remote: places that a keyed hash names.
+pub const PORT_COUNTS: u32 = 65_536;
 
 /// Value of the peer LPM trie: whose overlay source a prefix is.
 #[repr(C)]

@@ -3,7 +3,7 @@
 
 use crate::{
     Addr, Answer, BenchPlan, CellKey, CellValue, Config, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
-    Mapping, PacketCount, Peer, Route, TraceFilter, Uplink,
+    Mapping, NextHop, NextHopKey, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 impl FlowEvent {
@@ -39,6 +39,8 @@ pod!(
     FragmentKey,
     LocalAddr,
     Mapping,
+    NextHop,
+    NextHopKey,
     PacketCount,
     Peer,
     Route,

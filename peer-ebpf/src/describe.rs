@@ -12,7 +12,7 @@ use crate::mesh::{ask, flow_of};
 use crate::parse::{ETH_LEN, parse};
 use crate::stats::failed;
 use crate::verifier::value;
-use crate::{fib, flow, fragment, judge, nat, observe};
+use crate::{fib, flow, fragment, judge, nat, next_hop, observe};
 
 #[inline(always)]
 pub fn packet(ctx: &TcContext) -> i32 {
@@ -85,10 +85,10 @@ fn known_flow(
             }
         }
     }
-    if flow.uplink != 0 && flow.route_generation != config.route_generation {
+    if flow.next_hop != 0 && next_hop::current(flow).is_none() {
         let route = judge::route_to(&mut work.query.keys, &work.packet.key.dst).ok_or(DropReason::NoRoute)?;
         failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
-        if flow.kind == FlowKind::Masqueraded as u8 && work.hop.source != flow.nat_addr {
+        if flow.kind == FlowKind::Masqueraded as u8 && work.hop.entry.source != flow.nat_addr {
             return Err(DropReason::SourceChanged);
         }
         set_hop(event, work);
@@ -134,12 +134,12 @@ fn new_flow(
         (event.nat_addr, event.nat_port) = (work.packet.key.src, work.packet.key.src_port);
         return Ok(());
     }
-    if work.hop.source.is_none() {
+    if work.hop.entry.source.is_none() {
         return Err(DropReason::NoSourceAddress);
     }
-    flow::begin(work, config, work.query.kind, now);
-    work.flow.nat_addr = work.hop.source;
-    event.nat_addr = work.hop.source;
+    flow::begin(work, work.query.kind, now);
+    work.flow.nat_addr = work.hop.entry.source;
+    event.nat_addr = work.hop.entry.source;
     failed(nat::find_port(ctx, config, work))?;
     event.nat_port = work.flow.nat_port;
     Ok(())
@@ -147,5 +147,6 @@ fn new_flow(
 
 #[inline(always)]
 fn set_hop(event: &mut FlowEvent, work: &Scratch) {
-    (event.uplink, event.next_hop, event.mtu) = (work.hop.uplink, work.hop.next_hop, work.hop.mtu);
+    let hop = &work.hop.entry;
+    (event.uplink, event.next_hop, event.mtu) = (hop.uplink, hop.addr, hop.mtu);
 }

@@ -4,7 +4,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping, TcpSeen};
+use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping, TcpSeen, TcpWindow};
 
 use crate::maps::{FLOWS, PEER_FLOWS, Scratch};
 use crate::parse::{IPPROTO_TCP, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
@@ -16,25 +16,25 @@ const RESOLUTION: u64 = 1_000_000_000;
 
 /// Sets the scratch flow to a new one of the packet's key: not yet routed, not yet translated.
 #[inline(always)]
-pub fn begin(work: &mut Scratch, config: &Config, kind: u8, now: u64) {
+pub fn begin(work: &mut Scratch, kind: u8, now: u64) {
     work.flow = Flow {
         nat_addr: work.packet.key.src,
-        next_hop: Addr::NONE,
         last_seen: now,
         created: now,
         packets: 0,
         bytes: 0,
         policy_generation: work.query.generation,
-        route_generation: config.route_generation,
-        uplink: 0,
+        next_hop: 0,
+        next_hop_generation: 0,
         route_id: NO_ROUTE,
         policy_id: 0,
         peer_id: 0,
         nat_port: work.packet.key.src_port,
         kind,
         tcp_seen: 0,
-        mtu: 0,
-        pad: 0,
+        tcp: TcpWindow::default(),
+        tcp_timestamp: 0,
+        pad: [0; 3],
     };
 }
 

@@ -20,6 +20,7 @@ mod maps;
 mod mesh;
 mod mss;
 mod nat;
+mod next_hop;
 mod observe;
 mod own;
 mod parse;

@@ -13,14 +13,17 @@ use crate::socket::V4;
 use crate::verifier::value;
 use aya_ebpf::bindings::bpf_redir_neigh;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
 use peer_common::fragment::MAX_FRAGMENTS;
 use peer_common::layout::DEFAULT_FLOWS;
+use peer_common::next_hop::MAX_NEXT_HOPS;
 use peer_common::policy::{ANSWERS, MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
-use peer_common::route::{MAX_LISTENERS, MAX_LOCALS, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS};
+use peer_common::route::{
+    MAX_LISTENERS, MAX_LOCALS, MAX_NAT_SOURCES, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS, PORT_COUNTS,
+};
 use peer_common::{
     Addr, Answer, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowEvent, FlowKey, Fragment,
-    FragmentKey, LocalAddr, Mapping, PacketCount, Peer, Route, TraceFilter, Uplink,
+    FragmentKey, LocalAddr, Mapping, NextHop, NextHopKey, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -82,6 +85,21 @@ pub static LOCALS: HashMap<Addr, LocalAddr> = HashMap::pinned(MAX_LOCALS, 0);
 pub static LISTENERS: HashMap<u32, u32> = HashMap::pinned(MAX_LISTENERS, 0);
 #[map]
 pub static PEER_FLOWS: Array<u32> = Array::pinned(MAX_PEERS, 0);
+#[map]
+pub static REMOTE_PORTS: Array<u32> = Array::pinned(PORT_COUNTS, 0);
+#[map]
+pub static MEMBER_PORTS: Array<u32> = Array::pinned(PORT_COUNTS, 0);
+#[map]
+pub static NAT_SOURCES: Array<Addr> = Array::pinned(MAX_NAT_SOURCES, 0);
+#[map]
+pub static NEXT_HOPS: Array<NextHop> = Array::pinned(MAX_NEXT_HOPS, 0);
+#[map]
+pub static NEXT_HOP_NUMBERS: HashMap<NextHopKey, u64> = HashMap::pinned(MAX_NEXT_HOPS, 0);
+/// Numbers of eight bytes: the kernel writes them to the stack, see [`crate::verifier`].
+#[map]
+pub static FREE_NEXT_HOPS: Queue<u64> = Queue::pinned(MAX_NEXT_HOPS, 0);
+#[map]
+pub static REACH: Array<Budget> = Array::pinned(MAX_PEERS, 0);
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
 #[map]

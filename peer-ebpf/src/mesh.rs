@@ -4,13 +4,13 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Judged, Way};
+use peer_common::{Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Judged, NextHop, Way};
 
 use crate::maps::{FLOWS, Scratch, config, scratch};
 use crate::parse::parse;
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
-use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, observe, redirect, stats};
+use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, next_hop, observe, redirect, stats};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
@@ -62,7 +62,7 @@ fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch
         let quoted = &work.quoted.key;
         flow::set_reply(&mut work.reply, quoted, &quoted.src, quoted.src_port);
         match flow_of(&work.reply) {
-            Some(flow) => return error::<L2>(ctx, config, work, flow),
+            Some(flow) => return error::<L2>(ctx, work, flow, now),
             None => work.packet.unjudged = Some(DropReason::IcmpUnmatched),
         }
     }
@@ -77,9 +77,6 @@ fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch
             }
         },
     };
-    if flow.uplink != 0 && flow.route_generation != config.route_generation {
-        renew_hop(ctx, config, work, flow)?;
-    }
     follow::<L2>(ctx, config, work, flow, now)
 }
 
@@ -87,11 +84,11 @@ fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch
 #[inline(always)]
 fn error<const L2: usize>(
     ctx: &TcContext,
-    config: &Config,
     work: &mut Scratch,
-    flow: &Flow,
+    flow: &mut Flow,
+    now: u64,
 ) -> Result<i32, DropReason> {
-    let Scratch { packet, quoted, query, neighbour, .. } = work;
+    let Scratch { packet, quoted, query, .. } = &mut *work;
     let teller = judge::peer_of(&mut query.keys, &packet.key.src).ok_or(DropReason::ForeignSource)?;
     let told = judge::peer_of(&mut query.keys, &quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;
     // A peer speaks of its own flows only, and to nobody but the one who sent the packet.
@@ -104,20 +101,21 @@ fn error<const L2: usize>(
         query.judged = Judged::Again as u8;
         failed(judge::judge(query))?;
     }
-    if flow.uplink == 0 {
+    if flow.next_hop == 0 {
         stats::count(Counter::IcmpErrors, 1);
         return Ok(TC_ACT_UNSPEC);
     }
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
+    // Of a way that is not in force any more: the next packet of the flow finds another.
+    let hop = next_hop::current(flow).ok_or(DropReason::IcmpUnmatched)?;
     stats::count(Counter::IcmpErrors, 1);
     rewrite::decrement_ttl::<L2>(ctx, packet)?;
     if flow.kind == FlowKind::Masqueraded as u8 {
         rewrite::translate_error::<L2>(ctx, packet, quoted, End::Source, &flow.nat_addr, flow.nat_port)?;
     }
-    let current = flow.route_generation == config.route_generation;
-    redirect::to_uplink::<L2>(ctx, flow.uplink, if current { &flow.next_hop } else { &Addr::NONE }, neighbour)
+    redirect::to_uplink::<L2>(ctx, hop, now, &mut work.neighbour)
 }
 
 /// Judges a packet without a current flow: `known` is the one that an older policy accepted. Returns the flow that it
@@ -162,7 +160,7 @@ fn judged(
     if !flow::quota_left(config, work.query.peer_id) {
         return Err(DropReason::PeerQuota);
     }
-    flow::begin(work, config, work.query.kind, now);
+    flow::begin(work, work.query.kind, now);
     work.flow.policy_id = work.query.policy_id;
     work.flow.peer_id = work.query.peer_id;
     if for_node {
@@ -176,20 +174,33 @@ fn judged(
     }
 }
 
-/// Resolves the next hop again: routes have changed.
+/// The next hop of the flow, resolved again when it is not in force any more. `None`: the flow has none.
 #[inline(always)]
-fn renew_hop(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Flow) -> Result<(), DropReason> {
+fn hop_of(
+    ctx: &TcContext,
+    config: &Config,
+    work: &mut Scratch,
+    flow: &mut Flow,
+) -> Result<Option<*mut NextHop>, DropReason> {
+    if flow.next_hop == 0 {
+        return Ok(None);
+    }
+    if let Some(hop) = next_hop::current(flow) {
+        return Ok(Some(hop));
+    }
     let route = judge::route_to(&mut work.query.keys, &work.packet.key.dst).ok_or(DropReason::NoRoute)?;
     failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
-    if flow.kind == FlowKind::Masqueraded as u8 && work.hop.source != flow.nat_addr {
+    if flow.kind == FlowKind::Masqueraded as u8 && work.hop.entry.source != flow.nat_addr {
         nat::forget(&work.packet.key, flow, &mut work.reply);
         return Err(DropReason::SourceChanged);
     }
-    flow.next_hop = work.hop.next_hop;
-    flow.uplink = work.hop.uplink;
-    flow.mtu = work.hop.mtu;
-    flow.route_generation = config.route_generation;
-    Ok(())
+    flow.next_hop = next_hop::number(&mut work.hop);
+    flow.next_hop_generation = work.hop.entry.generation;
+    Ok(Some(match next_hop::current(flow) {
+        Some(hop) => hop,
+        // All entries are taken.
+        None => &raw mut work.hop.entry,
+    }))
 }
 
 /// Asks about the packet itself. Returns 0, or a drop reason plus 1.
@@ -213,16 +224,16 @@ fn open(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
         }
         code => return code,
     }
-    work.flow.next_hop = work.hop.next_hop;
-    work.flow.uplink = work.hop.uplink;
-    work.flow.mtu = work.hop.mtu;
+    let source = &work.hop.entry.source;
+    if masquerade && source.is_none() {
+        return DropReason::NoSourceAddress as u32 + 1;
+    }
+    work.flow.next_hop = next_hop::number(&mut work.hop);
+    work.flow.next_hop_generation = work.hop.entry.generation;
     if !masquerade {
         return nat::open_routed(work);
     }
-    work.flow.nat_addr = work.hop.source;
-    if work.hop.source.is_none() {
-        return DropReason::NoSourceAddress as u32 + 1;
-    }
+    work.flow.nat_addr = work.hop.entry.source;
     nat::open_masqueraded(ctx, config, work)
 }
 
@@ -235,6 +246,7 @@ fn follow<const L2: usize>(
     flow: &mut Flow,
     now: u64,
 ) -> Result<i32, DropReason> {
+    let hop = hop_of(ctx, config, work, flow)?;
     let gso_size = flow::gso_size(ctx);
     fragment::remember(&work.packet, &mut work.fragment, now);
     if flow.kind != FlowKind::ToNode as u8 && flow.kind != FlowKind::FromNode as u8 && flow::may_lack_mapping(flow, now)
@@ -246,26 +258,30 @@ fn follow<const L2: usize>(
     }
     let packet = &work.packet;
     let segments = stats::segments(packet, gso_size);
-    if flow.uplink == 0 {
+    let Some(hop) = hop else {
         flow::touch_out(flow, packet, segments, now);
         stats::count(if flow.route_id == NO_ROUTE { Counter::ToNode } else { Counter::ToStack }, segments);
         return Ok(TC_ACT_UNSPEC);
-    }
+    };
+    // SAFETY: a map value lives until the program ends; fields are written one by one.
+    let hop = unsafe { &mut *hop };
+    let mtu = hop.mtu;
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
-    if !flow::fits(packet, gso_size, flow.mtu) {
-        work.mtu = flow.mtu;
+    if !flow::fits(packet, gso_size, mtu) {
+        work.mtu = mtu;
         return Err(DropReason::TooBig);
     }
+    next_hop::may_ask(hop, flow.peer_id, now)?;
     flow::touch_out(flow, packet, segments, now);
     stats::count(Counter::ForwardedOut, segments);
     stats::count_route(flow.route_id, Direction::Out, segments, packet.len as u64);
-    let mtu = if flow.mtu < config.wt0_mtu { flow.mtu } else { config.wt0_mtu };
+    let mtu = if mtu < config.wt0_mtu { mtu } else { config.wt0_mtu };
     mss::clamp::<L2>(ctx, packet, &mut work.options, mtu)?;
     let translation = Translation { end: End::Source, addr: &flow.nat_addr, port: flow.nat_port };
     rewrite::forward::<L2>(ctx, packet, (flow.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
-    redirect::to_uplink::<L2>(ctx, flow.uplink, &flow.next_hop, &mut work.neighbour)
+    redirect::to_uplink::<L2>(ctx, hop, now, &mut work.neighbour)
 }
 
 #[inline(always)]

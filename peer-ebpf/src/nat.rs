@@ -7,7 +7,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_loop;
 use aya_ebpf::programs::TcContext;
 use peer_common::hash::siphash13;
-use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping};
+use peer_common::{Addr, Config, Counter, DropReason, Flow, FlowKey, Mapping, TcpWindow};
 
 use crate::maps::{FLOWS, MAPPINGS, Scratch, scratch};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP};
@@ -256,7 +256,7 @@ fn set_mapping(mapping: &mut Mapping, key: &FlowKey, flow: &Flow) {
         peer_port: key.src_port,
         kind: flow.kind,
         tcp_seen: 0,
-        pad: 0,
+        tcp: TcpWindow::default(),
     };
 }
 

@@ -8,7 +8,7 @@ use peer_common::{
     Addr, Config, Counter, DropReason, EventKind, Flow, FlowEvent, FlowKey, Judged, Mapping, Observe, TraceFilter, Way,
 };
 
-use crate::maps::{EVENT, EVENT_BUDGETS, EVENTS, FLOWS, MAPPINGS, Scratch, TRACE, config};
+use crate::maps::{EVENT, EVENT_BUDGETS, EVENTS, FLOWS, MAPPINGS, NEXT_HOPS, Scratch, TRACE, config};
 use crate::stats;
 use crate::verifier::value;
 
@@ -167,10 +167,24 @@ pub fn set_flow(event: &mut FlowEvent, flow: &Flow) {
     event.created = flow.created;
     (event.packets, event.bytes) = (flow.packets, flow.bytes);
     (event.nat_addr, event.nat_port) = (flow.nat_addr, flow.nat_port);
-    (event.next_hop, event.uplink, event.mtu) = (flow.next_hop, flow.uplink, flow.mtu);
+    set_hop(event, flow);
     (event.route_id, event.policy_id, event.peer_id) = (flow.route_id, flow.policy_id, flow.peer_id);
     event.policy_generation = flow.policy_generation;
     event.kind = flow.kind;
+}
+
+/// The next hop as its entry says, in force or not.
+#[inline(always)]
+fn set_hop(event: &mut FlowEvent, flow: &Flow) {
+    (event.next_hop, event.uplink, event.mtu) = (Addr::NONE, 0, 0);
+    if flow.next_hop == 0 {
+        return;
+    }
+    if let Some(hop) = value(&NEXT_HOPS, flow.next_hop) {
+        // SAFETY: an array's value lives as long as the program.
+        let hop = unsafe { &*hop };
+        (event.next_hop, event.uplink, event.mtu) = (hop.addr, hop.uplink, hop.mtu);
+    }
 }
 
 /// What came back, as the mapping has counted it.

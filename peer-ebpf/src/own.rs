@@ -81,7 +81,7 @@ fn send<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -
         return Err(DropReason::NoRoute);
     }
     let kind = if own { FlowKind::FromNode } else { FlowKind::FromLan };
-    flow::begin(work, config, kind as u8, now);
+    flow::begin(work, kind as u8, now);
     let failed = if own {
         flow::insert_local(&work.packet.key, &work.flow)
     } else {

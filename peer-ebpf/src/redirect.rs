@@ -7,18 +7,20 @@ use aya_ebpf::bindings::{__sk_buff, bpf_redir_neigh};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head};
 use aya_ebpf::programs::TcContext;
 use peer_common::layout::REDIRECTED_MARK;
-use peer_common::{Addr, DropReason};
+use peer_common::next_hop::{LINK_HEADER, tick};
+use peer_common::{DropReason, NextHop};
 
 use crate::fib::{AF_INET, AF_INET6};
 use crate::parse::ETH_LEN;
+use crate::verifier::store_from;
 
-/// Out of an uplink; the kernel resolves the neighbour of `next_hop`, so that a moving address is followed. `params` is room
-/// for what it is told.
+/// Out of an uplink by the stored link header; without one, and once in a tick, by the kernel's neighbour table, so that a
+/// neighbour that moves is followed. `params` is room for what the kernel is told.
 #[inline(always)]
 pub fn to_uplink<const L2: usize>(
     ctx: &TcContext,
-    uplink: u32,
-    next_hop: &Addr,
+    hop: &mut NextHop,
+    now: u64,
     params: &mut bpf_redir_neigh,
 ) -> Result<i32, DropReason> {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
@@ -36,18 +38,33 @@ pub fn to_uplink<const L2: usize>(
             return Err(DropReason::Rewrite);
         }
     }
-    if next_hop.is_none() {
+    let uplink = hop.uplink;
+    let tick = tick(now);
+    if hop.asked == tick {
+        if hop.flags & NextHop::HEADER != 0 {
+            // SAFETY: the header is as long as that.
+            return match unsafe { store_from(ctx, 0, hop.header.as_ptr(), LINK_HEADER) } {
+                // SAFETY: takes numbers only.
+                Ok(()) => Ok(unsafe { bpf_redirect(uplink, 0) } as i32),
+                Err(_) => Err(DropReason::Rewrite),
+            };
+        }
+    } else {
+        hop.asked = tick;
+    }
+    let addr = &hop.addr;
+    if addr.is_none() {
         // SAFETY: no parameters are allowed: the kernel looks the next hop up.
         return Ok(unsafe { bpf_redirect_neigh(uplink, ptr::null_mut(), 0, 0) } as i32);
     }
     // SAFETY: integers and a union of integers.
     *params = unsafe { core::mem::zeroed() };
-    if next_hop.is_v4() {
+    if addr.is_v4() {
         params.nh_family = AF_INET as u32;
-        params.__bindgen_anon_1.ipv4_nh = next_hop.words[3];
+        params.__bindgen_anon_1.ipv4_nh = addr.words[3];
     } else {
         params.nh_family = AF_INET6 as u32;
-        params.__bindgen_anon_1.ipv6_nh = next_hop.words;
+        params.__bindgen_anon_1.ipv6_nh = addr.words;
     }
     let len = size_of::<bpf_redir_neigh>() as i32;
     // SAFETY: the parameters are a whole, initialised structure of the length given.

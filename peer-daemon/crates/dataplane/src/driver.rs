@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use peer_common::FlowEvent;
 use peer_core::readiness::Latch;
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::doctor::Finding;
 use crate::flows::FlowReader;
-use crate::kernel::{self, Netlink, Snapshot};
+use crate::kernel::{self, Change, Changes, Netlink, Snapshot};
 use crate::observe::Follow;
 use crate::trace::Packet;
 use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf};
@@ -42,7 +42,7 @@ pub struct Driver {
 pub struct StatsReader(mpsc::Sender<Request>);
 
 /// Yields whenever the node changes.
-type Changes = Box<dyn Stream<Item = ()> + Send + Unpin>;
+type ChangeStream = Box<dyn Stream<Item = Change> + Send + Unpin>;
 
 enum Request {
     Intent(Arc<Intent>, oneshot::Sender<Result<(), Error>>),
@@ -152,7 +152,7 @@ impl StatsReader {
     }
 }
 
-async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(Changes, Netlink, Snapshot), Error> {
+async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(ChangeStream, Netlink, Snapshot), Error> {
     // Subscribed before the first look: no change falls in between.
     let changes = kernel::changes().map_err(|source| Error::io("subscribe to netlink", source))?;
     let netlink = Netlink::connect().map_err(|source| Error::io("connect to netlink", source))?;
@@ -187,15 +187,13 @@ struct Driven {
 }
 
 impl Driven {
-    async fn run(mut self, mut changes: Changes, mut inbox: mpsc::Receiver<Request>) {
+    async fn run(mut self, mut changes: ChangeStream, mut inbox: mpsc::Receiver<Request>) {
         let (mut collect, mut reconcile) = (every(COLLECT_EVERY), every(RECONCILE_EVERY));
         loop {
             tokio::select! {
-                Some(()) = changes.next() => {
-                    sleep(GATHER).await;
-                    while let Some(Some(())) = futures_util::FutureExt::now_or_never(changes.next()) {}
-                    let kept = self.keep_up().await;
-                    self.report_unless_passing(kept).await;
+                Some(change) = changes.next() => {
+                    let gathered = gather(change, &mut changes).await;
+                    self.follow(&gathered).await;
                 }
                 _ = collect.tick() => {
                     if let Err(error) = block_in_place(|| self.dataplane.collect_garbage()) {
@@ -203,7 +201,7 @@ impl Driven {
                     }
                 }
                 _ = reconcile.tick() => {
-                    let mended = self.mend();
+                    let mended = self.follow_neighbours().await.and_then(|()| self.mend());
                     self.report_unless_passing(mended).await;
                     self.examine();
                 }
@@ -243,6 +241,27 @@ impl Driven {
     async fn report_unless_passing(&mut self, first: Result<(), Error>) {
         let last = if first.is_err() { self.keep_up().await } else { first };
         self.report(last);
+    }
+
+    /// Follows what has changed. Neighbours alone are written where they are named; the rest asks for a look at the node.
+    async fn follow(&mut self, changes: &Changes) {
+        if changes.beyond_neighbours() {
+            let kept = self.keep_up().await;
+            self.report_unless_passing(kept).await;
+        }
+        let mut followed = block_in_place(|| self.dataplane.follow_ways(changes));
+        if followed.is_ok() && changes.lost {
+            followed = self.follow_neighbours().await;
+        }
+        if let Err(error) = followed {
+            tracing::warn!(%error, "next hops could not be followed");
+        }
+    }
+
+    /// What the stream of changes may have missed.
+    async fn follow_neighbours(&mut self) -> Result<(), Error> {
+        let all = self.netlink.neighbours().await?;
+        block_in_place(|| self.dataplane.follow_neighbours(&all))
     }
 
     /// Follows the node, and sees to it that packets can flow.
@@ -303,6 +322,17 @@ impl Driven {
             }
         }
     }
+}
+
+/// What follows a change closely, with it.
+async fn gather(first: Change, changes: &mut ChangeStream) -> Changes {
+    sleep(GATHER).await;
+    let mut gathered = Changes::default();
+    gathered.add(first);
+    while let Some(Some(change)) = changes.next().now_or_never() {
+        gathered.add(change);
+    }
+    gathered
 }
 
 fn every(period: Duration) -> Interval {

@@ -45,6 +45,19 @@ pub trait Dataplane: Send + 'static {
     /// When the kernel refuses; what was in force stays in force.
     fn apply(&mut self, intent: &Intent, node: &kernel::Snapshot) -> Result<(), Error>;
 
+    /// Follows what has changed on the node: neighbours, and ways that may be others now. Links and addresses come by
+    /// [`Dataplane::apply`], before this.
+    ///
+    /// # Errors
+    /// When the tables cannot be written.
+    fn follow_ways(&mut self, changes: &kernel::Changes) -> Result<(), Error>;
+
+    /// Makes up for changes of neighbours that may have been missed; `all` are those that the kernel knows.
+    ///
+    /// # Errors
+    /// When the tables cannot be written.
+    fn follow_neighbours(&mut self, all: &[kernel::Neighbour]) -> Result<(), Error>;
+
     /// Removes expired flows.
     ///
     /// # Errors

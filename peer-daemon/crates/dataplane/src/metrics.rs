@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 use peer_common::PacketCount;
+use peer_common::next_hop::MAX_NEXT_HOPS;
 use peer_metrics::{Series, counter, counters, describe, gauge, gauges, seconds};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -55,8 +56,11 @@ impl Collector for Stats {
         counters(&mut encoder, "peer_policy_compiles", help, parts)?;
         let help = "Entries written to the tables or removed from them, but for flows.";
         counter(&mut encoder, "peer_table_writes", help, self.table_writes)?;
-        let generation = self.route_generation.into();
-        gauge(&mut encoder, "peer_route_generation", "Looks taken at the node's routes; wraps.", generation)?;
+        gauge(&mut encoder, "peer_next_hops", "Next hops that flows use, at the last scan.", self.next_hops)?;
+        let max = u64::from(MAX_NEXT_HOPS - 1);
+        gauge(&mut encoder, "peer_next_hops_max", "Next hops that fit; more are resolved for each packet.", max)?;
+        let help = "Next hops rewritten because a neighbour, a route or an uplink has changed.";
+        counter(&mut encoder, "peer_next_hop_updates", help, self.next_hop_updates)?;
         let collected = self.collected;
         gauge(&mut encoder, "peer_gc_scanned", "Flows looked at by the last scan.", collected.scanned)?;
         gauge(&mut encoder, "peer_gc_expired", "Flows removed by the last scan.", collected.expired)?;

@@ -65,8 +65,10 @@ pub struct Stats {
     pub policy_work: Work,
     /// Entries of the tables written or removed so far, but for flows.
     pub table_writes: u64,
-    /// Routes in force.
-    pub route_generation: u32,
+    /// Next hops at the last scan.
+    pub next_hops: u64,
+    /// Next hops rewritten so far because something has changed on the node.
+    pub next_hop_updates: u64,
     /// The last scan for expired flows.
     pub collected: Collected,
 }

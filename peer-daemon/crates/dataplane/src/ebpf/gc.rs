@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
+use peer_common::next_hop::MAX_NEXT_HOPS;
 use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
 
-use super::expiry;
+use super::{expiry, next_hops};
 use crate::flows::Tables;
 use crate::observe::{CloseReason, Ended};
 use crate::sys::{self, Batches};
@@ -20,6 +21,7 @@ const BATCH: usize = 1024;
 pub(super) struct FlowTables<'a> {
     pub(super) flows: BorrowedFd<'a>,
     pub(super) mappings: BorrowedFd<'a>,
+    pub(super) next_hops: BorrowedFd<'a>,
     pub(super) max: u64,
     pub(super) told: &'a dyn Fn(&Ended<'_>),
 }
@@ -34,6 +36,8 @@ pub(super) struct Scan {
     pub(super) peers: BTreeMap<u32, u32>,
     /// Ports that at least one mapping has taken.
     pub(super) ports: u32,
+    /// By number, the next hops that some flow names.
+    pub(super) next_hops: Vec<bool>,
 }
 
 impl FlowTables<'_> {
@@ -41,7 +45,7 @@ impl FlowTables<'_> {
     pub(super) fn collect(&self, now: u64, used: u64) -> io::Result<Scan> {
         let started = Instant::now();
         let pressure = expiry::pressure(used, self.max);
-        let mut scan = Scan::default();
+        let mut scan = Scan { next_hops: vec![false; MAX_NEXT_HOPS as usize], ..Scan::default() };
         for_each(self.flows, |key: &FlowKey, flow: &Flow| {
             scan.collected.scanned += 1;
             if self.expire_flow(key, flow, now, pressure)? {
@@ -49,6 +53,9 @@ impl FlowTables<'_> {
             } else {
                 scan.flows += 1;
                 *scan.peers.entry(flow.peer_id).or_default() += 1;
+                if let Some(named) = usize::try_from(flow.next_hop).ok().and_then(|at| scan.next_hops.get_mut(at)) {
+                    *named = true;
+                }
             }
             Ok(())
         })?;
@@ -132,8 +139,12 @@ impl FlowTables<'_> {
 
     /// Descriptors for a reader.
     pub(super) fn share(&self, pressure: bool) -> io::Result<Tables> {
-        let (flows, mappings) = (self.flows.try_clone_to_owned()?, self.mappings.try_clone_to_owned()?);
-        Ok(Tables { flows, mappings, pressure })
+        Ok(Tables {
+            flows: self.flows.try_clone_to_owned()?,
+            mappings: self.mappings.try_clone_to_owned()?,
+            next_hops: self.next_hops.try_clone_to_owned()?,
+            pressure,
+        })
     }
 
     fn expire_flow(&self, key: &FlowKey, flow: &Flow, now: u64, pressure: bool) -> io::Result<bool> {
@@ -181,7 +192,8 @@ impl FlowTables<'_> {
     }
 
     fn tell(&self, key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, why: CloseReason) {
-        (self.told)(&Ended { key, flow, mapping, why });
+        let uplink = || next_hops::uplink(self.next_hops, flow.next_hop).ok().flatten().unwrap_or(0);
+        (self.told)(&Ended { key, flow, uplink: &uplink, mapping, why });
     }
 
     /// Removes the mapping of a flow that is gone, unless an answer has passed since it was looked at: then the next packet

@@ -8,6 +8,7 @@ pub(crate) mod expiry;
 mod gc;
 mod load;
 mod log;
+pub(crate) mod next_hops;
 mod peers;
 mod pins;
 mod plan;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
+use ipnet::IpNet;
 use peer_common::layout::program;
 use peer_common::{Addr, Counter, Direction, DropReason, FlowEvent, FlowKey, Observe};
 use peer_core::desired::{Route, Rule};
@@ -37,6 +39,7 @@ use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
 use crate::flows::{self, FlowReader};
+use crate::kernel::{Changes, Neighbour, Ways};
 use crate::observe::{CloseReason, Ended, Follow, Observer};
 use crate::trace::Packet;
 use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStats, RouteStats, Stats, kernel, sys};
@@ -179,8 +182,6 @@ impl EbpfDataplane {
             config.peer_quota = quota;
             (config.observe, config.event_interval) = (observe, interval);
             (config.overlay4, config.overlay6) = (plan::overlay(intent, true), plan::overlay(intent, false));
-            // Whatever the reason for being called, the way to any destination may be another one now.
-            config.route_generation = config.route_generation.wrapping_add(1);
         })
     }
 
@@ -327,7 +328,12 @@ impl Dataplane for EbpfDataplane {
         let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
         let judged = self.tables.write(&plan, &intent.peers)?;
         self.write_config(intent)?;
+        let moved =
+            self.plan.uplinks != plan.uplinks || self.plan.routes != plan.routes || self.plan.links != plan.links;
         self.plan = plan;
+        if moved {
+            self.tables.next_hops.resolve_again(&Ways::All)?;
+        }
         self.observer.set_view(self.observer.view().next(self.names(&intent.routes), intent));
         if judged {
             self.put_in_force()?;
@@ -338,6 +344,20 @@ impl Dataplane for EbpfDataplane {
         self.attachments.set(&mut self.ebpf, &places)
     }
 
+    fn follow_ways(&mut self, changes: &Changes) -> Result<(), Error> {
+        self.tables.next_hops.neighbours(&changes.neighbours, &self.plan.hardware)?;
+        let served = |prefix: &IpNet| self.routes.iter().any(|route| overlap(&route.destination, prefix));
+        let ways = match &changes.ways {
+            Ways::All => Ways::All,
+            Ways::To(prefixes) => Ways::To(prefixes.iter().filter(|prefix| served(prefix)).copied().collect()),
+        };
+        self.tables.next_hops.resolve_again(&ways)
+    }
+
+    fn follow_neighbours(&mut self, all: &[Neighbour]) -> Result<(), Error> {
+        self.tables.next_hops.all_neighbours(all, &self.plan.hardware)
+    }
+
     fn collect_garbage(&mut self) -> Result<Collected, Error> {
         self.observer.expire();
         self.end_following()?;
@@ -346,6 +366,7 @@ impl Dataplane for EbpfDataplane {
         let scanned = self.tables.flow_tables(&told).collect(sys::monotonic_coarse(), self.scan.flows);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
         self.tables.set_peer_flows(&self.scan.peers)?;
+        self.tables.next_hops.collect(&self.scan.next_hops)?;
         self.tables.prepare()?;
         Ok(self.scan.collected)
     }
@@ -393,7 +414,8 @@ impl Dataplane for EbpfDataplane {
             policy_update: self.policy_update,
             policy_work: self.policies.work(),
             table_writes: self.tables.writes,
-            route_generation: config.route_generation,
+            next_hops: self.tables.next_hops.used,
+            next_hop_updates: self.tables.next_hops.updates,
             collected: self.scan.collected,
         })
     }
@@ -445,6 +467,11 @@ pub(crate) fn pins_at(device: &str, egress: bool, is_wt0: bool) -> Option<String
         (false, true) => return None,
     };
     Some(format!("{program}-{}", pin_name(device)))
+}
+
+/// Whether two prefixes have addresses in common.
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 /// The largest prime up to `limit`: then every probe step of port allocation visits the whole range.

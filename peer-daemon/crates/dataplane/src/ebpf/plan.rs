@@ -10,8 +10,9 @@ use peer_common::route::{MAX_ROUTES, NO_ROUTE, listener_key};
 use peer_common::{Addr, LocalAddr, LocalKind, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
+use super::next_hops::Hardware;
 use super::policy::Policy;
-use crate::kernel::Snapshot;
+use crate::kernel::{Address, Snapshot};
 use crate::{Error, Intent, Listener};
 
 /// Prefix length over 128 bits, and address with its host bits cleared.
@@ -30,6 +31,10 @@ pub(super) struct Plan {
     pub(super) service: Vec<Service>,
     /// Names of the uplinks.
     pub(super) names: BTreeMap<u32, String>,
+    /// Ethernet addresses of the uplinks.
+    pub(super) hardware: Hardware,
+    /// What the kernel's choice of a way depends on besides routes, of links with an address.
+    pub(super) links: BTreeMap<u32, (bool, Vec<Address>)>,
 }
 
 /// How a route is served.
@@ -89,6 +94,9 @@ pub(super) fn plan(
     }
     for (index, link) in &node.links {
         let kind = if *index == intent.wt0.index { LocalKind::Overlay } else { LocalKind::Node };
+        if !link.addresses.is_empty() {
+            plan.links.insert(*index, (link.running, link.addresses.clone()));
+        }
         for address in &link.addresses {
             plan.locals.insert(address.net.addr().into(), LocalAddr { kind: kind as u32 });
         }
@@ -162,8 +170,9 @@ impl Plan {
             return Err(format!("{name} belongs to {controller}: name that one"));
         }
         let addr = |v4| link.source(v4).map_or(Addr::NONE, Addr::from);
-        let uplink = Uplink { addr4: addr(true), addr6: addr(false), mtu: link.mtu, pad: 0 };
+        let uplink = Uplink { addr4: addr(true), addr6: addr(false), mtu: link.mtu, sources: [0; 4] };
         self.uplinks.insert(index, uplink);
+        self.hardware.extend(link.hardware.map(|hardware| (index, hardware)));
         self.names.insert(index, name.clone());
         Ok(())
     }
@@ -224,7 +233,7 @@ fn beyond(v4: bool) -> IpAddr {
 mod tests {
     use super::*;
     use crate::Wt0;
-    use crate::kernel::{Address, Link};
+    use crate::kernel::Link;
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a prefix")

@@ -15,6 +15,7 @@ use peer_common::{Addr, Config, Counter, Direction, DropReason, LocalAddr, Packe
 
 use super::difference::{Difference, difference};
 use super::gc::FlowTables;
+use super::next_hops::NextHops;
 use super::peers::PeerTable;
 use super::plan::{Plan, Prefix};
 use super::policy::Policy;
@@ -23,7 +24,7 @@ use crate::observe::Ended;
 use crate::{Error, PeerPrefixes, sys};
 
 /// Longer than any packet takes in a program, which nothing but interrupts can stop.
-const PACKET: Duration = Duration::from_millis(10);
+pub(super) const PACKET: Duration = Duration::from_millis(10);
 
 /// All maps.
 pub(super) struct Tables {
@@ -40,6 +41,7 @@ pub(super) struct Tables {
     counters: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, PacketCount>,
     route_counters: PerCpuArray<MapData, PacketCount>,
+    pub(super) next_hops: NextHops,
     flows: MapData,
     mappings: MapData,
     peer_flows: Array<MapData, u32>,
@@ -64,7 +66,7 @@ impl Tables {
             MapData::from_pin(pins.join(name)).map_err(|source| Error::Map { map: name, source })
         };
         let handles = map::PINNED.iter().map(handle).collect::<Result<_, _>>()?;
-        let flows = hash_data(ebpf, map::FLOWS)?;
+        let flows = map_data(ebpf, map::FLOWS)?;
         let info = flows.info().map_err(|source| Error::Map { map: map::FLOWS, source })?;
         Ok(Self {
             uplinks: take(ebpf, map::UPLINKS)?,
@@ -73,6 +75,7 @@ impl Tables {
             routes: take(ebpf, map::ROUTES)?,
             peers: take(ebpf, map::PEERS)?,
             policy: PolicyTables::take(ebpf)?,
+            next_hops: NextHops::take(ebpf)?,
             policy_in_force: None,
             flipped: None,
             config: take(ebpf, map::CONFIG)?,
@@ -87,7 +90,7 @@ impl Tables {
             flows,
             handles,
             peer_flows: take(ebpf, map::PEER_FLOWS)?,
-            mappings: hash_data(ebpf, map::MAPPINGS)?,
+            mappings: map_data(ebpf, map::MAPPINGS)?,
         })
     }
 
@@ -210,7 +213,13 @@ impl Tables {
     }
 
     pub(super) fn flow_tables<'a>(&'a self, told: &'a dyn Fn(&Ended<'_>)) -> FlowTables<'a> {
-        FlowTables { flows: self.flows.fd().as_fd(), mappings: self.mappings.fd().as_fd(), max: self.flows_max, told }
+        FlowTables {
+            flows: self.flows.fd().as_fd(),
+            mappings: self.mappings.fd().as_fd(),
+            next_hops: self.next_hops.fd(),
+            max: self.flows_max,
+            told,
+        }
     }
 
     /// Memory of all maps as the kernel accounts it, bytes.
@@ -305,9 +314,9 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'s
     T::try_from(map).map_err(failed)
 }
 
-fn hash_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+pub(super) fn map_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
     match ebpf.take_map(name) {
-        Some(Map::HashMap(data)) => Ok(data),
+        Some(Map::HashMap(data) | Map::Array(data)) => Ok(data),
         _ => Err(Error::Map { map: name, source: MapError::InvalidName { name: name.into() } }),
     }
 }

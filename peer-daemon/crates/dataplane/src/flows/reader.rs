@@ -12,7 +12,7 @@ use peer_common::{Flow, FlowKey, FlowKind, Mapping, PacketCount};
 use super::owners::Owners;
 use super::recent::{Candidate, Recent};
 use super::{Filter, FlowRecord, end, kind_of};
-use crate::ebpf::{expiry, is_mapped};
+use crate::ebpf::{expiry, is_mapped, next_hops};
 use crate::sys::{self, Batches};
 use crate::{Error, Intent};
 
@@ -33,6 +33,7 @@ pub struct FlowReader {
 pub(crate) struct Tables {
     pub(crate) flows: OwnedFd,
     pub(crate) mappings: OwnedFd,
+    pub(crate) next_hops: OwnedFd,
     /// The flows that are not established expire early.
     pub(crate) pressure: bool,
 }
@@ -68,7 +69,12 @@ impl FlowReader {
         let owners = Owners::new(&self.intent.peers);
         let recent = self.scan(filter, limit, &owners).map_err(|source| Error::io("scan the flow tables", source))?;
         let (kept, more) = recent.finish();
-        let record = |candidate: &Candidate| record(candidate, &self.names, &owners, now_ns, self.tables.pressure);
+        let hops = self.tables.next_hops.as_fd();
+        let record = |candidate: &Candidate| {
+            // A table that cannot be read costs the name of the device, not the listing.
+            let uplink = next_hops::uplink(hops, candidate.flow.next_hop).ok().flatten();
+            record(candidate, uplink, &self.names, &owners, now_ns, self.tables.pressure)
+        };
         Ok(Listing { flows: kept.iter().filter_map(record).collect(), more, now_ns })
     }
 
@@ -94,13 +100,20 @@ impl FlowReader {
 }
 
 /// `None`: of a kind that this version does not know.
-fn record(seen: &Candidate, names: &Names, owners: &Owners, now: u64, pressure: bool) -> Option<FlowRecord> {
+fn record(
+    seen: &Candidate,
+    uplink: Option<u32>,
+    names: &Names,
+    owners: &Owners,
+    now: u64,
+    pressure: bool,
+) -> Option<FlowRecord> {
     let Candidate { key, flow, mapping } = seen;
     let kind = kind_of(flow.kind)?;
     let peer = end(key.src, key.src_port);
     let active_ns = seen.active();
     let idle = Duration::from_nanos(now.saturating_sub(active_ns));
-    let uplink = |index| names.uplinks.get(&index).cloned().unwrap_or_else(|| format!("if{index}"));
+    let name = |index| names.uplinks.get(&index).cloned().unwrap_or_else(|| format!("if{index}"));
     let to_peer = match mapping {
         Some(mapping) => Some(PacketCount { packets: mapping.packets, bytes: mapping.bytes }),
         None => is_mapped(flow).then(PacketCount::default),
@@ -111,7 +124,7 @@ fn record(seen: &Candidate, names: &Names, owners: &Owners, now: u64, pressure: 
         peer,
         destination: end(key.dst, key.dst_port),
         nat: (kind == FlowKind::Masqueraded).then(|| end(flow.nat_addr, flow.nat_port)),
-        uplink: (flow.uplink != 0).then(|| uplink(flow.uplink)),
+        uplink: uplink.map(name),
         route: names.routes.get(&flow.route_id).copied(),
         // No rule has the id 0.
         rule: (flow.policy_id != 0).then_some(flow.policy_id),
@@ -140,14 +153,14 @@ mod tests {
         text.parse::<IpAddr>().expect("an address").into()
     }
 
-    fn recorded(flow: Flow, mapping: Option<Mapping>) -> Option<FlowRecord> {
+    fn recorded(flow: Flow, uplink: Option<u32>, mapping: Option<Mapping>) -> Option<FlowRecord> {
         let (src, dst) = (addr("100.64.0.10"), addr("198.51.100.80"));
         let key = FlowKey { src, dst, src_port: 40_000_u16.to_be(), dst_port: 80_u16.to_be(), protocol: TCP };
         let names = Names {
             uplinks: [(2, "eth0".to_owned())].into(),
             routes: [(5, "198.51.100.0/24".parse().expect("a prefix"))].into(),
         };
-        record(&Candidate { key, flow, mapping }, &names, &Owners::default(), 20_000_000_000, false)
+        record(&Candidate { key, flow, mapping }, uplink, &names, &Owners::default(), 20_000_000_000, false)
     }
 
     fn flow(kind: FlowKind) -> Flow {
@@ -157,7 +170,6 @@ mod tests {
             kind: kind as u8,
             policy_id: 7,
             route_id: 5,
-            uplink: 2,
             created: 5_000_000_000,
             last_seen: 8_000_000_000,
             tcp_seen: 3,
@@ -168,7 +180,7 @@ mod tests {
     #[test]
     fn a_masqueraded_flow_has_all() {
         let mapping = Mapping { last_seen: 10_000_000_000, packets: 9, bytes: 900, tcp_seen: 3, ..Mapping::default() };
-        let record = recorded(flow(FlowKind::Masqueraded), Some(mapping)).expect("a kind");
+        let record = recorded(flow(FlowKind::Masqueraded), Some(2), Some(mapping)).expect("a kind");
         assert_eq!(record.nat, Some(End { addr: "198.51.100.1".parse().expect("an address"), port: 21_000 }));
         assert_eq!((record.uplink.as_deref(), record.rule), (Some("eth0"), Some(7)));
         assert_eq!(record.route, "198.51.100.0/24".parse().ok());
@@ -178,18 +190,18 @@ mod tests {
 
     #[test]
     fn flows_of_the_node_have_neither_nat_nor_counted_answers() {
-        let local = Flow { uplink: 0, route_id: peer_common::route::NO_ROUTE, ..flow(FlowKind::ToNode) };
-        let record = recorded(local, None).expect("a kind");
+        let local = Flow { route_id: peer_common::route::NO_ROUTE, ..flow(FlowKind::ToNode) };
+        let record = recorded(local, None, None).expect("a kind");
         assert_eq!((record.nat, record.uplink, record.route, record.to_peer), (None, None, None, None));
         assert_eq!(record.rule, Some(7));
-        let own = recorded(Flow { policy_id: 0, kind: FlowKind::FromNode as u8, ..local }, None).expect("a kind");
+        let own = recorded(Flow { policy_id: 0, kind: FlowKind::FromNode as u8, ..local }, None, None).expect("a kind");
         assert_eq!(own.rule, None, "no rule is asked");
     }
 
     #[test]
     fn a_lost_mapping_is_no_answer_and_a_device_without_name_has_its_number() {
-        let record = recorded(Flow { uplink: 9, ..flow(FlowKind::Routed) }, None).expect("a kind");
+        let record = recorded(flow(FlowKind::Routed), Some(9), None).expect("a kind");
         assert_eq!((record.to_peer, record.uplink.as_deref()), (Some(PacketCount::default()), Some("if9")));
-        assert_eq!(recorded(Flow { kind: 99, ..flow(FlowKind::ToNode) }, None), None, "of another version");
+        assert_eq!(recorded(Flow { kind: 99, ..flow(FlowKind::ToNode) }, None, None), None, "of another version");
     }
 }

@@ -1,7 +1,9 @@
 //! What the node's kernel says: links, addresses, and where its routes lead.
 
+mod change;
 mod netlink;
 mod snapshot;
 
+pub use change::{Change, Changes, Neighbour, Ways};
 pub use netlink::{Netlink, changes};
 pub use snapshot::{Address, Link, Snapshot};

@@ -6,11 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use ipnet::IpNet;
+use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};
-use rtnetlink::packet_route::route::RouteAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
+use super::change::{Change, Neighbour};
 use super::snapshot::{Address, Link, Snapshot};
 use crate::Error;
 
@@ -61,6 +65,16 @@ impl Netlink {
         Ok(Snapshot { links, ways })
     }
 
+    /// All neighbours that the kernel knows, on all links.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn neighbours(&self) -> Result<Vec<Neighbour>, Error> {
+        let failed = |source| Error::Netlink { what: "listing neighbours", source };
+        let all: Vec<_> = self.handle.neighbours().get().execute().try_collect().await.map_err(failed)?;
+        Ok(all.iter().filter_map(|message| read_neighbour(message, false)).collect())
+    }
+
     async fn way(&self, destination: IpAddr) -> Option<u32> {
         let message = match destination {
             IpAddr::V4(addr) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(addr, 32).build(),
@@ -75,11 +89,11 @@ impl Netlink {
     }
 }
 
-/// Yields whenever links, addresses, routes or rules change.
+/// Yields whenever links, addresses, routes, rules or neighbours change.
 ///
 /// # Errors
 /// When there is no netlink socket to be had.
-pub fn changes() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
+pub fn changes() -> io::Result<impl Stream<Item = Change> + Send + Unpin> {
     let (connection, _handle, messages) = rtnetlink::new_multicast_connection(&[
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
@@ -88,21 +102,80 @@ pub fn changes() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
         MulticastGroup::Ipv6Route,
         MulticastGroup::Ipv4Rule,
         MulticastGroup::Ipv6Rule,
+        MulticastGroup::Neigh,
     ])?;
     tokio::spawn(connection);
-    Ok(messages.map(|_| ()))
+    Ok(messages.filter_map(|(message, _)| std::future::ready(read_change(&message.payload))))
+}
+
+/// `None`: nothing that matters.
+fn read_change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
+    let message = match payload {
+        NetlinkPayload::InnerMessage(message) => message,
+        NetlinkPayload::Overrun(_) => return Some(Change::Lost),
+        _ => return None,
+    };
+    match message {
+        RouteNetlinkMessage::NewNeighbour(neighbour) => read_neighbour(neighbour, false).map(Change::Neighbour),
+        RouteNetlinkMessage::DelNeighbour(neighbour) => read_neighbour(neighbour, true).map(Change::Neighbour),
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => read_prefix(route),
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Change::Rules),
+        _ => Some(Change::Node),
+    }
+}
+
+/// `None`: of another family.
+fn read_prefix(route: &RouteMessage) -> Option<Change> {
+    let addr = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(addr)) => Some(IpAddr::V4(*addr)),
+        RouteAttribute::Destination(RouteAddress::Inet6(addr)) => Some(IpAddr::V6(*addr)),
+        _ => None,
+    });
+    let unspecified = match route.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let prefix = IpNet::new(addr.unwrap_or(unspecified), route.header.destination_prefix_length);
+    Some(prefix.map_or(Change::Rules, Change::Route))
+}
+
+/// `None`: not of IP, or of a device without Ethernet addresses.
+fn read_neighbour(message: &NeighbourMessage, gone: bool) -> Option<Neighbour> {
+    let mut addr = None;
+    let mut hardware = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => addr = Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => addr = Some(IpAddr::V6(*v6)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+            _ => {}
+        }
+    }
+    let answers = matches!(
+        message.header.state,
+        NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+            | NeighbourState::Noarp
+            | NeighbourState::Permanent
+    );
+    Some(Neighbour { link: message.header.ifindex, addr: addr?, hardware: hardware.filter(|_| answers && !gone) })
 }
 
 fn read_link(message: &LinkMessage) -> Link {
     let mut link = Link {
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         loopback: message.header.link_layer_type == LinkLayerType::Loopback,
+        running: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         ..Link::default()
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.hardware = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             _ => {}
         }

@@ -25,6 +25,10 @@ pub struct Link {
     pub ethernet: bool,
     /// The loopback device.
     pub loopback: bool,
+    /// It can carry packets: set up, and with a carrier.
+    pub running: bool,
+    /// Its Ethernet address.
+    pub hardware: Option<[u8; 6]>,
     /// Interface index of the bond or bridge that it belongs to.
     pub controller: Option<u32>,
     /// All addresses, in the kernel's order: the primary ones come first.

@@ -127,6 +127,8 @@ impl CloseReason {
 pub(crate) struct Ended<'a> {
     pub(crate) key: &'a FlowKey,
     pub(crate) flow: &'a Flow,
+    /// Interface index of its uplink, 0: none. Looked up only if somebody wants to know.
+    pub(crate) uplink: &'a dyn Fn() -> u32,
     pub(crate) mapping: Option<&'a Mapping>,
     pub(crate) why: CloseReason,
 }
@@ -144,7 +146,6 @@ impl FlowRecord {
         let flow = Flow {
             nat_addr: event.nat_addr,
             nat_port: event.nat_port,
-            uplink: event.uplink,
             route_id: event.route_id,
             policy_id: event.policy_id,
             packets: event.packets,
@@ -153,7 +154,7 @@ impl FlowRecord {
             ..Flow::default()
         };
         let answers = Mapping { packets: event.reply_packets, bytes: event.reply_bytes, ..Mapping::default() };
-        let mut record = Self::of(&event.key, &flow, Some(&answers), what, view, at)?;
+        let mut record = Self::of(&event.key, &flow, event.uplink, Some(&answers), what, view, at)?;
         match what {
             What::Opened => record.to_peer = is_mapped(&flow).then(PacketCount::default),
             What::Closed(_) => record.duration = Duration::from_nanos(event.time.saturating_sub(event.created)),
@@ -164,9 +165,9 @@ impl FlowRecord {
 
     /// `None`: of a kind that this version does not know.
     pub(super) fn of_ended(ended: &Ended<'_>, view: &View, at: SystemTime) -> Option<Self> {
-        let Ended { key, flow, mapping, why } = ended;
+        let Ended { key, flow, uplink, mapping, why } = ended;
         let last = mapping.map_or(0, |mapping| mapping.last_seen).max(flow.last_seen);
-        let mut record = Self::of(key, flow, *mapping, What::Closed(*why), view, at)?;
+        let mut record = Self::of(key, flow, uplink(), *mapping, What::Closed(*why), view, at)?;
         record.duration = Duration::from_nanos(last.saturating_sub(flow.created));
         Some(record)
     }
@@ -174,6 +175,7 @@ impl FlowRecord {
     fn of(
         key: &FlowKey,
         flow: &Flow,
+        uplink: u32,
         mapping: Option<&Mapping>,
         what: What,
         view: &View,
@@ -194,7 +196,7 @@ impl FlowRecord {
             destination: end(key.dst, key.dst_port),
             kind,
             nat: (kind == Some(FlowKind::Masqueraded)).then(|| end(flow.nat_addr, flow.nat_port)),
-            uplink: view.uplink(flow.uplink),
+            uplink: view.uplink(uplink),
             route_id: (flow.route_id != NO_ROUTE).then_some(flow.route_id),
             route: view.route(flow.route_id),
             // No rule has the id 0.

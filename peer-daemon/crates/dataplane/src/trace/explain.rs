@@ -144,6 +144,14 @@ pub const fn explain(reason: DropReason) -> Explanation {
         R::PortsExhausted => {
             (Stage::Nat, "widen --nat-ports, or spread the connections over more destination addresses or ports")
         }
+        R::PortShare => (
+            Stage::Nat,
+            "let the peer end connections to this service, or widen --nat-ports or add --nat-addresses: ports are scarce",
+        ),
+        R::SilentNeighbours => (
+            Stage::Uplink,
+            "none, if it is a scan; else see that these hosts answer ARP or neighbour solicitations on the uplink",
+        ),
         R::TableFull => {
             (Stage::Table, "raise --max-flows, and remove the pinned maps once: they keep the size that they have")
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, Queue, RingBuf};
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::util::KernelVersion;
@@ -17,7 +17,7 @@ use peer_common::layout::{map, program};
 use peer_common::route::{Route, listener_key};
 use peer_common::{
     Addr, Answer, Config, Counter, Direction, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
-    LocalKind, Mapping, PacketCount, Peer, TraceFilter, Uplink,
+    LocalKind, Mapping, NextHop, PacketCount, Peer, TraceFilter, Uplink,
 };
 use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
 use peer_dataplane::ebpf::Policy;
@@ -27,6 +27,9 @@ use crate::lab::{ETH0, LO, NODE, NODE6, PEER, PEER6, ROUTED, SERVER, SERVER6, UP
 pub(crate) const UNSPEC: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
 pub(crate) const REDIRECT: i32 = 7;
+
+/// Next hops that have room in a bench, the first one being none.
+pub(crate) const NEXT_HOPS: u32 = 64;
 
 /// Loaded programs; their maps hold the lab of `lab.rs`: two masqueraded routes, one that keeps sources, and one rule that
 /// accepts everything.
@@ -145,6 +148,11 @@ impl Bench {
         }
         let events = ebpf.take_map(map::EVENTS).expect("the map exists");
         let events = RingBuf::try_from(events).expect("a ring buffer");
+        let free = ebpf.take_map(map::FREE_NEXT_HOPS).expect("the map exists");
+        let mut free: Queue<_, u64> = Queue::try_from(free).expect("a queue");
+        for number in 1..NEXT_HOPS {
+            free.push(u64::from(number), 0).expect("room");
+        }
         Self { ebpf, events, policy_generation: 0, answers: Default::default() }
     }
 
@@ -163,7 +171,7 @@ impl Bench {
             locals.insert(Addr::from(addr), LocalAddr { kind: kind as u32 }, 0).expect("insert");
         }
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
-        let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu: 1500, pad: 0 };
+        let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu: 1500, sources: [0; 4] };
         for index in [ETH0, LO] {
             uplinks.insert(index, uplink, 0).expect("insert");
         }
@@ -360,7 +368,7 @@ impl Bench {
     /// Gives both uplinks other addresses.
     pub(crate) fn uplink_addrs(&mut self, addr4: IpAddr, addr6: IpAddr) {
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
-        let uplink = Uplink { addr4: addr4.into(), addr6: addr6.into(), mtu: 1500, pad: 0 };
+        let uplink = Uplink { addr4: addr4.into(), addr6: addr6.into(), mtu: 1500, sources: [0; 4] };
         for index in [ETH0, LO] {
             uplinks.insert(index, uplink, 0).expect("insert");
         }
@@ -369,7 +377,7 @@ impl Bench {
     /// Adds an uplink with the addresses of the lab.
     pub(crate) fn uplink(&mut self, index: u32, mtu: u32) {
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
-        let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu, pad: 0 };
+        let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu, sources: [0; 4] };
         uplinks.insert(index, uplink, 0).expect("insert");
     }
 
@@ -502,8 +510,26 @@ impl Bench {
     /// Gives the uplink another IPv4 address; `::` takes it away.
     pub(crate) fn uplink_addr4(&mut self, addr: IpAddr) {
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
-        let uplink = Uplink { addr4: addr.into(), addr6: UPLINK6.into(), mtu: 1500, pad: 0 };
+        let uplink = Uplink { addr4: addr.into(), addr6: UPLINK6.into(), mtu: 1500, sources: [0; 4] };
         uplinks.insert(ETH0, uplink, 0).expect("insert");
+    }
+
+    /// Makes every flow resolve its way anew.
+    pub(crate) fn resolve_again(&mut self) {
+        for number in 1..NEXT_HOPS {
+            let hop = self.next_hop(number);
+            self.set_next_hop(number, NextHop { generation: hop.generation + 1, ..hop });
+        }
+    }
+
+    pub(crate) fn next_hop(&mut self, number: u32) -> NextHop {
+        let hops: Array<_, NextHop> = self.map(map::NEXT_HOPS);
+        hops.get(&number, 0).expect("read")
+    }
+
+    pub(crate) fn set_next_hop(&mut self, number: u32, hop: NextHop) {
+        let mut hops: Array<_, NextHop> = self.map(map::NEXT_HOPS);
+        hops.set(number, hop, 0).expect("write");
     }
 
     pub(crate) fn drops(&mut self, reason: DropReason) -> u64 {

@@ -78,7 +78,7 @@ fn a_flow_that_a_program_forgets_is_told_with_its_counts() {
         assert_eq!(bench.arrive_on_uplink(&udp((SERVER, 53), node)).0, REDIRECT);
         bench.events();
         bench.uplink_addr4("198.51.100.9".parse().expect("an address"));
-        bench.config(|config| config.route_generation += 1);
+        bench.resolve_again();
         assert_eq!(bench.arrive_from_mesh(&udp((PEER, 1001), (SERVER, 53))).0, SHOT);
         let event = only(bench);
         assert_eq!((event.packets, event.reply_packets, event.reply_bytes > 0), (1, 1, true));

@@ -58,7 +58,7 @@ fn a_flow_that_is_forgotten_gives_its_place_back() {
         let out = udp((PEER, 4000), (SERVER, 53));
         bench.arrive_from_mesh(&out);
         bench.uplink_addr4("198.51.100.2".parse().expect("an address"));
-        bench.config(|config| config.route_generation += 1);
+        bench.resolve_again();
         assert_eq!(bench.arrive_from_mesh(&out).0, SHOT);
         assert_eq!(bench.peer_flows(1), 0);
         assert_eq!(bench.arrive_from_mesh(&udp((PEER, 4001), (SERVER, 53))).0, REDIRECT);

@@ -233,7 +233,7 @@ fn a_flow_whose_uplink_lost_its_address_is_opened_anew() {
         let out = tcp((PEER, 40000), (SERVER, 80), false);
         bench.arrive_from_mesh(&out);
         bench.uplink_addr4("198.51.100.2".parse().expect("an address"));
-        bench.config(|config| config.route_generation += 1);
+        bench.resolve_again();
         assert_eq!(bench.arrive_from_mesh(&out).0, SHOT);
         assert_eq!(bench.drops(DropReason::SourceChanged), 1);
         let (verdict, packet) = bench.arrive_from_mesh(&out);

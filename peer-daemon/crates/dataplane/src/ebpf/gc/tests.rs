@@ -38,7 +38,14 @@ impl Tables {
     }
 
     fn view(&self) -> FlowTables<'_> {
-        FlowTables { flows: self.flows.as_fd(), mappings: self.mappings.as_fd(), max: self.max.into(), told: &|_| {} }
+        FlowTables {
+            flows: self.flows.as_fd(),
+            mappings: self.mappings.as_fd(),
+            // No flow of these tests names one.
+            next_hops: self.flows.as_fd(),
+            max: self.max.into(),
+            told: &|_| {},
+        }
     }
 
     /// Puts a flow with its mapping, both last used at `seen`.

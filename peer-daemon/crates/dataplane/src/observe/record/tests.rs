@@ -46,7 +46,6 @@ fn flow() -> Flow {
         last_seen: 7 * SECOND,
         packets: 10,
         bytes: 1000,
-        uplink: 2,
         route_id: 5,
         policy_id: 7,
         kind: FlowKind::Masqueraded as u8,
@@ -58,7 +57,7 @@ fn flow() -> Flow {
 #[test]
 fn a_removed_flow_has_all_and_lasts_until_its_last_packet() {
     let mapping = Mapping { last_seen: 9 * SECOND, packets: 20, bytes: 30_000, ..Mapping::default() };
-    let ended = Ended { key: &key(), flow: &flow(), mapping: Some(&mapping), why: CloseReason::Expired };
+    let ended = Ended { key: &key(), flow: &flow(), uplink: &|| 2, mapping: Some(&mapping), why: CloseReason::Expired };
     let record = FlowRecord::of_ended(&ended, &view(), AT).expect("a kind");
     assert_eq!(record.what, What::Closed(CloseReason::Expired));
     assert_eq!((record.peer.port, record.destination.port, record.nat.map(|end| end.port)), (40_000, 80, Some(21_000)));
@@ -101,7 +100,6 @@ fn what_a_program_opens_and_forgets() {
         nat_port: flow().nat_port,
         packets: 3,
         reply_packets: 2,
-        uplink: 2,
         route_id: 5,
         policy_id: 7,
         kind: FlowKind::Masqueraded as u8,
