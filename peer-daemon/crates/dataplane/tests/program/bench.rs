@@ -36,6 +36,8 @@ pub(crate) const NEXT_HOPS: u32 = 64;
 pub(crate) struct Bench {
     ebpf: Ebpf,
     events: RingBuf<MapData>,
+    /// Numbers of next hops: kept open, programs that are loaded later name its descriptor.
+    _free: Queue<MapData, u64>,
     policy_generation: u32,
     /// Places with an answer, of each half.
     answers: [Vec<u32>; 2],
@@ -149,11 +151,11 @@ impl Bench {
         let events = ebpf.take_map(map::EVENTS).expect("the map exists");
         let events = RingBuf::try_from(events).expect("a ring buffer");
         let free = ebpf.take_map(map::FREE_NEXT_HOPS).expect("the map exists");
-        let mut free: Queue<_, u64> = Queue::try_from(free).expect("a queue");
+        let mut free = Queue::try_from(free).expect("a queue");
         for number in 1..NEXT_HOPS {
             free.push(u64::from(number), 0).expect("room");
         }
-        Self { ebpf, events, policy_generation: 0, answers: Default::default() }
+        Self { ebpf, events, _free: free, policy_generation: 0, answers: Default::default() }
     }
 
     fn fill(&mut self) {
