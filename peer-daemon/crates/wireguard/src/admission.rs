@@ -2,17 +2,20 @@
 //!
 //! | check | cost | refused |
 //! |---|---|---|
-//! | type and length; a response: an index of ours | nothing | `garbage`, `unknown_index` |
-//! | initiations that are looked at at all, with and without a second MAC apart | nothing | `initiation_flood` |
+//! | type and length; a response names an index of ours | a lookup | `garbage`, `unknown_index` |
+//! | how many initiations are looked at, with and without a second MAC apart | a lookup | `initiation_flood` |
 //! | the first MAC: the sender knows our public key | a hash | `bad_mac` |
-//! | what is taken without a proof of its address | nothing | goes on to the cookie |
-//! | the second MAC: the sender receives what is sent to its address | two hashes | a cookie reply, or `cookie_limited` |
-//! | the source's token bucket | a lookup | `source_limited` |
-//! | what all proven sources may send | nothing | `under_load` |
+//! | how many are taken without a proof of their address | nothing | goes on to the cookie |
+//! | the second MAC: the sender receives what is sent to its address | two to four hashes | a cookie reply, or `cookie_limited` |
+//! | the token bucket of the source | a lookup | `source_limited` |
+//! | how many are taken of all proven sources | nothing | `under_load` |
 //!
 //! Anybody can write a member's address on a datagram, as often as they like. So nothing is counted per address before the
-//! address is proven, and what proven sources share is not what all others share. Peers of a relay are named by the relay,
-//! which knows them by their connections: that is proof enough for a bucket; what they share is theirs alone.
+//! address is proven, and what proven sources share is not what others share. What bears an address from which a member came
+//! lately ([`crate::known`]) has budgets apart: a flood from invented addresses uses up those of strangers.
+//!
+//! Peers of a relay are named by the relay, which tells them by their connections, and only peers to which we have opened a
+//! path come in by it: that is proof enough for a bucket, which comes first there. What they share is theirs alone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -26,7 +29,8 @@ use crate::budget::Budget;
 use crate::cookies::Cookies;
 use crate::error::DatagramError;
 use crate::limits::{
-    COOKIE_REPLIES, INITIATIONS_READ, PROVEN_HANDSHAKES, RELAYED_HANDSHAKES, UNPROVEN_INITIATIONS, UNPROVEN_RESPONSES,
+    COOKIE_INITIATIONS, COOKIE_REPLIES, PLAIN_INITIATIONS, PROVEN_HANDSHAKES, RELAYED_HANDSHAKES, UNPROVEN_INITIATIONS,
+    UNPROVEN_RESPONSES,
 };
 use crate::message::HandshakeMacs;
 
@@ -34,15 +38,22 @@ use crate::message::HandshakeMacs;
 pub(crate) struct Admission {
     cookies: Cookies,
     sources: SourceBuckets,
-    /// Initiations without a second MAC.
+    /// For messages that bear an address from which a member came lately, and for all others.
+    members: Share,
+    strangers: Share,
+    proven: Budget,
+    relayed: Budget,
+}
+
+/// What messages may cost whose address is not proven.
+struct Share {
+    /// Initiations without a second MAC that are looked at.
     plain: Budget,
     /// Initiations with one.
     with_mac2: Budget,
-    unproven_initiations: Budget,
-    unproven_responses: Budget,
+    initiations: Budget,
+    responses: Budget,
     replies: Budget,
-    proven: Budget,
-    relayed: Budget,
 }
 
 /// Which handshake message.
@@ -75,49 +86,46 @@ pub(crate) enum Admitted {
 
 impl Admission {
     pub(crate) fn new(public_key: &PublicKey, rng: &mut impl CryptoRng, now: Instant) -> Self {
-        let budget = |rate| Budget::new(rate, now);
         Self {
             cookies: Cookies::new(public_key, rng, now),
             sources: SourceBuckets::default(),
-            plain: budget(INITIATIONS_READ),
-            with_mac2: budget(INITIATIONS_READ),
-            unproven_initiations: budget(UNPROVEN_INITIATIONS),
-            unproven_responses: budget(UNPROVEN_RESPONSES),
-            replies: budget(COOKIE_REPLIES),
-            proven: budget(PROVEN_HANDSHAKES),
-            relayed: budget(RELAYED_HANDSHAKES),
+            members: Share::new(now),
+            strangers: Share::new(now),
+            proven: Budget::new(PROVEN_HANDSHAKES, now),
+            relayed: Budget::new(RELAYED_HANDSHAKES, now),
         }
     }
 
-    /// Decides on a message. Each check costs more than the one before.
+    /// Decides on a message. Each check costs more than the one before. `known`: a member came from that address lately.
     pub(crate) fn admit(
         &mut self,
         now: Instant,
         rng: &mut impl CryptoRng,
-        kind: Kind,
-        sender: Sender,
+        (kind, sender, known): (Kind, Sender, bool),
         macs: &HandshakeMacs<'_>,
     ) -> Result<Admitted, DatagramError> {
-        if kind == Kind::Initiation {
-            let read = if macs.has_mac2() { &mut self.with_mac2 } else { &mut self.plain };
-            read.take(now).or(DatagramError::InitiationFlood)?;
-        }
-        self.cookies.mac1_is_valid(macs).or(DatagramError::BadMac)?;
         if let Sender::Relayed(id) = sender {
             self.sources.take(now, Source::from(id)).or(DatagramError::SourceLimited)?;
+            self.cookies.mac1_is_valid(macs).or(DatagramError::BadMac)?;
             self.relayed.take(now).or(DatagramError::UnderLoad)?;
             return Ok(Admitted::Yes);
         }
+        let share = if known { &mut self.members } else { &mut self.strangers };
+        if kind == Kind::Initiation {
+            let read = if macs.has_mac2() { &mut share.with_mac2 } else { &mut share.plain };
+            read.take(now).or(DatagramError::InitiationFlood)?;
+        }
+        self.cookies.mac1_is_valid(macs).or(DatagramError::BadMac)?;
         let unproven = match kind {
-            Kind::Initiation => &mut self.unproven_initiations,
-            Kind::Response => &mut self.unproven_responses,
+            Kind::Initiation => &mut share.initiations,
+            Kind::Response => &mut share.responses,
         };
         if unproven.take(now) {
             return Ok(Admitted::Yes);
         }
         let Sender::Claimed(remote) = sender else { return Err(DatagramError::UnderLoad) };
         if !(macs.has_mac2() && self.cookies.mac2_is_valid(now, rng, remote, macs)) {
-            self.replies.take(now).or(DatagramError::CookieLimited)?;
+            share.replies.take(now).or(DatagramError::CookieLimited)?;
             return Ok(Admitted::WithCookie(remote));
         }
         self.sources.take(now, Source::from(remote.ip())).or(DatagramError::SourceLimited)?;
@@ -145,6 +153,19 @@ impl Admission {
     /// Sources with a bucket.
     pub(crate) fn sources(&self) -> usize {
         self.sources.len()
+    }
+}
+
+impl Share {
+    fn new(now: Instant) -> Self {
+        let budget = |rate| Budget::new(rate, now);
+        Self {
+            plain: budget(PLAIN_INITIATIONS),
+            with_mac2: budget(COOKIE_INITIATIONS),
+            initiations: budget(UNPROVEN_INITIATIONS),
+            responses: budget(UNPROVEN_RESPONSES),
+            replies: budget(COOKIE_REPLIES),
+        }
     }
 }
 
@@ -184,3 +205,6 @@ impl OrRefuse for bool {
         if self { Ok(()) } else { Err(reason) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,12 +90,25 @@ impl Cookies {
         Some(COOKIE_REPLY)
     }
 
+    /// A right first MAC.
+    #[cfg(test)]
+    pub(crate) fn mac1_of(&self, content: &[u8]) -> [u8; 16] {
+        mac(&self.mac1_key).chain_update(content).finalize().into_bytes().into()
+    }
+
+    /// A right second MAC, as of now.
+    #[cfg(test)]
+    pub(crate) fn mac2_of(&self, source: SocketAddr, content_and_mac1: &[u8]) -> [u8; 16] {
+        mac(&cookie(&self.secret, source)).chain_update(content_and_mac1).finalize().into_bytes().into()
+    }
+
+    /// Times of change are fixed, however seldom this is called.
     fn rotate(&mut self, now: Instant, rng: &mut impl CryptoRng) {
         let age = now.saturating_duration_since(self.since);
         if age >= COOKIE_LIFETIME {
             let old = std::mem::replace(&mut self.secret, random(rng));
             self.previous = (age < COOKIE_LIFETIME * 2).then_some(old);
-            self.since = now;
+            self.since = now - Duration::from_nanos((age.as_nanos() % COOKIE_LIFETIME.as_nanos()) as u64);
         }
     }
 }
@@ -118,3 +131,6 @@ fn random(rng: &mut impl CryptoRng) -> Zeroizing<[u8; 32]> {
     rng.fill_bytes(&mut *bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

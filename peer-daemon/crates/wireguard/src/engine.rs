@@ -59,7 +59,7 @@ impl Engine {
         let admission = Admission::new(&identity.public_key(), &mut rng, now);
         Self {
             peers: Peers::default(),
-            cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into()),
+            cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into(), now),
             deadlines: Deadlines::default(),
             admission,
             summary: DropSummary::default(),

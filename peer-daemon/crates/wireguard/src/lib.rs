@@ -28,6 +28,7 @@ mod error;
 mod event;
 mod index;
 mod inner;
+mod known;
 mod limits;
 mod message;
 pub mod metrics;

@@ -85,8 +85,8 @@ impl Engine {
     fn admit(&mut self, kind: Kind, arrival: &Arrival<'_>) -> Result<bool, DatagramError> {
         let Arrival { now, path, message } = *arrival;
         let macs = HandshakeMacs::of(message).ok_or(DatagramError::Garbage)?;
-        let Context { rng, scratch, stats, .. } = &mut self.cx;
-        let len = match self.admission.admit(now, rng, kind, Sender::of(path), &macs)? {
+        let Context { rng, scratch, stats, known, .. } = &mut self.cx;
+        let len = match self.admission.admit(now, rng, (kind, Sender::of(path), known.contains(path)), &macs)? {
             Admitted::Yes => return Ok(true),
             Admitted::WithCookie(remote) => self.admission.cookie_reply(now, rng, remote, &macs, scratch),
         };

@@ -188,6 +188,8 @@ impl Peer {
         self.traffic_at = now;
         cx.stats.handshake(how);
         if let Some(path) = self.path {
+            cx.known.note(now, path);
+            cx.stats.known_addresses.set(cx.known.len());
             cx.report(Event::HandshakeCompleted { peer: self.config.public_key, path });
         }
     }
