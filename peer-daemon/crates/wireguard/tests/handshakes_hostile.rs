@@ -179,6 +179,17 @@ fn a_loud_peer_of_a_relay_keeps_nobody_out() {
 }
 
 #[test]
+fn the_bucket_of_a_source_is_forgotten_when_full_again() {
+    let mut net = Net::pair();
+    let first = begin(&mut net);
+    net.deliver(1, relayed(RelayId { connection: 7, peer: 1 }), &first.bytes);
+    let (stats, now) = (net.nodes[1].engine.stats(), net.now);
+    assert_eq!(stats.source_buckets.get(), 1);
+    net.nodes[1].engine.handle_timeout(now + Duration::from_secs(5));
+    assert_eq!(stats.source_buckets.get(), 0);
+}
+
+#[test]
 fn a_flood_does_not_touch_sessions() {
     let mut net = Net::connected_pair();
     let mut flood = Flood::of(net.nodes[0].addr);

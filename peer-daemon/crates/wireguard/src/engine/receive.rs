@@ -85,13 +85,20 @@ impl Engine {
     fn admit(&mut self, kind: Kind, arrival: &Arrival<'_>) -> Result<bool, DatagramError> {
         let Arrival { now, path, message } = *arrival;
         let macs = HandshakeMacs::of(message).ok_or(DatagramError::Garbage)?;
-        let Context { rng, scratch, stats, known, .. } = &mut self.cx;
+        let Context { rng, scratch, known, .. } = &mut self.cx;
         let len = match self.admission.admit(now, rng, (kind, Sender::of(path), known.contains(path)), &macs)? {
-            Admitted::Yes => return Ok(true),
+            Admitted::Yes => {
+                // Buckets are to be forgotten.
+                if self.admission.sources() > 0 {
+                    self.schedule_housekeeping();
+                }
+                return Ok(true);
+            }
             Admitted::WithCookie(remote) => self.admission.cookie_reply(now, rng, remote, &macs, scratch),
         };
-        stats.handshake(Handshake::CookieSent);
-        self.cx.transmit(path, len.ok_or(DatagramError::Internal)?);
+        if self.cx.transmit(path, len.ok_or(DatagramError::Internal)?) {
+            self.cx.stats.handshake(Handshake::CookieSent);
+        }
         Ok(false)
     }
 }
