@@ -81,7 +81,8 @@ fn a_flood_of_initiations_leaves_a_download_what_a_flood_to_a_closed_port_leaves
         rates[0],
         open / closed * 100.0,
     ));
-    let refused: Vec<_> = ["cookie_limited", "initiation_flood"].map(|why| lab.node.refused(why).expect("metrics")).into();
+    let refused: Vec<_> =
+        ["cookie_limited", "initiation_flood"].map(|why| lab.node.refused(why).expect("metrics")).into();
     tell(&format!("refused without an answer: {refused:?}"));
     assert!(refused[0] > 0.0, "it is a flood");
     assert!(rates[1] > rates[0] * 0.8, "the floods differ: {rates:?}");

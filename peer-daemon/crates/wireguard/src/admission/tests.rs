@@ -145,11 +145,13 @@ fn a_loud_peer_of_a_relay_is_limited_alone_and_costs_others_nothing() {
     let mut gate = gate();
     let plain = message(&gate, 1, true);
     let relayed = |peer| Sender::Relayed(RelayId { connection: 1, peer });
-    let loud = count(&Err(DatagramError::SourceLimited), 3000, || gate.admit(Kind::Initiation, relayed(1), false, &plain));
+    let loud =
+        count(&Err(DatagramError::SourceLimited), 3000, || gate.admit(Kind::Initiation, relayed(1), false, &plain));
     assert_eq!(loud, 2900);
     assert_eq!(gate.admit(Kind::Initiation, relayed(2), false, &plain), Ok(Admitted::Yes));
     // Many of them use up what relays share, and that is all.
-    let many = (3..40).map(|peer| count(&Ok(Admitted::Yes), 100, || gate.admit(Kind::Initiation, relayed(peer), false, &plain)));
+    let many = (3..40)
+        .map(|peer| count(&Ok(Admitted::Yes), 100, || gate.admit(Kind::Initiation, relayed(peer), false, &plain)));
     assert_eq!(many.sum::<usize>(), 1000 - 101);
     assert_eq!(gate.admit(Kind::Initiation, relayed(2), false, &plain), Err(DatagramError::UnderLoad));
     assert_eq!(gate.initiation(address(1)), Ok(Admitted::Yes));
