@@ -21,11 +21,12 @@ pub(crate) const TRANSMIT_QUEUE_BYTES: usize = 16 << 20;
 pub(crate) const EVENT_QUEUE: usize = 4096;
 
 /// Initiations without a second MAC whose first one is computed. A refused one costs 0.4 µs, one that is not looked at 0.02 µs
-/// (`examples/refused_handshakes.rs`): a flood takes a few percent of the thread, and what it leaves is the traffic's.
-pub(crate) const PLAIN_INITIATIONS: Rate = Rate::new(50_000, 5_000);
+/// (`examples/refused_handshakes.rs`): a flood takes a few percent of the thread, and what it leaves is the traffic's. More would get no answer, see
+/// [`COOKIE_REPLIES`].
+pub(crate) const PLAIN_INITIATIONS: Rate = Rate::new(20_000, 2_000);
 /// Initiations with a second MAC, of which a false one costs 1 µs. They are counted apart: a flood without cookies does not
 /// keep out those who have one.
-pub(crate) const COOKIE_INITIATIONS: Rate = Rate::new(100_000, 10_000);
+pub(crate) const COOKIE_INITIATIONS: Rate = Rate::new(50_000, 5_000);
 /// Initiations that are taken without a proof of their address, all sources together. Beyond, cookies are asked for: 0.05 ms of curve
 /// arithmetic each, 0.25 if it is a peer's.
 pub(crate) const UNPROVEN_INITIATIONS: Rate = Rate::new(500, 250);
