@@ -89,6 +89,36 @@ impl Client {
         Ok(())
     }
 
+    /// Lets it lose its session and nothing else, as after another private key. Its next packet starts a handshake, with the
+    /// cookie that it may have.
+    ///
+    /// # Errors
+    /// `wg` fails.
+    pub fn lose_session(&self) -> Result<()> {
+        const FILE: &str = "/run/lab/key";
+        for key in [&KeyPair::generate()?.private, &self.keys.private] {
+            self.namespace.write(FILE.as_ref(), key)?;
+            self.namespace.exec("wg", &["set", "wg0", "private-key", FILE])?;
+        }
+        Ok(())
+    }
+
+    /// Where its WireGuard messages come from, as the node sees it.
+    ///
+    /// # Errors
+    /// `wg` fails.
+    pub fn outer(&self) -> Result<SocketAddr> {
+        let [_, far] = if self.node_endpoint.is_ipv4() { underlay(self.index) } else { underlay6(self.index) };
+        let port = self.namespace.exec("wg", &["show", "wg0", "listen-port"])?;
+        Ok(SocketAddr::new(far, port.trim().parse().context("wg show: listen-port")?))
+    }
+
+    /// The node's public key, base64.
+    #[must_use]
+    pub fn node_key(&self) -> &str {
+        &self.node_key
+    }
+
     /// Its wireguard-go.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ const CAPTURE_BYTES: i32 = 64 << 20;
 pub(crate) struct PacketSocket {
     socket: OwnedFd,
     index: i32,
+    /// Hardware address that [`Self::send_many`] sends to.
+    to: Option<[u8; 6]>,
 }
 
 impl PacketSocket {
@@ -25,7 +27,7 @@ impl PacketSocket {
         let socket = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
         // SAFETY: a descriptor that nothing else owns.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        Ok(Self { socket, index })
+        Ok(Self { socket, index, to: None })
     }
 
     /// Opens it in the namespace of the calling thread; it sees all that comes and goes.
@@ -38,6 +40,11 @@ impl PacketSocket {
             libc::bind(this.socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as u32)
         })?;
         Ok(this)
+    }
+
+    /// Sends to that hardware address, where a device has such.
+    pub(crate) fn towards(self, hardware: [u8; 6]) -> Self {
+        Self { to: Some(hardware), ..self }
     }
 
     /// Sends one packet, IPv4 or IPv6 by its first byte.
@@ -65,7 +72,8 @@ impl PacketSocket {
     /// Sends packets of one family; says how many went.
     pub(crate) fn send_many(&self, packets: &[Vec<u8>]) -> io::Result<usize> {
         let protocol = packets.first().map_or(libc::ETH_P_IP, |packet| ip_protocol(packet));
-        send_many(self.socket.as_fd(), Some(&self.address(protocol, &[])), packets)
+        let to = self.to.as_ref().map_or(&[][..], |to| to);
+        send_many(self.socket.as_fd(), Some(&self.address(protocol, to)), packets)
     }
 
     /// The next packet that was seen, and whether it left; `None`: no more now.

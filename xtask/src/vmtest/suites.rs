@@ -64,7 +64,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
         "speak of TCX programs of others, of nft, or of devices for which these kernels need more modules",
     ),
     (
-        "packets, restarts, life, flows, demo, members with downloads",
+        "packets, restarts, life, flows, demo, hostile_handshakes, members with downloads",
         "a load for a real CPU: minutes on an emulated one",
     ),
     (

@@ -1,47 +1,42 @@
-//! A token bucket per source address, before the device-wide limiter: one loud source must not bring cookies upon all.
+//! A token bucket per source of handshake messages that has proven its address: one loud host must not use up what all
+//! proven sources share.
+//!
+//! Only proven sources are counted. Anybody can write a member's address on a datagram; counted there, such datagrams would
+//! lock the member out.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::limits::{SOURCE_BUCKETS, SOURCE_BURST, SOURCE_RATE};
+use crate::budget::Budget;
+use crate::limits::{SOURCE_BUCKETS, SOURCE_RATE};
 
-/// Time to fill an empty bucket: a bucket that was idle for so long says nothing any more.
-const REFILL: Duration = Duration::from_millis(1000 * SOURCE_BURST as u64 / SOURCE_RATE as u64);
-
-/// Buckets by IPv4 address or IPv6 /64 (what one host commonly has to itself), at most [`SOURCE_BUCKETS`]. When the
-/// table is full, further sources pass: then the cookies of the device-wide limiter tell real ones from invented ones.
+/// Buckets by what one host commonly has to itself ([`Source`]), at most [`SOURCE_BUCKETS`]. Removed when full again. When
+/// the table is full, further sources pass: what all of them share still holds.
 #[derive(Debug, Default)]
 pub(crate) struct SourceBuckets {
-    buckets: HashMap<IpAddr, Bucket>,
+    buckets: HashMap<Source, Budget>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// Time worth of tokens, at most [`REFILL`].
-    credit: Duration,
-    at: Instant,
+/// An IPv4 address, an IPv6 /64, or a peer of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    V4(u32),
+    V6(u64),
+    Relay(u64),
 }
 
 impl SourceBuckets {
     /// Takes a token of `source`. `false`: it has none left.
-    pub(crate) fn take(&mut self, now: Instant, source: IpAddr) -> bool {
-        const COST: Duration = Duration::from_millis(1000 / SOURCE_RATE as u64);
-        let source = group(source);
+    pub(crate) fn take(&mut self, now: Instant, source: Source) -> bool {
         if self.buckets.len() >= SOURCE_BUCKETS && !self.buckets.contains_key(&source) {
             return true;
         }
-        let bucket = self.buckets.entry(source).or_insert(Bucket { credit: REFILL, at: now });
-        bucket.credit = (bucket.credit + now.saturating_duration_since(bucket.at)).min(REFILL);
-        bucket.at = now;
-        let rest = bucket.credit.checked_sub(COST);
-        bucket.credit = rest.unwrap_or(bucket.credit);
-        rest.is_some()
+        self.buckets.entry(source).or_insert_with(|| Budget::new(SOURCE_RATE, now)).take(now)
     }
 
     /// Forgets buckets that are full again.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.buckets.retain(|_, bucket| bucket.credit + now.saturating_duration_since(bucket.at) < REFILL);
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -49,41 +44,23 @@ impl SourceBuckets {
     }
 }
 
-fn group(source: IpAddr) -> IpAddr {
-    match source {
-        IpAddr::V4(_) => source,
-        IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn v4(last: u8) -> IpAddr {
-        [192, 0, 2, last].into()
-    }
-
     #[test]
-    fn a_burst_then_the_rate_and_others_are_untouched() {
+    fn others_are_untouched() {
         let t0 = Instant::now();
         let mut buckets = SourceBuckets::default();
-        let passed = (0..SOURCE_BURST * 3).filter(|_| buckets.take(t0, v4(1))).count();
-        assert_eq!(passed, SOURCE_BURST as usize);
-        assert!(buckets.take(t0, v4(2)));
+        let passed = (0..300).filter(|_| buckets.take(t0, Source::V4(1))).count();
+        assert_eq!(passed, 100);
+        assert!(buckets.take(t0, Source::V4(2)));
+        assert!(buckets.take(t0, Source::V6(1)) && buckets.take(t0, Source::Relay(1)));
         let later = t0 + Duration::from_secs(1);
-        let passed = (0..SOURCE_BURST * 3).filter(|_| buckets.take(later, v4(1))).count();
-        assert_eq!(passed, SOURCE_RATE as usize);
-    }
-
-    #[test]
-    fn one_ipv6_network_is_one_source() {
-        let t0 = Instant::now();
-        let mut buckets = SourceBuckets::default();
-        let passed = (0..SOURCE_BURST * 2)
-            .filter(|host| buckets.take(t0, Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(*host)).into()))
-            .count();
-        assert_eq!((passed, buckets.len()), (SOURCE_BURST as usize, 1));
+        let passed = (0..300).filter(|_| buckets.take(later, Source::V4(1))).count();
+        assert_eq!(passed, 50);
     }
 
     #[test]
@@ -91,12 +68,12 @@ mod tests {
         let t0 = Instant::now();
         let mut buckets = SourceBuckets::default();
         for host in 0..SOURCE_BUCKETS as u32 + 500 {
-            assert!(buckets.take(t0, IpAddr::V4(host.into())));
+            assert!(buckets.take(t0, Source::V4(host)));
         }
         assert_eq!(buckets.len(), SOURCE_BUCKETS);
         buckets.expire(t0);
         assert_eq!(buckets.len(), SOURCE_BUCKETS);
-        buckets.expire(t0 + REFILL);
+        buckets.expire(t0 + Duration::from_secs(2));
         assert_eq!(buckets.len(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! What all peers of an engine share.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use peer_core::path::Path;
 use rand::rngs::StdRng;
@@ -8,6 +9,7 @@ use rand::rngs::StdRng;
 use crate::error::PacketError;
 use crate::event::{Event, Events};
 use crate::index::IndexTable;
+use crate::known::KnownAddresses;
 use crate::limits::STAGED_BYTES;
 use crate::outbox::Outbox;
 use crate::stats::EngineStats;
@@ -20,6 +22,7 @@ const LONGEST_PACKET: usize = 65_535;
 pub(crate) struct Context {
     pub(crate) identity: Identity,
     pub(crate) indexes: IndexTable,
+    pub(crate) known: KnownAddresses,
     pub(crate) outbox: Outbox,
     pub(crate) events: Events,
     pub(crate) stats: Arc<EngineStats>,
@@ -33,11 +36,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(identity: Identity, indexes: IndexTable, rng: StdRng, mtu: usize) -> Self {
+    pub(crate) fn new(identity: Identity, indexes: IndexTable, rng: StdRng, mtu: usize, now: Instant) -> Self {
         let room = || vec![0; LONGEST_PACKET + 64].into_boxed_slice();
         Self {
             identity,
             indexes,
+            known: KnownAddresses::new(now),
             outbox: Outbox::default(),
             events: Events::default(),
             stats: Arc::default(),

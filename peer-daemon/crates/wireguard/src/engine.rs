@@ -15,7 +15,7 @@ use rand::{CryptoRng, SeedableRng as _};
 
 use self::peers::Peers;
 pub use self::peers::{PeerError, PeersChanged};
-use crate::buckets::SourceBuckets;
+use crate::admission::Admission;
 use crate::context::Context;
 use crate::deadlines::Deadlines;
 use crate::error::PacketError;
@@ -41,7 +41,7 @@ pub struct Engine {
     peers: Peers,
     cx: Context,
     deadlines: Deadlines,
-    sources: SourceBuckets,
+    admission: Admission,
     summary: DropSummary,
     housekeeping_at: Option<Instant>,
     housekept_at: Instant,
@@ -55,12 +55,13 @@ impl Engine {
         let EngineConfig { private_key, shard } = config;
         let identity = Identity::new(&private_key);
         let indexes = IndexTable::new(shard);
-        let rng = StdRng::from_rng(&mut rng);
+        let mut rng = StdRng::from_rng(&mut rng);
+        let admission = Admission::new(&identity.public_key(), &mut rng, now);
         Self {
             peers: Peers::default(),
-            cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into()),
+            cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into(), now),
             deadlines: Deadlines::default(),
-            sources: SourceBuckets::default(),
+            admission,
             summary: DropSummary::default(),
             housekeeping_at: None,
             housekept_at: now,
@@ -97,10 +98,10 @@ impl Engine {
     fn keep_house(&mut self, now: Instant) {
         self.housekept_at = now;
         self.housekeeping_at = None;
-        self.sources.expire(now);
-        self.cx.stats.source_buckets.set(self.sources.len());
+        self.admission.expire(now);
+        self.cx.stats.source_buckets.set(self.admission.sources());
         // Once more after news, so that the last drops of a burst are told too.
-        if self.summary.log(&self.cx.stats) || self.sources.len() > 0 {
+        if self.summary.log(&self.cx.stats) || self.admission.sources() > 0 {
             self.schedule_housekeeping();
         }
     }
@@ -116,7 +117,7 @@ impl shard::Engine for Engine {
         for (datagram, path) in datagrams.iter() {
             self.receive(now, *path, datagram, packets);
         }
-        self.cx.stats.source_buckets.set(self.sources.len());
+        self.cx.stats.source_buckets.set(self.admission.sources());
     }
 
     fn handle_packets(&mut self, now: Instant, packets: &PacketBatch, datagrams: &mut DatagramBatch) {

@@ -43,8 +43,10 @@ reasons! {
     DatagramError {
         Garbage: "garbage", DEBUG, "no WireGuard message: unknown type or impossible length";
         BadMac: "bad_mac", DEBUG, "a handshake message whose first MAC was not made for our public key";
-        SourceLimited: "source_limited", WARN, "more handshake messages from one source address than its token bucket allows";
-        UnderLoad: "under_load", WARN, "too many handshake messages from everywhere: answered by a cookie, or dropped where the source is unknown";
+        InitiationFlood: "initiation_flood", WARN, "more handshake initiations than are looked at: a flood";
+        CookieLimited: "cookie_limited", WARN, "a handshake message without a valid cookie while too many come, and more of them than cookies are sent";
+        SourceLimited: "source_limited", WARN, "more handshake messages from one source, whose address is proven, than its token bucket allows";
+        UnderLoad: "under_load", WARN, "more handshake messages of proven sources, or through relays, than all of them may send together";
         Undecipherable: "undecipherable", DEBUG, "a handshake initiation whose sender cannot be deciphered";
         UnknownPeer: "unknown_peer", WARN, "a handshake initiation of a public key that is no peer of ours";
         WrongKey: "wrong_key", WARN, "a handshake message that fails authentication: another private or pre-shared key";

@@ -7,7 +7,7 @@
 //! - random session indexes whose low bits name the shard (bits 8 and up of the index on the wire; the low byte is the
 //!   session counter), so that a datagram can be steered by its receiver index;
 //! - tunnels made at first need, timers only for peers that have something running;
-//! - a token bucket per source address, and a limiter of the whole device that asks for cookies;
+//! - budgets for handshake messages in the order of their cost, cookies that last, a token bucket per proven source;
 //! - cryptokey routing both ways: longest prefix, exact owner; roaming by authenticated messages other than cookie
 //!   replies;
 //! - padding, jittered repetitions, keepalives that can be changed, an answer to stale initiations;
@@ -16,15 +16,19 @@
 //! The core logs the ordinary end of a session as an error; give the log filter [`LOG_DIRECTIVE`].
 #![forbid(unsafe_code)]
 
+mod admission;
 mod allowed;
 mod buckets;
+mod budget;
 mod context;
+mod cookies;
 mod deadlines;
 mod engine;
 mod error;
 mod event;
 mod index;
 mod inner;
+mod known;
 mod limits;
 mod message;
 pub mod metrics;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::budget::Rate;
+
 /// Peers per engine.
 pub const MAX_PEERS: usize = 65_536;
 
@@ -18,15 +20,32 @@ pub(crate) const TRANSMIT_QUEUE_BYTES: usize = 16 << 20;
 /// Events that wait for the control side.
 pub(crate) const EVENT_QUEUE: usize = 4096;
 
-/// Source addresses whose handshake messages are counted.
+/// Initiations without a second MAC whose first one is computed. A refused one costs 0.4 µs, one that is not looked at 0.02 µs
+/// (`examples/refused_handshakes.rs`): a flood takes a few percent of the thread, and what it leaves is the traffic's. More would get no answer, see
+/// [`COOKIE_REPLIES`].
+pub(crate) const PLAIN_INITIATIONS: Rate = Rate::new(20_000, 2_000);
+/// Initiations with a second MAC, of which a false one costs 1 µs. They are counted apart: a flood without cookies does not
+/// keep out those who have one.
+pub(crate) const COOKIE_INITIATIONS: Rate = Rate::new(50_000, 5_000);
+/// Initiations that are taken without a proof of their address, all sources together. Beyond, cookies are asked for: 0.05 ms of curve
+/// arithmetic each, 0.25 if it is a peer's.
+pub(crate) const UNPROVEN_INITIATIONS: Rate = Rate::new(500, 250);
+/// Responses that are taken without a proof of their address. They name a session index of ours, which only those on the
+/// path know, and we begin handshakes at this rate ourselves ([`HANDSHAKE_SPREAD`]).
+pub(crate) const UNPROVEN_RESPONSES: Rate = Rate::new(1000, 1000);
+/// Handshake messages of sources that have proven their address, all together.
+pub(crate) const PROVEN_HANDSHAKES: Rate = Rate::new(500, 500);
+/// Handshake messages through relays, all together. The relay names the sender.
+pub(crate) const RELAYED_HANDSHAKES: Rate = Rate::new(1000, 1000);
+/// Handshake messages of one source that has proven its address, or that a relay names. Many peers may stand behind one NAT.
+pub(crate) const SOURCE_RATE: Rate = Rate::new(50, 100);
+/// Sources with a bucket.
 pub(crate) const SOURCE_BUCKETS: usize = 8192;
-/// Handshake messages per second and source address in the long run. Many peers may stand behind one NAT.
-pub(crate) const SOURCE_RATE: u32 = 50;
-/// Handshake messages that a source may send at once.
-pub(crate) const SOURCE_BURST: u32 = 100;
-/// Handshake messages per second, all sources together, from which on cookies are asked for: about 0.25 ms of
-/// curve arithmetic each.
-pub(crate) const HANDSHAKES_PER_SECOND: u64 = 500;
+/// Addresses from which members have made sessions lately; two for each peer that there may be.
+pub(crate) const KNOWN_ADDRESSES: usize = 2 * MAX_PEERS;
+/// Cookie replies: 2 µs to make one, as much to send it. Enough to answer each of 5 000 a second that bear a member's address,
+/// so that the member has its cookie with the first try.
+pub(crate) const COOKIE_REPLIES: Rate = Rate::new(6_000, 600);
 
 /// Longest pause between two looks at the timers of an active tunnel.
 pub(crate) const TICK: Duration = Duration::from_millis(250);

@@ -12,7 +12,38 @@ pub(crate) const LONGEST_HANDSHAKE: usize = INITIATION;
 /// Length of an initiation, bytes.
 pub(crate) const INITIATION: usize = 148;
 const RESPONSE: usize = 92;
-const COOKIE_REPLY: usize = 64;
+/// Length of a cookie reply, bytes.
+pub(crate) const COOKIE_REPLY: usize = 64;
+
+/// Length of either MAC at the end of a handshake message, bytes.
+const MAC: usize = 16;
+
+/// The parts of an initiation or a response that its MACs are about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HandshakeMacs<'a> {
+    /// The sender's index, as it stands on the wire.
+    pub(crate) sender: &'a [u8; 4],
+    /// All before the MACs.
+    pub(crate) content: &'a [u8],
+    /// Made with the receiver's public key.
+    pub(crate) mac1: &'a [u8; MAC],
+    /// Made with a cookie; zeros without one.
+    pub(crate) mac2: &'a [u8; MAC],
+}
+
+impl<'a> HandshakeMacs<'a> {
+    /// Of a message that [`Message::classify`] takes for an initiation or a response.
+    pub(crate) fn of(message: &'a [u8]) -> Option<Self> {
+        let (rest, mac2) = message.split_last_chunk()?;
+        let (content, mac1) = rest.split_last_chunk()?;
+        Some(Self { sender: content.get(4..)?.first_chunk()?, content, mac1, mac2 })
+    }
+
+    /// Whether there may be a cookie in it.
+    pub(crate) fn has_mac2(&self) -> bool {
+        *self.mac2 != [0; MAC]
+    }
+}
 
 /// A message that has the right length for its type; nothing is authenticated yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::error::{DatagramError, PacketError};
-use crate::limits::{EVENT_QUEUE, MAX_PEERS, SOURCE_BUCKETS, STAGED_BYTES, TRANSMIT_QUEUE};
+use crate::limits::{EVENT_QUEUE, KNOWN_ADDRESSES, MAX_PEERS, SOURCE_BUCKETS, STAGED_BYTES, TRANSMIT_QUEUE};
 use crate::stats::{EngineStats, Figure, Handshake, Traffic};
 
 /// Picks a figure of an engine.
@@ -65,11 +65,12 @@ impl EngineCollector {
 
     fn tables(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let engines = self.engines.len();
-        let tables: [(&str, Pick, usize); 6] = [
+        let tables: [(&str, Pick, usize); 7] = [
             ("peers", |stats| &stats.peers, MAX_PEERS),
             ("tunnels", |stats| &stats.tunnels, MAX_PEERS),
             ("staged_bytes", |stats| &stats.staged_bytes, STAGED_BYTES),
             ("transmit_queue", |stats| &stats.transmit_queue, TRANSMIT_QUEUE),
+            ("known_addresses", |stats| &stats.known_addresses, KNOWN_ADDRESSES),
             ("source_buckets", |stats| &stats.source_buckets, SOURCE_BUCKETS),
             ("events", |stats| &stats.events, EVENT_QUEUE),
         ];

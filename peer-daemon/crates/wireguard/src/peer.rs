@@ -103,8 +103,10 @@ pub(crate) struct Peer {
     /// While an initiation is unanswered: the core would repeat it from the start on, we let it do so at the end.
     retry: Option<Range<Instant>>,
     forced_at: Option<Instant>,
-    /// When an initiation was last answered.
+    /// When an initiation was last answered, unless the peer has no use for the answer.
     answered_at: Option<Instant>,
+    /// When an initiation was last accepted.
+    accepted_at: Option<Instant>,
     /// An initiation that crossed one of ours.
     held: Option<Box<Held>>,
     /// When the control side was told that a packet waits for a path.
@@ -135,6 +137,7 @@ impl Peer {
             retry: None,
             forced_at: None,
             answered_at: None,
+            accepted_at: None,
             held: None,
             wanted_at: None,
             data_at: None,

@@ -118,8 +118,10 @@ pub struct EngineStats {
     pub staged_bytes: Figure,
     /// Datagrams that wait for the driver.
     pub transmit_queue: Figure,
-    /// Source addresses with a token bucket.
+    /// Proven sources of handshake messages with a token bucket.
     pub source_buckets: Figure,
+    /// Addresses from which members have made sessions lately.
+    pub known_addresses: Figure,
     /// Events that wait for the control side.
     pub events: Figure,
     /// Events lost because the control side did not fetch them.

@@ -16,19 +16,15 @@ use peer_core::key::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::error::DatagramError;
 use crate::inner;
-use crate::limits::HANDSHAKES_PER_SECOND;
 use crate::message::{DATA_HEADER, DATA_OVERHEAD, LONGEST_HANDSHAKE};
 
-/// Our own key pair with what is checked of handshake messages before a peer is known.
+/// Our own key pair.
 pub(crate) struct Identity {
     secret: x25519::StaticSecret,
     public: x25519::PublicKey,
-    /// Checks MACs only. Tunnels get this one, so that no message is counted twice.
+    /// Of the tunnels. It checks the first MAC once more, and never asks for cookies: that is for
+    /// [`Admission`](crate::admission::Admission) to do.
     macs: Arc<RateLimiter>,
-    /// Counts handshake messages of the whole device and asks for cookies above [`HANDSHAKES_PER_SECOND`].
-    ///
-    /// Cookies of this core bind the source's IP address, not its port.
-    load: RateLimiter,
 }
 
 impl Identity {
@@ -36,37 +32,11 @@ impl Identity {
         let secret = x25519::StaticSecret::from(*private_key.expose());
         let public = x25519::PublicKey::from(&secret);
         let macs = Arc::new(RateLimiter::new(&public, u64::MAX));
-        Self { secret, public, macs, load: RateLimiter::new(&public, HANDSHAKES_PER_SECOND) }
+        Self { secret, public, macs }
     }
 
     pub(crate) fn public_key(&self) -> PublicKey {
         PublicKey(self.public.to_bytes())
-    }
-
-    /// Whether the sender of this handshake message knows our public key.
-    pub(crate) fn check_mac(&self, message: &[u8]) -> Result<(), DatagramError> {
-        match self.macs.verify_packet(None, message, &mut [0; LONGEST_HANDSHAKE]) {
-            Ok(_) => Ok(()),
-            Err(TunnResult::Err(WireGuardError::InvalidMac)) => Err(DatagramError::BadMac),
-            Err(_) => Err(DatagramError::Garbage),
-        }
-    }
-
-    /// Counts a handshake message whose MAC is right. Under load it must carry the cookie of `source`; if it does not,
-    /// a cookie reply is written to `out` and its length returned.
-    pub(crate) fn admit(
-        &self,
-        source: Option<IpAddr>,
-        message: &[u8],
-        out: &mut [u8],
-    ) -> Result<Option<usize>, DatagramError> {
-        self.load.reset_count();
-        match self.load.verify_packet(source, message, out) {
-            Ok(_) => Ok(None),
-            Err(TunnResult::WriteToNetwork(cookie)) => Ok(Some(cookie.len())),
-            Err(TunnResult::Err(WireGuardError::UnderLoad)) => Err(DatagramError::UnderLoad),
-            Err(_) => Err(DatagramError::BadMac),
-        }
     }
 
     /// Deciphers who sent a handshake initiation; that it is really they is for [`Tunnel::handshake`] to tell.

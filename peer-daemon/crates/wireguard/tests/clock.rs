@@ -1,6 +1,8 @@
 //! Long spans of time, with the Noise core's clock under control: needs `--features mock-clock`.
 
 mod common;
+#[path = "common/forge.rs"]
+mod forge;
 
 use std::time::Duration;
 
@@ -151,7 +153,7 @@ fn a_cookie_is_used_by_the_next_repetition() {
         net.deliver(1, std::net::SocketAddr::from(([198, 51, high, low], 9)), &first.bytes);
     }
     let stats = net.nodes[1].engine.stats();
-    assert_eq!(stats.handshakes(Handshake::CookieSent), 100);
+    assert_eq!(stats.handshakes(Handshake::CookieSent), 350);
     net.intercept();
     net.deliver(1, first.from, &first.bytes);
     net.run();
@@ -163,4 +165,58 @@ fn a_cookie_is_used_by_the_next_repetition() {
     let sent: Vec<_> = net.log.iter().filter(initiation).collect();
     assert_eq!((sent.len(), &sent[0].bytes[132..]), (2, &[0; 16][..]));
     assert_ne!(sent[1].bytes[132..], [0; 16], "the second MAC is made with the cookie");
+}
+
+#[test]
+fn a_young_cookie_is_in_the_first_initiation_of_the_next_handshake_and_an_old_one_is_not() {
+    for (pause, used) in [(118, true), (122, false)] {
+        let mut net = Net::pair();
+        let now = net.now;
+        net.nodes[0].engine.start_handshake(now, &public(2));
+        let first = net.intercept().remove(0);
+        for n in 0..251_u16 {
+            net.deliver(1, std::net::SocketAddr::from(([198, 51, 100, n as u8], 9)), &first.bytes);
+        }
+        net.intercept();
+        net.deliver(1, first.from, &first.bytes);
+        net.run();
+        assert_eq!(net.nodes[0].engine.stats().handshakes(Handshake::CookieReceived), 1);
+        net.advance(pause * SECOND);
+        let now = net.now;
+        net.nodes[0].engine.start_handshake(now, &public(2));
+        let next = net.intercept().into_iter().rfind(|sent| sent.bytes.len() == 148).expect("an initiation");
+        assert_eq!(next.bytes[132..] != [0; 16], used, "{pause} s");
+    }
+}
+
+#[test]
+fn a_member_without_a_cookie_is_in_by_the_next_try_while_its_address_is_spoofed() {
+    for known in [false, true] {
+        let mut net = if known { Net::connected_pair() } else { Net::pair() };
+        if known {
+            // The member starts anew: its session and its cookie are gone, and its address is known.
+            net.restart(0);
+            let there = Some(net.nodes[1].addr);
+            net.set_peers(0, &[peer(2, there, &["10.0.0.2/32", "fd00::2/128"])]);
+        }
+        let mut number = 0;
+        let mut spoof = |net: &mut Net, count: u64| {
+            for _ in 0..count {
+                number += 1;
+                net.deliver(1, net.nodes[0].addr, &forge::initiation(&public(2), number, false));
+            }
+        };
+        spoof(&mut net, 400);
+        let (start, stats) = (net.now, net.nodes[0].engine.stats());
+        net.nodes[0].engine.start_handshake(start, &public(2));
+        while stats.handshakes(Handshake::CompletedAsInitiator) == 0 && net.now - start < 20 * SECOND {
+            // 5 000 a second.
+            spoof(&mut net, 50);
+            net.advance(SECOND / 100);
+        }
+        let took = net.now - start;
+        assert!(took > 4 * SECOND && took <= 6 * SECOND, "{took:?}, known: {known}");
+        assert!(stats.handshakes(Handshake::CookieReceived) > 0);
+        net.assert_traffic(0, "10.0.0.1", 1, "10.0.0.2");
+    }
 }

@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 
 use common::{Net, addr, packet, peer, public};
 use peer_core::path::Path;
-use peer_core::shard::Engine as _;
-use peer_wireguard::stats::Handshake;
 use peer_wireguard::{DatagramError, Event};
 use proptest::prelude::*;
 
@@ -111,78 +109,6 @@ fn a_packet_that_lies_about_its_length_is_dropped() {
     let stats = net.nodes[0].engine.stats();
     assert_eq!(stats.packet_drops(peer_wireguard::PacketError::Malformed), 3);
     assert!(net.nodes[1].received.is_empty());
-}
-
-/// Replays an initiation from ever new addresses until the responder asks for cookies.
-fn bring_under_load(net: &mut Net, initiation: &[u8], round: u8) {
-    let stats = net.nodes[1].engine.stats();
-    let before = stats.handshakes(Handshake::CookieSent);
-    for n in 0..60_000_u16 {
-        let [high, low] = n.to_be_bytes();
-        net.deliver(1, SocketAddr::from(([198, round, high, low], 9)), initiation);
-        if stats.handshakes(Handshake::CookieSent) > before {
-            return;
-        }
-    }
-    panic!("never under load");
-}
-
-#[test]
-fn under_load_a_cookie_opens_the_door() {
-    let mut net = Net::pair();
-    net.nodes[0].engine.start_handshakes(net.now);
-    net.nodes[0].engine.handle_timeout(net.now);
-    let first = net.intercept().remove(0);
-    let (victim, mut round) = (net.nodes[0].addr, 0);
-    let stats = net.nodes[0].engine.stats();
-    // Load is counted by the second of a clock that runs on: try again if a second began in between.
-    while stats.handshakes(Handshake::CookieReceived) == 0 {
-        assert!(round < 20, "no cookie arrives");
-        bring_under_load(&mut net, &first.bytes, round);
-        net.intercept();
-        net.deliver(1, victim, &first.bytes);
-        let answer = net.intercept().remove(0);
-        if answer.bytes.len() == 64 {
-            // Wherever a cookie reply comes from, the peer does not move.
-            net.deliver(0, addr(ELSEWHERE), &answer.bytes);
-            net.deliver(0, addr(ELSEWHERE), &[answer.bytes[..8].to_vec(), vec![9; 56]].concat());
-        }
-        round += 1;
-    }
-    assert_eq!(net.endpoint(0), Some(net.nodes[1].addr));
-    assert_eq!(stats.datagram_drops(DatagramError::BadCookie), 1);
-    #[cfg(feature = "mock-clock")]
-    mock_instant::MockClock::advance(std::time::Duration::from_millis(1));
-    net.nodes[0].engine.start_handshakes(net.now);
-    net.nodes[0].engine.handle_timeout(net.now);
-    let second = net.intercept().remove(0);
-    // Stale ones have brought out an initiation of the responder's; what comes shortly after it would have to wait.
-    net.now += std::time::Duration::from_millis(200);
-    bring_under_load(&mut net, &first.bytes, round);
-    net.intercept();
-    net.deliver(1, victim, &second.bytes);
-    let answer = net.intercept().remove(0);
-    assert_eq!((answer.to, answer.bytes.len()), (victim, 92), "a response, not a cookie");
-    net.deliver(0, answer.from, &answer.bytes);
-    net.run();
-    assert!(net.connected(0) && net.connected(1));
-}
-
-#[test]
-fn one_loud_source_is_limited_before_all_others_pay() {
-    let mut net = Net::pair();
-    net.nodes[0].engine.start_handshakes(net.now);
-    net.nodes[0].engine.handle_timeout(net.now);
-    let first = net.intercept().remove(0);
-    for _ in 0..5000 {
-        net.deliver(1, addr(ELSEWHERE), &first.bytes);
-    }
-    let stats = net.nodes[1].engine.stats();
-    assert_eq!(stats.datagram_drops(DatagramError::SourceLimited), 4900);
-    assert_eq!(stats.handshakes(Handshake::CookieSent), 0);
-    assert_eq!(stats.source_buckets.get(), 1);
-    net.advance(std::time::Duration::from_secs(30));
-    assert_eq!(stats.source_buckets.get(), 0, "forgotten when full again");
 }
 
 fn hostile() -> impl Strategy<Value = Vec<u8>> {

@@ -1,14 +1,15 @@
 //! Datagrams in.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use peer_core::batch::PacketBatch;
-use peer_core::path::{Path, RelayId};
+use peer_core::path::Path;
 
 use super::Engine;
+use crate::admission::{Admitted, Kind, Sender};
+use crate::context::Context;
 use crate::error::DatagramError;
-use crate::message::{DATA_HEADER, Message};
+use crate::message::{DATA_HEADER, HandshakeMacs, Message};
 use crate::peer::Arrival;
 use crate::stats::Handshake;
 
@@ -50,8 +51,7 @@ impl Engine {
     }
 
     fn receive_initiation(&mut self, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
-        self.cx.identity.check_mac(arrival.message)?;
-        if !self.admit(arrival)? {
+        if !self.admit(Kind::Initiation, arrival)? {
             return Ok(());
         }
         let key = self.cx.identity.initiator(arrival.message)?;
@@ -64,8 +64,7 @@ impl Engine {
 
     fn receive_response(&mut self, arrival: &Arrival<'_>, receiver: u32) -> Result<(), DatagramError> {
         let id = self.cx.indexes.owner(receiver).ok_or(DatagramError::UnknownIndex)?;
-        self.cx.identity.check_mac(arrival.message)?;
-        if !self.admit(arrival)? {
+        if !self.admit(Kind::Response, arrival)? {
             return Ok(());
         }
         let peer = self.peers.get_mut(id).ok_or(DatagramError::UnknownIndex)?;
@@ -82,33 +81,24 @@ impl Engine {
         result
     }
 
-    /// Whether a handshake message with a right MAC may cost curve arithmetic. If not, a cookie reply is on its way.
-    fn admit(&mut self, arrival: &Arrival<'_>) -> Result<bool, DatagramError> {
-        let source = source(arrival.path);
-        if let Some(source) = source
-            && !self.sources.take(arrival.now, source)
-        {
-            return Err(DatagramError::SourceLimited);
-        }
-        self.schedule_housekeeping();
-        let Some(len) = self.cx.identity.admit(source, arrival.message, &mut self.cx.scratch)? else {
-            return Ok(true);
+    /// Whether a handshake message may cost curve arithmetic. If not, a cookie reply is on its way.
+    fn admit(&mut self, kind: Kind, arrival: &Arrival<'_>) -> Result<bool, DatagramError> {
+        let Arrival { now, path, message } = *arrival;
+        let macs = HandshakeMacs::of(message).ok_or(DatagramError::Garbage)?;
+        let Context { rng, scratch, known, .. } = &mut self.cx;
+        let len = match self.admission.admit(now, rng, (kind, Sender::of(path), known.contains(path)), &macs)? {
+            Admitted::Yes => {
+                // Buckets are to be forgotten.
+                if self.admission.sources() > 0 {
+                    self.schedule_housekeeping();
+                }
+                return Ok(true);
+            }
+            Admitted::WithCookie(remote) => self.admission.cookie_reply(now, rng, remote, &macs, scratch),
         };
-        self.cx.stats.handshake(Handshake::CookieSent);
-        self.cx.transmit(arrival.path, len);
-        Ok(false)
-    }
-}
-
-/// The address that limits and cookies are bound to. A peer behind a relay gets one of its own from the prefix that is
-/// never routed (RFC 6666), a /64 each, as sources are counted.
-fn source(path: Path) -> Option<IpAddr> {
-    match path {
-        Path::Udp { remote, .. } => Some(remote.ip().to_canonical()),
-        Path::Relay(RelayId { connection, peer }) => {
-            let number = u64::from(connection & 0xffff) << 32 | u64::from(peer);
-            Some(Ipv6Addr::from_bits(0x0100 << 112 | u128::from(number) << 64).into())
+        if self.cx.transmit(path, len.ok_or(DatagramError::Internal)?) {
+            self.cx.stats.handshake(Handshake::CookieSent);
         }
-        _ => None,
+        Ok(false)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use peer_core::path::Path;
 use rand::RngExt as _;
 
 use super::{Arrival, Held, Peer};
@@ -37,17 +38,21 @@ impl Peer {
 
     /// Takes an initiation that deciphers as this peer's, by `path`.
     ///
-    /// If it crosses one of ours it is answered later, unless ours is answered first.
+    /// If it crosses one of ours it is answered later, unless ours is answered first. All that is known of it is whose key it
+    /// names, which a replayed one does too: it does not take the place of one that waits and came by another path.
     pub(crate) fn handle_initiation(&mut self, cx: &mut Context, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
         let Arrival { now, path, message } = *arrival;
         let due = self.begun_at().map(|begun| begun + CROSSING_HOLD).filter(|due| *due > now);
-        if let (Some(due), Ok(message)) = (due, message.try_into()) {
+        let apart = self.held.as_ref().is_some_and(|held| held.path != path);
+        if let (Some(due), Ok(message), false) = (due, message.try_into(), apart) {
             cx.stats.handshake(Handshake::Crossed);
             // The newest is the one that the peer still knows of.
             self.held = Some(Box::new(Held { due, path, message }));
             return Ok(());
         }
-        self.held = None;
+        if !apart {
+            self.held = None;
+        }
         self.answer(cx, arrival)
     }
 
@@ -66,6 +71,7 @@ impl Peer {
                 self.rx.0 += message.len() as u64;
                 self.unconfirmed = [message::sender_index(&cx.scratch[..len]), self.unconfirmed[0]];
                 self.answered_at = Some(now);
+                self.accepted_at = Some(now);
                 cx.stats.handshake(Handshake::Responded);
                 self.roam(cx, now, path);
                 self.send(cx, now, path, len);
@@ -74,7 +80,7 @@ impl Peer {
             }
             Ok(None) => Err(DatagramError::Internal),
             Err(DatagramError::StaleInitiation) => {
-                self.answer_stale(cx, now);
+                self.answer_stale(cx, now, path);
                 Err(DatagramError::StaleInitiation)
             }
             Err(error) => Err(error),
@@ -182,17 +188,26 @@ impl Peer {
         self.traffic_at = now;
         cx.stats.handshake(how);
         if let Some(path) = self.path {
+            cx.known.note(now, path);
+            cx.stats.known_addresses.set(cx.known.len());
             cx.report(Event::HandshakeCompleted { peer: self.config.public_key, path });
         }
     }
 
     /// Official clients send two initiations with one timestamp, 1–2 ms apart, and discard our answer to the first:
     /// then only an initiation of ours helps before theirs is repeated 5 s later. It goes to the path that was
-    /// authenticated last, not to where the stale one came from, which anybody can replay.
+    /// authenticated last.
+    ///
+    /// Anybody can replay an initiation. One by another path than the peer's is not answered, nor one of a peer that has a
+    /// session and has not begun a handshake just now.
     ///
     /// While one of ours is on its way it has to wait: the core remembers one before the last, which its answer may still belong to,
     /// and the peer takes a second one so soon for a flood.
-    fn answer_stale(&mut self, cx: &mut Context, now: Instant) {
+    fn answer_stale(&mut self, cx: &mut Context, now: Instant, path: Path) {
+        let begins = self.accepted_at.is_some_and(|at| now.saturating_duration_since(at) < REKEY_TIMEOUT);
+        if !self.path.is_some_and(|known| leads_to_same(known, path)) || (self.usable && !begins) {
+            return;
+        }
         if self.begun_at().is_some_and(|begun| now.saturating_duration_since(begun) < CROSSING_PAUSE) {
             self.handshake_at = self.handshake_at.or(Some(now + CROSSING_PAUSE));
             return;
@@ -222,5 +237,13 @@ impl Peer {
             (Box::new(Tunnel::new(&cx.identity, self.config.public_key, psk, index)), index)
         });
         tunnel
+    }
+}
+
+/// Whether both paths end at one place, by whatever address of ours.
+fn leads_to_same(one: Path, other: Path) -> bool {
+    match (one, other) {
+        (Path::Udp { remote: one, .. }, Path::Udp { remote: other, .. }) => one == other,
+        _ => one == other,
     }
 }
