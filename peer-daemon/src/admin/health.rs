@@ -1,6 +1,11 @@
 //! `/livez`, `/readyz`, `/startupz` and `/metrics`: for the kubelet and Prometheus.
+//!
+//! They have a thread of their own: what strangers do here takes no time from the tasks that talk to servers and keep the
+//! dataplane in step, and what those do delays no probe.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +17,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 use super::pages::{Page, Pages};
 use super::server::{self, Limits, Pace, Places, Server};
@@ -39,6 +46,8 @@ const PAGE_BURST: u32 = 10;
 /// One answer to a probe in so long: with all places taken by askers, nobody waits for longer than a quarter of a second.
 const PROBE_EVERY: Duration = Duration::from_micros(2500);
 const PROBE_BURST: u32 = 100;
+/// How long the control side may take to answer before it counts as stuck: longer than it gives the packet thread.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The bound address of the health endpoints.
 ///
@@ -52,22 +61,50 @@ pub(super) fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(addr)?;
-        socket.listen(BACKLOG)
+        // It goes to another runtime.
+        socket.listen(BACKLOG)?.into_std()
     };
     bind().with_context(|| format!("--health-addr {addr}: choose a free port of an own address"))
 }
 
 /// Serves until the task is aborted.
 pub(super) async fn serve(listener: TcpListener, source: Arc<Source>) {
-    let limit = descriptors::limit();
-    let own = descriptors::part(OWN, limit / 2);
-    let places = Places { own, foreign: descriptors::part(FOREIGN, limit), per_source: PER_SOURCE };
-    let server = Server { limits: Limits::default(), places, stats: Arc::clone(&source.listeners.health) };
-    server.serve(listener, router(source)).await;
+    let (stop, stopped) = oneshot::channel();
+    let control = Handle::current();
+    let run = move || run(listener, source, control, stopped);
+    match std::thread::Builder::new().name("health".to_owned()).spawn(run) {
+        // The thread ends when this task does, and `stop` with it.
+        Ok(_) => std::future::pending::<()>().await,
+        Err(error) => tracing::error!(%error, "no thread for the health endpoints: they are not served"),
+    }
+    drop::<oneshot::Sender<Infallible>>(stop);
+}
+
+fn run(listener: TcpListener, source: Arc<Source>, control: Handle, stopped: oneshot::Receiver<Infallible>) {
+    let serve = || {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let limit = descriptors::limit();
+            let own = descriptors::part(OWN, limit / 2);
+            let places = Places { own, foreign: descriptors::part(FOREIGN, limit), per_source: PER_SOURCE };
+            let server = Server { limits: Limits::default(), places, stats: Arc::clone(&source.listeners.health) };
+            tokio::select! {
+                () = server.serve(listener, router(source, control)) => {}
+                _ = stopped => {}
+            }
+            io::Result::Ok(())
+        })
+    };
+    if let Err(error) = serve() {
+        tracing::error!(%error, "the health endpoints have stopped");
+    }
 }
 
 struct Health {
     source: Arc<Source>,
+    /// Runs everything else.
+    control: Handle,
     pages: Pages,
     own: Paces,
     foreign: Paces,
@@ -85,8 +122,9 @@ impl Paces {
     }
 }
 
-fn router(source: Arc<Source>) -> Router {
-    let health = Arc::new(Health { source, pages: Pages::default(), own: Paces::new(), foreign: Paces::new() });
+fn router(source: Arc<Source>, control: Handle) -> Router {
+    let (own, foreign) = (Paces::new(), Paces::new());
+    let health = Arc::new(Health { source, control, pages: Pages::default(), own, foreign });
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -111,7 +149,15 @@ async fn paced(
 
 /// Alive: the control side answers and the shard does, too.
 async fn livez(State(health): State<Arc<Health>>) -> Response {
-    match health.source.alive().await {
+    // Not asked from here: this thread turns even when all others hang.
+    let source = Arc::clone(&health.source);
+    let alive = health.control.spawn(async move { source.alive().await });
+    let alive = match tokio::time::timeout(PATIENCE, alive).await {
+        Ok(Ok(alive)) => alive,
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(anyhow::anyhow!("the control side does not answer")),
+    };
+    match alive {
         Ok(()) => "ok\n".into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),
     }
@@ -130,7 +176,8 @@ async fn startupz(State(health): State<Arc<Health>>) -> Response {
 }
 
 async fn metrics(State(health): State<Arc<Health>>, headers: HeaderMap) -> Response {
-    match health.pages.get(async || health.source.metrics().await).await {
+    let source = Arc::clone(&health.source);
+    match health.pages.get(&health.control, || async move { source.metrics().await }).await {
         Ok(page) => shown(page, &headers),
         Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")).into_response(),
     }

@@ -10,9 +10,9 @@ mod readiness;
 mod server;
 mod source;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 pub(crate) use self::control::ControlSocket;

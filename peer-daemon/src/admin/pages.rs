@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -23,8 +24,11 @@ pub(super) struct Page {
 /// The last page. Who asks while it is being made waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    last: Mutex<Option<(Instant, Result<Page, Arc<str>>)>>,
+    last: Arc<Mutex<Option<Made>>>,
 }
+
+/// When the making began, and what came of it.
+type Made = (Instant, Result<Page, Arc<str>>);
 
 impl Page {
     pub(super) fn new(open_metrics: String) -> Self {
@@ -34,18 +38,25 @@ impl Page {
 }
 
 impl Pages {
-    /// The page: the last one, or what `make` makes if that is too old. A failure is shared as well.
-    pub(super) async fn get(&self, make: impl AsyncFnOnce() -> anyhow::Result<String>) -> Result<Page, Arc<str>> {
-        let mut last = self.last.lock().await;
+    /// The page: the last one, or what `make` makes if that is too old, on the runtime `on`. It is made to its end even if who asked has hung up
+    /// meanwhile: else many who do so could have it made all the time. A failure is shared as well.
+    pub(super) async fn get<F>(&self, on: &Handle, make: impl FnOnce() -> F) -> Result<Page, Arc<str>>
+    where
+        F: Future<Output = anyhow::Result<String>> + Send + 'static,
+    {
+        let mut last = Arc::clone(&self.last).lock_owned().await;
         if let Some((begun, page)) = &*last
             && begun.elapsed() < GOOD_FOR
         {
             return page.clone();
         }
-        let begun = Instant::now();
-        let page = make().await.map(Page::new).map_err(|error| format!("{error:#}").into());
-        *last = Some((begun, page.clone()));
-        page
+        let (begun, made) = (Instant::now(), make());
+        let making = on.spawn(async move {
+            let page = made.await.map(Page::new).map_err(|error| format!("{error:#}").into());
+            *last = Some((begun, page.clone()));
+            page
+        });
+        making.await.unwrap_or_else(|error| Err(error.to_string().into()))
     }
 }
 
@@ -63,11 +74,11 @@ mod tests {
             .map(|_| {
                 let (pages, made) = (Arc::clone(&pages), Arc::clone(&made));
                 tokio::spawn(async move {
-                    let make = async || {
+                    let make = || async move {
                         tokio::task::yield_now().await;
                         Ok(format!("# TYPE a counter\na_total {}\n# EOF\n", made.fetch_add(1, Ordering::Relaxed)))
                     };
-                    pages.get(make).await.expect("a page")
+                    pages.get(&Handle::current(), make).await.expect("a page")
                 })
             })
             .collect();
@@ -86,13 +97,38 @@ mod tests {
     async fn an_old_page_is_made_anew_and_a_failure_is_not_tried_by_each() {
         let pages = Pages::default();
         let begun = Instant::now();
-        let failed = pages.get(async || anyhow::bail!("the packet thread does not answer")).await.expect_err("failed");
-        let again = pages.get(async || Ok(String::new())).await;
+        let failed = pages
+            .get(&Handle::current(), || async { anyhow::bail!("the packet thread does not answer") })
+            .await
+            .expect_err("failed");
+        let again = pages.get(&Handle::current(), || async { Ok(String::new()) }).await;
         if begun.elapsed() < GOOD_FOR {
             assert_eq!(again.expect_err("shared"), failed);
         }
         let old = Instant::now().checked_sub(GOOD_FOR).expect("a machine that has run for a second");
         pages.last.lock().await.as_mut().expect("kept").0 = old;
-        pages.get(async || Ok("# EOF\n".to_owned())).await.expect("made anew");
+        pages.get(&Handle::current(), || async { Ok("# EOF\n".to_owned()) }).await.expect("made anew");
+    }
+
+    #[tokio::test]
+    async fn a_page_that_nobody_waits_for_any_more_is_made_all_the_same() {
+        let pages = Arc::new(Pages::default());
+        let (begun, is_begun) = tokio::sync::oneshot::channel();
+        let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
+        let make = || async move {
+            let _ = begun.send(());
+            let _ = may_go_on.await;
+            Ok("# EOF\n".to_owned())
+        };
+        let asking = tokio::spawn({
+            let pages = Arc::clone(&pages);
+            async move { pages.get(&Handle::current(), make).await }
+        });
+        is_begun.await.expect("it is being made");
+        asking.abort();
+        assert!(asking.await.is_err(), "hung up");
+        go_on.send(()).expect("still being made");
+        let page = pages.get(&Handle::current(), || async { anyhow::bail!("made twice") }).await.expect("made once");
+        assert_eq!(page.open_metrics, "# EOF\n");
     }
 }

@@ -120,8 +120,7 @@ impl Server {
                         tracing::error!(%error, listener = self.stats.name(), "cannot accept connections");
                     }
                     self.stats.accept_failed();
-                    // It may be its descriptor that is missing.
-                    if lock(&slots).take_longest_waiting().is_some() {
+                    if is_scarcity(&error) && lock(&slots).take_longest_waiting().is_some() {
                         self.stats.cut(Cut::Descriptors);
                     }
                     tokio::time::sleep(REST).await;
@@ -226,6 +225,13 @@ fn source(remote: IpAddr, local: IpAddr) -> Source {
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | NotConnected)
+}
+
+/// Whether a connection less would help.
+fn is_scarcity(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| scarce.contains(&errno))
 }
 
 fn lock<T>(slots: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -129,7 +129,7 @@ impl Accept for Exhausted {
     async fn accept(&self) -> io::Result<(TcpStream, Source)> {
         use std::sync::atomic::Ordering;
         if (1..=3).contains(&self.1.fetch_add(1, Ordering::Relaxed)) {
-            return Err(io::Error::from_raw_os_error(24));
+            return Err(rustix::io::Errno::MFILE.into());
         }
         Accept::accept(&self.0).await
     }
