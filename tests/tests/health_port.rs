@@ -24,8 +24,10 @@ const MEMORY: u64 = 256 << 20;
 const WORTH: u64 = 32 << 20;
 /// What a moment of the daemon's own life may make of difference in memory.
 const NOISE: u64 = 12 << 20;
-/// In which a probe has to be answered.
-const PROBED_WITHIN: Duration = SECOND;
+/// In which a probe has to be answered: the shortest `timeoutSeconds` of the manifests.
+const ANSWERED: Duration = Duration::from_secs(2);
+/// In which 19 of 20 have to be, also where other work keeps both cores busy.
+const SOON: Duration = SECOND;
 /// Attackers' hosts.
 const HOSTS: u8 = 60;
 const SCRAPERS: usize = 32;
@@ -56,9 +58,9 @@ fn probe(source: IpAddr, path: &str) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(source, 0).into())?;
-    socket.connect_timeout(&HEALTH.into(), PROBED_WITHIN)?;
+    socket.connect_timeout(&HEALTH.into(), ANSWERED)?;
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PROBED_WITHIN))?;
+    stream.set_read_timeout(Some(ANSWERED))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: peer\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -66,22 +68,21 @@ fn probe(source: IpAddr, path: &str) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Probes until told to stop, or until one fails. How many there were, and how long the slowest took.
-fn probing(from: &Namespace, source: IpAddr, stop: &AtomicBool) -> anyhow::Result<(u32, Duration)> {
-    let (mut probes, mut slowest) = (0, Duration::ZERO);
+/// Probes until told to stop, or until one fails. How long each took, the shortest first.
+fn probing(from: &Namespace, source: IpAddr, stop: &AtomicBool) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         for path in ["/livez", "/readyz"] {
             let took = from.enter(|| probe(source, path));
             if took.is_err() {
                 stop.store(true, Ordering::Relaxed);
             }
-            let took = took.with_context(|| format!("{path} for {source} after {probes} probes"))?;
-            slowest = slowest.max(took);
-            probes += 1;
+            times.push(took.with_context(|| format!("{path} for {source} after {} probes", times.len()))?);
         }
         thread::sleep(SECOND / 20);
     }
-    Ok((probes, slowest))
+    times.sort();
+    Ok(times)
 }
 
 /// New connections of a member through the node, and echo requests: all must succeed.
@@ -139,9 +140,12 @@ fn slow_connections_take_a_bounded_part_of_memory_and_probes_are_answered() {
         let open = lab.node.metric("peer_listener_connections", &[("listener", "health")]).expect("metrics");
         stop.store(true, Ordering::Relaxed);
         for (who, probing) in [("the node itself", kubelet), ("another host", monitor)] {
-            let (probes, slowest) = probing.join().expect("no panic").unwrap_or_else(|error| panic!("{error:#}"));
-            tell(&format!("{probes} probes from {who}, the slowest took {slowest:.1?}"));
-            assert!(probes > 20 && slowest < PROBED_WITHIN, "{who}: {probes}, {slowest:?}");
+            let times = probing.join().expect("no panic").unwrap_or_else(|error| panic!("{error:#}"));
+            let [middle, most, all] =
+                [50, 95, 100].map(|percent| times[(times.len() * percent / 100).saturating_sub(1)]);
+            let count = times.len();
+            tell(&format!("{count} probes from {who}: half within {middle:.1?}, 95 % {most:.1?}, all {all:.1?}"));
+            assert!(count > 20 && most < SOON && all < ANSWERED, "{who}: {count}, {most:?}, {all:?}");
         }
         assert!((1.0..=128.0).contains(&open), "{open} are open");
         drop(slow);

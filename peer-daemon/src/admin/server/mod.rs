@@ -20,6 +20,7 @@ use axum::body::HttpBody as _;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,6 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::task::JoinSet;
 use tower_service::Service as _;
 
@@ -39,6 +41,8 @@ use self::stream::Timed;
 
 /// After an error of accepting that lasts, such as too many open files.
 const REST: Duration = Duration::from_millis(100);
+/// Connections accepted before any of them is looked at.
+const BATCH: usize = 128;
 /// Least time between two log lines about such errors.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -106,45 +110,83 @@ impl Server {
         let mut tasks = JoinSet::new();
         let mut complained: Option<Instant> = None;
         loop {
-            let accepted = tokio::select! {
+            let first = tokio::select! {
                 accepted = listener.accept() => accepted,
                 Some(_) = tasks.join_next() => continue,
             };
-            let (stream, source) = match accepted {
-                Ok(accepted) => accepted,
-                // It was gone before it was accepted.
-                Err(error) if is_of_connection(&error) => continue,
-                Err(error) => {
-                    if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                        complained = Some(Instant::now());
-                        tracing::error!(%error, listener = self.stats.name(), "cannot accept connections");
-                    }
-                    self.stats.accept_failed();
-                    if is_scarcity(&error) && lock(&slots).take_longest_waiting().is_some() {
-                        self.stats.cut(Cut::Descriptors);
-                    }
-                    tokio::time::sleep(REST).await;
-                    continue;
-                }
-            };
-            let (cut, is_cut) = oneshot::channel();
-            let (slot, gone) = lock(&slots).admit(source, Instant::now(), cut);
-            let held = Arc::new(Held { slots: Arc::clone(&slots), stats: Arc::clone(&self.stats), slot, source });
-            self.stats.opened();
-            tasks.spawn(connection(stream, router.clone(), held, self.limits, is_cut));
-            if let Some((cut, why)) = gone {
-                drop(cut);
-                self.stats.cut(why.into());
-                // Its task ends before the next one comes: no more are ever held than have a place.
-                tokio::task::yield_now().await;
+            while tasks.try_join_next().is_some() {}
+            let (batch, error) = all_that_wait(&listener, first);
+            for (stream, held, is_cut) in self.admit(&slots, batch) {
+                tasks.spawn(connection(stream, router.clone(), held, self.limits, is_cut));
             }
+            let Some(error) = error else {
+                // Those that have given way end before others come: no more are ever held than have a place.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+                complained = Some(Instant::now());
+                tracing::error!(%error, listener = self.stats.name(), "cannot accept connections");
+            }
+            self.stats.accept_failed();
+            if is_scarcity(&error) && lock(&slots).take_longest_waiting().is_some() {
+                self.stats.cut(Cut::Descriptors);
+            }
+            tokio::time::sleep(REST).await;
         }
+    }
+
+    /// Gives places to a batch, to this machine's connections first. Those that would give way to later ones of the same
+    /// batch cost nothing but their closing: a flood is accepted about as fast as it can come.
+    fn admit<S>(
+        &self,
+        slots: &Table,
+        mut batch: Vec<(S, Source)>,
+    ) -> Vec<(S, Arc<Held>, oneshot::Receiver<Infallible>)> {
+        batch.sort_by_key(|(_, source)| *source != Source::Own);
+        let now = Instant::now();
+        let mut admitted = Vec::with_capacity(batch.len());
+        for (stream, source) in batch {
+            let (cut, is_cut) = oneshot::channel();
+            let (slot, gone) = lock(slots).admit(source, now, cut);
+            self.stats.opened();
+            if let Some((_, why)) = gone {
+                self.stats.cut(why.into());
+            }
+            let held = Held { slots: Arc::clone(slots), stats: Arc::clone(&self.stats), slot, source };
+            admitted.push((stream, Arc::new(held), is_cut));
+        }
+        admitted.retain_mut(|(_, _, is_cut)| !matches!(is_cut.try_recv(), Err(TryRecvError::Closed)));
+        admitted
     }
 }
 
+/// Connections that can be accepted at once, the first of which has been; and the error that ended the looking, if it
+/// lasts.
+fn all_that_wait<A: Accept>(
+    listener: &A,
+    first: io::Result<(A::Stream, Source)>,
+) -> (Vec<(A::Stream, Source)>, Option<io::Error>) {
+    let mut batch = Vec::new();
+    let mut next = Some(first);
+    while let Some(accepted) = next {
+        match accepted {
+            Ok(accepted) => batch.push(accepted),
+            // It was gone before it was accepted.
+            Err(error) if is_of_connection(&error) => {}
+            Err(error) => return (batch, Some(error)),
+        }
+        next = if batch.len() < BATCH { listener.accept().now_or_never() } else { None };
+    }
+    (batch, None)
+}
+
+/// Whoever holds the other end of such a channel ends when it is dropped.
+type Table = Arc<Mutex<Slots<oneshot::Sender<Infallible>>>>;
+
 /// A connection's place.
 struct Held {
-    slots: Arc<Mutex<Slots<oneshot::Sender<Infallible>>>>,
+    slots: Table,
     stats: Arc<ListenerStats>,
     slot: Slot,
     source: Source,
