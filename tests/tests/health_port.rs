@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -180,8 +182,16 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
+/// What all scrapers had.
+#[derive(Default)]
+struct Scraped {
+    pages: AtomicU64,
+    bytes: AtomicU64,
+    different: Mutex<HashSet<Vec<u8>>>,
+}
+
 /// Asks for the page again and again: even ones on a connection of their own each time, odd ones on one that stays.
-fn scrape(number: usize, stop: &AtomicBool, pages: &AtomicU64, bytes: &AtomicU64) -> anyhow::Result<()> {
+fn scrape(number: usize, stop: &AtomicBool, scraped: &Scraped) -> anyhow::Result<()> {
     let keep = number % 2 == 1;
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
@@ -196,8 +206,9 @@ fn scrape(number: usize, stop: &AtomicBool, pages: &AtomicU64, bytes: &AtomicU64
         let length = read_header(&mut reader)?;
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        pages.fetch_add(1, Ordering::Relaxed);
-        bytes.fetch_add(length as u64, Ordering::Relaxed);
+        scraped.pages.fetch_add(1, Ordering::Relaxed);
+        scraped.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        scraped.different.lock().expect("no panic").insert(body);
         kept = keep.then(|| reader.into_inner());
     }
     Ok(())
@@ -226,19 +237,19 @@ fn scraping_in_a_loop_costs_a_download_next_to_nothing() {
     let mut lab = lab();
     lab.gateway.start_iperf().expect("iperf3");
     let lan = lab.gateway.namespace.clone();
-    let (pages, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (scraped, mut scraping) = (Scraped::default(), Duration::ZERO);
     let measure =
         || iperf(&lab.client().namespace, GATEWAY, Direction::Download, SECONDS).expect("iperf3").bits_per_second / 1e6;
     measure();
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         without.push(measure());
-        let stop = AtomicBool::new(false);
+        let (stop, begun) = (AtomicBool::new(false), Instant::now());
         thread::scope(|scope| {
             let scrapers: Vec<_> = (0..SCRAPERS)
                 .map(|number| {
-                    let (lan, stop, pages, bytes) = (lan.clone(), &stop, &pages, &bytes);
-                    scope.spawn(move || lan.enter(|| scrape(number, stop, pages, bytes)))
+                    let (lan, stop, scraped) = (lan.clone(), &stop, &scraped);
+                    scope.spawn(move || lan.enter(|| scrape(number, stop, scraped)))
                 })
                 .collect();
             with.push(measure());
@@ -247,16 +258,20 @@ fn scraping_in_a_loop_costs_a_download_next_to_nothing() {
                 scraper.join().expect("no panic").expect("each is answered");
             }
         });
+        scraping += begun.elapsed();
     }
-    let (pages, bytes) = (pages.into_inner(), bytes.into_inner());
+    let (pages, bytes) = (scraped.pages.into_inner(), scraped.bytes.into_inner());
+    let different = scraped.different.into_inner().expect("no panic").len() as u64;
     let (without, with) = (median(&mut without), median(&mut with));
     tell(&format!(
-        "a member's download: {without:.0} Mbit/s, beside {SCRAPERS} scrapers in a loop {with:.0} ({:.0} %); they had {pages} \
-         pages of {} KiB",
+        "a member's download: {without:.0} Mbit/s, beside {SCRAPERS} scrapers in a loop {with:.0} ({:.0} %); in \
+         {scraping:.1?} they had {pages} pages of {} KiB, {different} different ones",
         with / without * 100.0,
         bytes / pages.max(1) >> 10
     ));
-    assert!(pages > SCRAPERS as u64, "{pages}");
+    let (seconds, rounds) = (1 + scraping.as_secs(), ROUNDS as u64);
+    assert!(pages > SCRAPERS as u64 && pages < 50 * seconds + 30 * rounds, "{pages} pages in {scraping:?}");
+    assert!(different <= seconds + 2 * rounds, "a page is made at most once a second: {different} in {scraping:?}");
     assert!(with > 0.9 * without, "{with:.0} of {without:.0} Mbit/s");
     used(&lab);
 }
