@@ -40,7 +40,7 @@ const BACKLOG: u32 = 1024;
 const RECEIVE_BUFFER: u32 = 16 << 10;
 const SEND_BUFFER: u32 = 64 << 10;
 /// One page of metrics in so long, for this machine and for all others: a page may have several hundred kilobytes.
-const PAGE_EVERY: Duration = Duration::from_millis(20);
+const PAGE_EVERY: Duration = Duration::from_millis(40);
 /// Pages that may go out at once after a pause.
 const PAGE_BURST: u32 = 10;
 /// One answer to a probe in so long: with all places taken by askers, nobody waits for longer than a quarter of a second.

@@ -29,7 +29,11 @@ struct Late;
 pub(super) fn is_late(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Late>()) {
+        if error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+            .is_some_and(<dyn Error + Send + Sync>::is::<Late>)
+        {
             return true;
         }
         cause = error.source();
