@@ -102,11 +102,13 @@ fn used(lab: &Lab) {
 fn slow_connections_take_a_bounded_part_of_memory_and_probes_are_answered() {
     let _alone = alone();
     raise_descriptor_limit().expect("descriptors");
+    // Goes last, also when the scenario fails: the daemon must have left it.
+    let limit;
     let mut lab = lab();
     let pid = lab.node.daemon().expect("daemon").pid();
     wait_for(SECOND, || false);
     let before = Resident::of(pid).expect("memory");
-    let limit = MemoryLimit::of(pid, MEMORY - before.now).expect("a control group");
+    limit = MemoryLimit::of(pid, MEMORY - before.now).expect("a control group");
     Resident::forget_peak(pid).expect("memory");
     let (lan, node) = (lab.gateway.namespace.clone(), lab.node.namespace.clone());
     let stop = AtomicBool::new(false);
@@ -174,8 +176,6 @@ fn slow_connections_take_a_bounded_part_of_memory_and_probes_are_answered() {
     ));
     assert!(back, "{after:?} after {before:?}");
     used(&lab);
-    drop(lab);
-    drop(limit);
 }
 
 fn mib(bytes: u64) -> f64 {
