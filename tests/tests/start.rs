@@ -63,6 +63,37 @@ fn a_bad_configuration_is_refused_before_anything_is_opened() {
     assert!(!finished.stderr.contains(&lab.node.config.private_key), "secrets are not repeated");
 }
 
+#[test]
+fn what_stands_where_the_control_socket_should_be_is_not_replaced() {
+    let lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
+    let socket = "/run/netbird.sock";
+    lab.node.namespace.write(socket.as_ref(), "somebody's").expect("written");
+    let devices = lab.node.namespace.devices().expect("devices");
+    let finished = lab.node.run_to_end().expect("it ends");
+    assert!(!finished.status.success());
+    for part in [socket, "a regular file", "--control-socket"] {
+        assert!(finished.stderr.contains(part), "{part} in: {}", finished.stderr);
+    }
+    assert_eq!(lab.node.namespace.read(socket).expect("there"), "somebody's");
+    assert_eq!(lab.node.namespace.devices().expect("devices"), devices);
+    assert_eq!(lab.node.pins().expect("pins"), Vec::<std::path::PathBuf>::new());
+}
+
+/// A daemon that waited for the other end of a pipe would neither become ready nor end.
+#[test]
+fn a_pipe_in_the_state_directory_is_neither_read_nor_replaced() {
+    let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
+    let file = "/run/lab/state/endpoints.json";
+    lab.node.namespace.exec("mkfifo", &[file]).expect("mkfifo");
+    lab.up().expect("start");
+    page(lab.client(), GATEWAY);
+    let log = lab.node.daemon().expect("daemon").log();
+    assert!(log.contains("a pipe stands where a regular file should be"), "{log}");
+    assert!(lab.node.stop().expect("stop").success());
+    let kind = lab.node.namespace.enter(|| fs::symlink_metadata(file)).expect("there").file_type();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind), "{kind:?}");
+}
+
 fn capabilities(lab: &mut Lab, set: &str) -> u64 {
     let pid = lab.node.daemon().expect("daemon").pid();
     held(&format!("/proc/{pid}/status"), set)

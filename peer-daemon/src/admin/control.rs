@@ -1,20 +1,24 @@
 //! The control socket: HTTP over a Unix socket that only its owner may open.
 
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod socket;
 
-use anyhow::{Context as _, bail};
-use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 
-use super::Source;
+use self::socket::SocketFile;
+use super::pages::Page;
+use super::server::{Limits, Pace, Places, Server};
+use super::{Source, descriptors, health};
 use crate::flows::{Refused, answer};
 use crate::trace;
 
@@ -25,27 +29,24 @@ pub(crate) struct ControlSocket {
     file: SocketFile,
 }
 
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
+/// Connections at once; all are of the owner.
+const PLACES: usize = 32;
+/// Least time between two answers that read tables or ask the packet thread.
+const EVERY: Duration = Duration::from_millis(5);
 
 impl ControlSocket {
-    /// Binds the first of `candidates` that can be had. A socket that nobody answers is a left-over and replaced.
+    /// Binds the first of `candidates` that can be had. A socket that nobody answers is a left-over and replaced; a file, a
+    /// directory or a link is not.
     ///
     /// # Errors
     /// When none can be had.
     pub(crate) fn bind(candidates: &[PathBuf]) -> anyhow::Result<Self> {
         let mut refused = Vec::new();
         for path in candidates {
-            match bind(path) {
-                Ok(listener) => {
+            match socket::bind(path) {
+                Ok((listener, file)) => {
                     tracing::debug!(path = %path.display(), "control socket");
-                    return Ok(Self { listener, file: SocketFile(path.clone()) });
+                    return Ok(Self { listener, file });
                 }
                 Err(error) => refused.push(format!("{}: {error}", path.display())),
             }
@@ -55,28 +56,50 @@ impl ControlSocket {
 
     /// Serves until the task is aborted.
     pub(crate) async fn serve(self, source: Arc<Source>) {
-        let router = Router::new()
-            .route("/status", get(status))
-            .route("/flows", get(flows))
-            .route("/trace", get(trace))
-            .route("/trace/live", get(follow))
-            .route("/trace/packets", get(followed))
-            .route("/trace/end", get(end_following))
-            .route("/networks", get(networks))
-            .route("/check/live", get(live))
-            .route("/check/ready", get(ready))
-            .route("/check/startup", get(startup))
-            .with_state(source);
-        if let Err(error) = axum::serve(self.listener, router).await {
-            tracing::error!(%error, "the control socket has stopped");
-        }
+        let own = descriptors::part(PLACES, descriptors::limit());
+        let places = Places { own, foreign: 0, per_source: 0 };
+        let server = Server { limits: Limits::default(), places, stats: Arc::clone(&source.listeners.control) };
+        server.serve(self.listener, router(source)).await;
         drop(self.file);
     }
+}
+
+fn router(source: Arc<Source>) -> Router {
+    // A script that asks in a loop, or many, must not keep the packet thread busy.
+    let dear = Router::new()
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/flows", get(flows))
+        .layer(from_fn_with_state(Arc::new(Pace::new(EVERY, 1)), alone));
+    Router::new()
+        .route("/trace", get(trace))
+        .route("/trace/live", get(follow))
+        .route("/trace/packets", get(followed))
+        .route("/trace/end", get(end_following))
+        .route("/networks", get(networks))
+        .route("/check/live", get(live))
+        .route("/check/ready", get(ready))
+        .route("/check/startup", get(startup))
+        .merge(dear)
+        .with_state(source)
+}
+
+async fn alone(State(pace): State<Arc<Pace>>, request: Request, next: Next) -> Response {
+    let _turn = pace.alone().await;
+    next.run(request).await
 }
 
 async fn status(State(source): State<Arc<Source>>) -> Response {
     match source.answer().await {
         Ok(answer) => Json(answer).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
+}
+
+/// As on the health listener, but as things stand now.
+async fn metrics(State(source): State<Arc<Source>>, headers: HeaderMap) -> Response {
+    match source.metrics().await {
+        Ok(text) => health::shown(Page::new(text), &headers),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
 }
@@ -149,32 +172,9 @@ fn answered<T: serde::Serialize>(answer: Result<T, trace::Refused>) -> Response 
     }
 }
 
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
-    // Under a name of its own until its mode is right: nobody opens it in between.
-    let new = path.with_extension(format!("new.{}", std::process::id()));
-    if UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there"));
-    }
-    let _ = std::fs::remove_file(&new);
-    let listener = UnixListener::bind(&new)?;
-    let finish = std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))
-        .and_then(|()| std::fs::rename(&new, path))
-        .context("place the socket");
-    match finish {
-        Ok(()) => Ok(listener),
-        Err(error) => {
-            let _ = std::fs::remove_file(&new);
-            Err(io::Error::other(format!("{error:#}")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use peer_core::readiness::Readiness;
     use proptest::prelude::*;
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let other = dir.path().join("other.sock");
         let second = ControlSocket::bind(&[path.clone(), other.clone()]).expect("the next candidate");
-        assert_eq!(second.file.0, other);
+        assert_eq!(second.file.path, other);
         // As after a crash: the file is there, nobody listens.
         let ControlSocket { listener, file } = first;
         drop(listener);

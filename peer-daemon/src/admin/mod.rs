@@ -1,20 +1,22 @@
 //! What others may ask a running peer: health and metrics over TCP, status over the control socket.
 
 mod control;
+mod descriptors;
 mod health;
 mod overview;
+mod pages;
 mod process;
 mod readiness;
+mod server;
 mod source;
 
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 pub(crate) use self::control::ControlSocket;
+pub(crate) use self::descriptors::raise as raise_descriptor_limit;
 pub(crate) use self::overview::timestamp;
 pub(crate) use self::source::{ControlPlane, Known, Running, Source, endpoint};
 use crate::cli::UpArgs;
@@ -30,11 +32,8 @@ impl Admin {
     ///
     /// # Errors
     /// When an address cannot be had.
-    pub(crate) async fn bind(args: &UpArgs) -> anyhow::Result<Self> {
-        let health = match args.health_addr {
-            Some(addr) => Some(bind_health(addr).await?),
-            None => None,
-        };
+    pub(crate) fn bind(args: &UpArgs) -> anyhow::Result<Self> {
+        let health = args.health_addr.map(health::bind).transpose()?;
         Ok(Self { control: ControlSocket::bind(&args.socket.candidates())?, health })
     }
 
@@ -52,8 +51,4 @@ impl Admin {
         }
         tasks
     }
-}
-
-async fn bind_health(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("--health-addr {addr}: choose a free port of an own address"))
 }

@@ -33,6 +33,8 @@ impl Collector for ProcessCollector {
             let open = open.count().saturating_sub(1) as u64;
             gauge(encoder, "process_open_fds", "File descriptors that are open.", open)?;
         }
+        let most = super::descriptors::limit() as u64;
+        gauge(encoder, "process_max_fds", "File descriptors that may be open.", most)?;
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let help = "When the process started, Unix time.";
         seconds(encoder, "process_start_time_seconds", help, started)

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use super::overview;
 use super::process::ProcessCollector;
 use super::readiness::ReadinessCollector;
+use super::server::{ListenerCollector, ListenerStats};
 use crate::flow_log::{FlowLogCollector, FlowLogStats};
 use crate::netbird;
 use crate::peers::{PeerIds, PeerKeys};
@@ -51,6 +52,13 @@ pub(crate) struct Source {
     running: watch::Receiver<Option<Arc<Running>>>,
     routes: RouteTraffic,
     peers: PeerTraffic,
+    pub(super) listeners: Listeners,
+}
+
+/// What those who ask are counted by.
+pub(super) struct Listeners {
+    pub(super) health: Arc<ListenerStats>,
+    pub(super) control: Arc<ListenerStats>,
 }
 
 /// Who says what the node serves.
@@ -127,7 +135,8 @@ impl Source {
     ) -> Self {
         let process = ProcessCollector { started: SystemTime::now() };
         let (routes, peers) = (RouteTraffic::new(), PeerTraffic::new());
-        Self { started: Instant::now(), process, readiness, control, running, routes, peers }
+        let listeners = Listeners { health: ListenerStats::new("health"), control: ListenerStats::new("control") };
+        Self { started: Instant::now(), process, readiness, control, running, routes, peers, listeners }
     }
 
     /// The node, once it has started.
@@ -161,6 +170,8 @@ impl Source {
         let build = registry.sub_registry_with_labels(version.into_iter().map(|(k, v)| (k.into(), v.into())));
         build.register("peer_build_info", "The daemon's version", ConstGauge::new(1_u64));
         registry.register_collector(Box::new(ReadinessCollector(self.readiness.report())));
+        let listeners = [Arc::clone(&self.listeners.health), Arc::clone(&self.listeners.control)];
+        registry.register_collector(Box::new(ListenerCollector(listeners)));
         if let Some(running) = self.running() {
             let stats = running.dataplane.read().await?;
             self.routes.update(&stats.routes);

@@ -24,7 +24,7 @@ use peer_identity::StateDir;
 use peer_io::shard::Stopped;
 use peer_io::udp::Sockets;
 use peer_mesh::Mesh;
-use peer_netbird::management::{self, Management};
+use peer_netbird::management::{self, Management, SyncMessage};
 use peer_netbird::meta::NETBIRD_VERSION;
 use peer_netbird::server::ServerUrl;
 use peer_netbird::signal::{self, Signal};
@@ -91,6 +91,8 @@ pub(super) struct Agent<'a> {
     mtu: Option<u16>,
     /// Whether the server has said anything in this life.
     heard: bool,
+    /// The message of a map that is not in force yet; once it is, it is kept for the next start.
+    unkept: Option<Arc<SyncMessage>>,
     /// A map could not be put in force: when to try again.
     retry: Option<Instant>,
     look: Instant,
@@ -134,7 +136,7 @@ impl<'a> Agent<'a> {
             let signals = Signals::listen()?;
             let connector = connector(&settings)?;
             let sockets = bind(settings.listen_port)?;
-            Ok((signals, connector, sockets, Local::open()?, Admin::bind(args).await?))
+            Ok((signals, connector, sockets, Local::open()?, Admin::bind(args)?))
         };
         let (signals, connector, sockets, local, admin) = match had.await {
             Ok(had) => had,
@@ -200,6 +202,7 @@ impl<'a> Agent<'a> {
             engine_events,
             mtu: None,
             heard: false,
+            unkept: None,
             retry: None,
             look: Instant::now() + LOOK,
             drain: None,

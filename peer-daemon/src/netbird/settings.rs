@@ -9,7 +9,6 @@ use peer_identity::{Ephemeral, Identity};
 use peer_netbird::management::SetupKey;
 use peer_netbird::proto::management::Flags;
 use peer_netbird::server::ServerUrl;
-use zeroize::Zeroizing;
 
 use crate::cli::{EphemeralChoice, NetBirdArgs, UpArgs};
 
@@ -24,6 +23,8 @@ const DEFAULT_MTU: u16 = 1280;
 const KEEPALIVE: NonZeroU16 = NonZeroU16::new(25).expect("not zero");
 /// Where official clients kept their configuration before it went into the state directory.
 const FORMER_CONFIG: &str = "/etc/netbird/config.json";
+/// Most bytes of the file of a setup key: the key and what an editor may add.
+const MAX_SETUP_KEY_FILE: u64 = 4096;
 
 /// Everything that is fixed at the start.
 #[derive(Clone, Debug)]
@@ -184,8 +185,12 @@ impl SetupKeySource {
             Self::File(path) => {
                 let wrong =
                     |why: String| BadSetting { field: "--setup-key-file", why: format!("{}: {why}", path.display()) };
-                let text =
-                    std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| wrong(error.to_string()))?;
+                // Read again at each try, so not from a pipe: it would be empty then, or wait for whoever writes.
+                let bytes = match peer_identity::read_file(path, MAX_SETUP_KEY_FILE) {
+                    Ok(bytes) => bytes.ok_or_else(|| wrong("no such file".to_owned()))?,
+                    Err(error) => return Err(BadSetting { field: "--setup-key-file", why: error.to_string() }),
+                };
+                let text = str::from_utf8(&bytes).map_err(|_| wrong("not UTF-8".to_owned()))?;
                 text.parse().map(Some).map_err(|error| wrong(format!("{error}")))
             }
         }

@@ -35,7 +35,7 @@ use crate::trace::LiveTrace;
 pub(super) async fn live(args: &UpArgs, file: &Path, desired: Desired, dataplane: EbpfDataplane) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let readiness = Readiness::new();
-    let opened = async { Ok((Admin::bind(args).await?, Opened::open(args, &desired.interface)?)) };
+    let opened = async { Ok((Admin::bind(args)?, Opened::open(args, &desired.interface)?)) };
     let (admin, opened) = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
@@ -45,6 +45,9 @@ pub(super) async fn live(args: &UpArgs, file: &Path, desired: Desired, dataplane
     };
     let limits = Limits::of(args, opened.sockets.port(), admin.health_port());
     let mut node = Node::start(opened, desired, limits, dataplane, args.keep_dataplane, &readiness, |_| {}).await?;
+    if let Some(error) = node.take_refused() {
+        tracing::error!(%error, file = %file.display(), "nothing is served: change the file, and SIGHUP reads it again");
+    }
     let (_publish, running) = watch::channel(Some(node.running()));
     let source = Source::new(readiness.clone(), ControlPlane::Static, running);
     let mut tasks = admin.serve(&Arc::new(source));
@@ -147,6 +150,7 @@ pub(crate) struct Node {
     pub(crate) shard: Arc<Shard<Engine>>,
     /// What is in force.
     pub(crate) desired: Desired,
+    refused: Option<peer_dataplane::Error>,
     pub(super) ids: PeerIds,
     pub(super) device: peer_dataplane::Wt0,
     pub(super) limits: Limits,
@@ -159,7 +163,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts it. `on_event` is told, on the packet thread, what the engine has to say: it must not block.
+    /// Starts it. `on_event` is told, on the packet thread, what the engine has to say: it must not block. Rules or routes
+    /// that are too many for the tables are left out, all of them ([`Self::take_refused`]).
     ///
     /// # Errors
     /// When a part refuses. Nothing is left in place then but what was there before.
@@ -174,7 +179,11 @@ impl Node {
     ) -> anyhow::Result<Self> {
         let ids = PeerIds::default().with(&desired.peers);
         let dataplane = dataplane.observed_by(opened.observer.clone());
-        let (mut wt0, driver) = forward(&desired, &ids, dataplane, &limits, readiness).await?;
+        let (mut wt0, mut driver) = forward(&desired, &ids, dataplane, &limits, readiness).await?;
+        let (mut desired, refused) = (desired, driver.take_refused());
+        if refused.is_some() {
+            (desired.routes, desired.rules) = (Vec::new(), Arc::default());
+        }
         let port = opened.sockets.port();
         let changed = Arc::new(Notify::new());
         let engine = engine(&desired, &opened.endpoints);
@@ -217,7 +226,12 @@ impl Node {
             (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
         });
         let flow_log = opened.flow_log;
-        Ok(Self { wt0, driver, shard, desired, ids, device, limits, known, flow_log, running, keeper })
+        Ok(Self { wt0, driver, shard, desired, refused, ids, device, limits, known, flow_log, running, keeper })
+    }
+
+    /// Why nothing of what it was started with is served; `None`: it is, or this was asked before.
+    pub(crate) fn take_refused(&mut self) -> Option<peer_dataplane::Error> {
+        self.refused.take()
     }
 
     /// Somebody may have moved it away.

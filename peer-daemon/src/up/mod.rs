@@ -17,7 +17,7 @@ pub(crate) use self::drain::Drain;
 pub(crate) use self::life::{Node, Opened};
 pub(crate) use self::signals::{Signals, Told};
 use crate::cli::{AttachBy, EXIT_CONFIG, UpArgs};
-use crate::{logging, netbird};
+use crate::{admin, logging, netbird};
 
 /// Runs the peer until it is told to stop.
 ///
@@ -25,6 +25,7 @@ use crate::{logging, netbird};
 /// When it cannot start, or a part of it fails.
 pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     logging::init(&args.log_level, args.log_format)?;
+    admin::raise_descriptor_limit();
     if let Some(warning) = args.ignored.warning(|name| std::env::var(name).ok()) {
         tracing::warn!("{warning}");
     }

@@ -1,7 +1,9 @@
 //! HTTP/1.1 as the lab needs it: short answers, and downloads whose every byte is known.
 
-use std::io::{BufReader, Read, Write as _};
+use std::io::{BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -39,6 +41,20 @@ pub fn get(from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, String)
 /// No connection, or no whole answer.
 pub fn get_within(limit: Duration, from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, String)> {
     let (status, mut body) = request(limit, from, to, path)?;
+    let mut text = String::new();
+    body.read_to_string(&mut text)?;
+    Ok((status, text))
+}
+
+/// As [`get`], over a Unix socket.
+///
+/// # Errors
+/// Nobody listens there, or no whole answer comes.
+pub(crate) fn get_by_socket(from: &Namespace, socket: &Path, path: &str) -> Result<(u16, String)> {
+    let stream = from.enter(|| UnixStream::connect(socket));
+    let stream = stream.with_context(|| format!("{}: connect to {}", from.name(), socket.display()))?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    let (status, mut body) = exchange(stream, "peer", path)?;
     let mut text = String::new();
     body.read_to_string(&mut text)?;
     Ok((status, text))
@@ -105,9 +121,13 @@ impl Download {
 
 fn request(limit: Duration, from: &Namespace, to: SocketAddr, path: &str) -> Result<(u16, BufReader<TcpStream>)> {
     let stream = from.enter(|| TcpStream::connect_timeout(&to, patient(limit)));
-    let mut stream = stream.with_context(|| format!("{}: connect to {to}", from.name()))?;
+    let stream = stream.with_context(|| format!("{}: connect to {to}", from.name()))?;
     stream.set_read_timeout(Some(SILENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;
+    exchange(stream, &to.to_string(), path)
+}
+
+fn exchange<S: Read + Write>(mut stream: S, host: &str, path: &str) -> Result<(u16, BufReader<S>)> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut reader = BufReader::with_capacity(64 * 1024, stream);
     let status = read_line(&mut reader)?;
     let status = status.split(' ').nth(1).context("status line")?.parse()?;

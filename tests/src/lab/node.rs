@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::command::{Finished, run};
 use super::config::NodeConfig;
 use super::container::{Container, Places};
-use super::http::get;
+use super::http::{get, get_by_socket};
 use super::metrics::Metrics;
 use super::namespace::Namespace;
 use super::process::Process;
@@ -75,6 +75,8 @@ pub struct Node {
     pub config: NodeConfig,
     /// What the next start of the daemon joins; `None`: nothing, it reads [`Self::config`].
     pub joining: Option<NodeJoining>,
+    /// Where the next start of the daemon has its health endpoints; loopback unless a scenario says otherwise.
+    pub health: SocketAddr,
     /// What the next start of the daemon may do.
     pub capabilities: Capabilities,
     /// More arguments of the next start.
@@ -121,7 +123,20 @@ impl Node {
         let binary = binary.to_owned();
         let arguments = Vec::new();
         let (joining, daemon, podman, container) = (None, None, 0, None);
-        Ok(Self { namespace, config, joining, capabilities, arguments, binary, kernel_pins, daemon, podman, container })
+        let health = HEALTH;
+        Ok(Self {
+            namespace,
+            config,
+            joining,
+            health,
+            capabilities,
+            arguments,
+            binary,
+            kernel_pins,
+            daemon,
+            podman,
+            container,
+        })
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -130,7 +145,7 @@ impl Node {
     /// It ends, or is not ready in time; the message has its log.
     pub fn start(&mut self) -> Result<()> {
         self.launch()?;
-        let namespace = self.namespace.clone();
+        let (namespace, health) = (self.namespace.clone(), self.health);
         let daemon = self.daemon.as_mut().context("launched")?;
         let mut answer = String::from("no answer");
         let mut ended = None;
@@ -139,7 +154,7 @@ impl Node {
             if ended.is_some() {
                 return true;
             }
-            match get(&namespace, HEALTH, "/readyz") {
+            match get(&namespace, health, "/readyz") {
                 Ok((200, _)) => true,
                 Ok((status, body)) => {
                     answer = format!("{status} {body}");
@@ -229,7 +244,7 @@ impl Node {
     /// # Errors
     /// No answer.
     pub fn probe(&self, path: &str) -> Result<(u16, String)> {
-        get(&self.namespace, HEALTH, path)
+        get(&self.namespace, self.health, path)
     }
 
     /// The text of `/metrics`, as Prometheus asks for it.
@@ -237,17 +252,21 @@ impl Node {
     /// # Errors
     /// No answer.
     pub fn open_metrics(&self) -> Result<String> {
-        let url = format!("http://{HEALTH}/metrics");
+        let url = format!("http://{}/metrics", self.health);
         let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
         self.namespace.exec("curl", &["--silent", "--show-error", "--fail", "--header", accept, &url])
     }
 
-    /// All metrics.
+    /// All metrics as they are now: over the control socket, since the health address shows what may be a second old. Of a
+    /// container, whose socket is inside, that has to do.
     ///
     /// # Errors
     /// No answer, or text that the format does not have.
     pub fn metrics(&self) -> Result<Metrics> {
-        let (status, text) = self.probe("/metrics")?;
+        let (status, text) = match self.container {
+            Some(_) => self.probe("/metrics")?,
+            None => get_by_socket(&self.namespace, Path::new(CONTROL), "/metrics")?,
+        };
         ensure!(status == 200, "/metrics: {status}");
         Metrics::parse(&text)
     }
@@ -404,7 +423,7 @@ impl Node {
     }
 
     fn up_command(&self) -> Result<Command> {
-        let mut arguments = vec!["--health-addr".to_owned(), HEALTH.to_string()];
+        let mut arguments = vec!["--health-addr".to_owned(), self.health.to_string()];
         let mut environment = Vec::new();
         match &self.joining {
             None => {

@@ -74,7 +74,7 @@ pub fn reference(families: &[Family], alerts: &[Alert]) -> String {
          Made from what a running daemon exposes and from `deploy/monitoring/prometheusrule.yaml` by \
          `PEER_WRITE_DOCS=1 cargo test -p peer-tests --test monitoring reference`; a test compares. Do not edit.\n\n\
          `/metrics` on the health listener speaks OpenMetrics with those who ask for it, as Prometheus does, and Prometheus' \
-         older text format with others. Counters begin anew with the process, those of the programs with their maps. No table \
+         older text format with others. The page is made at most once a second and shared by all who ask. Counters begin anew with the process, those of the programs with their maps. No table \
          makes more series than a fixed number: routes have 200 of their own, peers with traffic 100, and what the others carry \
          is summed up under `other`.\n\n\
          ## Metrics\n\n| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n",

@@ -35,6 +35,7 @@ pub struct Driver {
     requests: mpsc::Sender<Request>,
     task: JoinHandle<()>,
     mode: Mode,
+    refused: Option<Error>,
 }
 
 /// Asks a driver for figures; it may outlive the driver.
@@ -57,6 +58,9 @@ impl Driver {
     /// Applies `intent` once and goes on applying it whenever the node changes. `latch` is ready as long as all of it is
     /// in force and first in order. Needs a multi-threaded tokio runtime.
     ///
+    /// If its rules or routes are more than the tables hold, there is no former policy to go on with, and to end would
+    /// only begin the same again: nothing is served, `latch` says why, and the next intent that fits makes it ready.
+    ///
     /// # Errors
     /// When the intent cannot be put in force to begin with. With `keep` the dataplane then stays as it is: an earlier
     /// life has left it forwarding. Without, it is taken away.
@@ -66,7 +70,14 @@ impl Driver {
         latch: Latch,
         keep: bool,
     ) -> Result<Self, Error> {
-        let prepared = prepare(dataplane.as_mut(), &intent).await;
+        let mut prepared = prepare(dataplane.as_mut(), &intent).await;
+        let refused = prepared.as_ref().err().filter(|error| error.is_too_large()).map(ToString::to_string);
+        let (mut intent, mut error) = (intent, None);
+        if refused.is_some() {
+            (intent.routes, intent.rules) = (Vec::new(), Arc::default());
+            error = prepared.err();
+            prepared = prepare(dataplane.as_mut(), &intent).await;
+        }
         let (changes, netlink, node) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -76,9 +87,15 @@ impl Driver {
         };
         let mode = dataplane.mode();
         let (requests, inbox) = mpsc::channel(16);
-        let driven = Driven { dataplane, intent: Arc::new(intent), netlink, node, latch, findings: Vec::new() };
+        let driven =
+            Driven { dataplane, intent: Arc::new(intent), netlink, node, latch, findings: Vec::new(), refused };
         driven.report(driven.check());
-        Ok(Self { requests, task: tokio::spawn(driven.run(changes, inbox)), mode })
+        Ok(Self { requests, task: tokio::spawn(driven.run(changes, inbox)), mode, refused: error })
+    }
+
+    /// Why the intent of the start is not in force, and nothing is served; `None`: it is, or this was asked before.
+    pub fn take_refused(&mut self) -> Option<Error> {
+        self.refused.take()
     }
 
     /// Which dataplane, and why.
@@ -184,6 +201,8 @@ struct Driven {
     latch: Latch,
     /// What stood in the way at the last look.
     findings: Vec<Finding>,
+    /// Why nothing is served, from the start until an intent fits.
+    refused: Option<String>,
 }
 
 impl Driven {
@@ -291,6 +310,7 @@ impl Driven {
         block_in_place(|| self.dataplane.apply(&intent, &node))?;
         self.intent = intent;
         self.node = node;
+        self.refused = None;
         Ok(())
     }
 
@@ -315,7 +335,10 @@ impl Driven {
 
     fn report(&self, result: Result<(), Error>) {
         match result {
-            Ok(()) => self.latch.ready(),
+            Ok(()) => match &self.refused {
+                None => self.latch.ready(),
+                Some(why) => self.latch.not_ready(format!("nothing is served: {why}")),
+            },
             Err(error) => {
                 tracing::warn!(%error, "the dataplane is not as it should be");
                 self.latch.not_ready(error.to_string());

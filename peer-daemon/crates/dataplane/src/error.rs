@@ -77,7 +77,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The compiled policy is too large.
-    #[error("{0}; the former policy stays in force")]
+    #[error(transparent)]
     PolicyTooLarge(#[from] TooLarge),
     /// A packet from one family to the other.
     #[error("a packet has both addresses of IPv4 or both of IPv6")]
@@ -101,6 +101,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether more is wanted than the tables hold: less of it would do.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Self::PolicyTooLarge(_) | Self::TooManyRoutes { .. })
+    }
+
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
         Self::Io { what: what.into(), source }
     }

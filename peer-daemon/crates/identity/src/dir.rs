@@ -29,8 +29,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, Error> {
         file::make_dir(path)?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(Error::io("open", &lock_path))?;
+        let lock = file::open(OpenOptions::new().write(true).create(true).truncate(false).mode(0o600), &lock_path)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked { path: path.to_owned() }),
             locked => locked.map_err(io::Error::from).map_err(Error::io("lock", &lock_path))?,

@@ -17,6 +17,14 @@ pub enum Error {
         /// The answer.
         source: io::Error,
     },
+    /// A pipe, a device, a socket or a directory where a file should be. It is neither read nor replaced.
+    #[error("{}: {kind} stands where a regular file should be: put the file there, or remove what is there", path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+        /// What is there, with its article.
+        kind: &'static str,
+    },
     /// Another process runs here: two with one key would push each other out of every server.
     #[error("{}: another daemon uses this state directory: stop it, or give this one its own by --state-dir", path.display())]
     Locked {

@@ -1,22 +1,24 @@
 //! Files that are 0600 and whole.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, FileType, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use crate::Error;
 
-/// The content of a file, at most `limit` bytes; `None` when there is none.
+/// The content of a regular file, at most `limit` bytes; `None` when there is none. It is wiped from memory when dropped.
 ///
 /// # Errors
-/// When it cannot be read, or is larger.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-    let file = match fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(Error::io("read", path))?,
+/// When it cannot be read, is larger, or is a pipe, a device or anything else that is not a regular file. Opening one of
+/// those does not block.
+pub fn read(path: &Path, limit: u64) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    let file = match open(OpenOptions::new().read(true), path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
     };
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     if len > limit {
@@ -29,11 +31,36 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Zeroizing<Vec<u8>>>
     Ok(Some(bytes))
 }
 
+/// Opens a regular file. Whoever can write to the directory could have put a pipe there: it is opened so that nobody waits
+/// for its other end.
+///
+/// # Errors
+/// When the file cannot be opened, or is not a regular one.
+pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> Result<File, Error> {
+    // Linux ignores the flag for regular files.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = match options.custom_flags(nonblocking).open(path) {
+        // A pipe that is opened to write and has no reader, a socket, or a directory.
+        Err(error) => {
+            let found = fs::metadata(path).ok().filter(|found| !found.is_file());
+            return Err(
+                found.map_or_else(|| Error::io("open", path)(error), |found| not_regular(path, found.file_type()))
+            );
+        }
+        Ok(file) => file,
+    };
+    let found = file.metadata().map_err(Error::io("open", path))?.file_type();
+    if found.is_file() { Ok(file) } else { Err(not_regular(path, found)) }
+}
+
 /// Writes a file whole or not at all: a crash leaves the former one.
 ///
 /// # Errors
-/// When that fails; the former file stays.
+/// When that fails; the former file stays. What stands in its place and is not a regular file is not replaced.
 pub(crate) fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
+    if let Some(found) = fs::metadata(path).ok().filter(|found| !found.is_file()) {
+        return Err(not_regular(path, found.file_type()));
+    }
     let new = path.with_added_extension("new");
     let write = || -> io::Result<()> {
         // Left by a crash, perhaps with other permissions.
@@ -46,7 +73,7 @@ pub(crate) fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
         file.sync_all()?;
         fs::rename(&new, path)?;
         // The rename itself is in the directory.
-        fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
     write().map_err(Error::io("write", path))
 }
@@ -70,11 +97,61 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+fn not_regular(path: &Path, found: FileType) -> Error {
+    let kind = match found {
+        found if found.is_dir() => "a directory",
+        found if found.is_fifo() => "a pipe",
+        found if found.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Error::NotRegular { path: path.to_owned(), kind }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType as Kind, Mode, mknodat};
 
     use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once_and_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        mknodat(CWD, at("pipe"), Kind::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        symlink(at("pipe"), at("link")).expect("a link");
+        let _socket = UnixListener::bind(at("socket")).expect("a socket");
+        fs::create_dir(at("directory")).expect("a directory");
+        symlink("/dev/zero", at("device")).expect("a link to a device");
+        for (name, kind) in [
+            ("pipe", "a pipe"),
+            ("link", "a pipe"),
+            ("socket", "a socket"),
+            ("directory", "a directory"),
+            ("device", "a device"),
+        ] {
+            let path = at(name);
+            let before = fs::symlink_metadata(&path).expect("there").file_type();
+            let read = read(&path, 9).map(|_| ()).expect_err(name);
+            let locked = open(OpenOptions::new().write(true).create(true), &path).map(|_| ()).expect_err(name);
+            let written = write(&path, &[b"x"]).expect_err(name);
+            for error in [read, locked, written] {
+                let error = error.to_string();
+                assert!(error.contains(kind) && error.contains(name), "{name}: {error}");
+            }
+            assert_eq!(fs::symlink_metadata(&path).expect("there").file_type(), before);
+        }
+    }
+
+    #[test]
+    fn a_link_to_a_regular_file_is_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("..data"), "mounted").expect("written");
+        symlink("..data", dir.path().join("link")).expect("a link, as kubelet mounts secrets");
+        assert_eq!(read(&dir.path().join("link"), 9).expect("read").expect("there").as_slice(), b"mounted");
+    }
 
     #[test]
     fn a_file_is_private_whole_and_bounded() {

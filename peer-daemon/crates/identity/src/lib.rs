@@ -8,7 +8,8 @@
 //! | `endpoints.json` | where each peer was last seen |
 //! | `lock` | held while a daemon runs here |
 //!
-//! Every file is 0600 and written whole or not at all. Secrets are wiped from memory and are in no message.
+//! Every file is 0600 and written whole or not at all; a pipe, device or socket in its place is refused, never opened for
+//! long and never replaced. Secrets are wiped from memory and are in no message.
 #![forbid(unsafe_code)]
 
 mod dir;
@@ -25,6 +26,7 @@ pub use self::dir::StateDir;
 pub use self::endpoints::{EndpointFile, Endpoints};
 pub use self::ephemeral::{Ephemeral, Farewell};
 pub use self::error::Error;
+pub use self::file::read as read_file;
 pub use self::identity::{Identity, Origin, generate};
 pub use self::kept::KeptMap;
 pub use self::official::Settings;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A file that is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,20 @@ pub enum Error {
         path: PathBuf,
         /// Most bytes that are read.
         limit: usize,
+    },
+    /// It is neither a regular file nor a pipe.
+    #[error("{}: neither a file nor a pipe; is this the right path?", path.display())]
+    NotReadable {
+        /// What is not.
+        path: PathBuf,
+    },
+    /// It is a pipe whose other end does not end the text.
+    #[error("{}: no end of the configuration after {} s; let what writes to the pipe close it", path.display(), limit.as_secs())]
+    Late {
+        /// The pipe.
+        path: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// It is no text.
     #[error("{}:{line}: not UTF-8; save the file as UTF-8 text", path.display())]

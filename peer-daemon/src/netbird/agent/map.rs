@@ -79,9 +79,9 @@ impl Agent<'_> {
                 Ok(())
             }
             MapVerdict::Accepted { .. } => {
-                self.put_in_force(None, begun).await?;
-                self.keeper.keep(message, begun);
-                Ok(())
+                // One that is refused is not what the next start should begin with.
+                self.unkept = Some(message);
+                self.put_in_force(None, begun).await
             }
         }
     }
@@ -109,10 +109,13 @@ impl Agent<'_> {
         let desired = self.desired(addresses, own, &compiled);
         self.facts.set_overlay(addresses.iter().map(|net| net.addr()));
         let result = match &mut self.node {
-            None => {
-                self.start(desired).await?;
-                MapResult::Applied
-            }
+            None => match self.start(desired).await? {
+                None => MapResult::Applied,
+                Some(error) => {
+                    self.not_in_force(serial, &error.into());
+                    return Ok(());
+                }
+            },
             Some(node) if same(&node.desired, &desired) => MapResult::Unchanged,
             Some(node) => match node.apply(&desired).await {
                 Ok(applied) => {
@@ -120,8 +123,7 @@ impl Agent<'_> {
                     MapResult::Applied
                 }
                 Err(error) => {
-                    self.refused(Some(serial), &error);
-                    self.retry = Some(Instant::now() + RETRY);
+                    self.not_in_force(serial, &error);
                     return Ok(());
                 }
             },
@@ -135,23 +137,38 @@ impl Agent<'_> {
         self.view.maps.in_force(serial, skipped, compiled.unsupported.len(), kept.unwrap_or_default());
         self.view.maps.has([peers, offline, compiled.routes.len(), compiled.rules.len()]);
         self.show(&compiled, kept);
+        if let Some(message) = self.unkept.take() {
+            self.keeper.keep(message, begun);
+        }
         self.latch.ready();
         Ok(())
+    }
+
+    /// The map is refused, for now: it is tried again, as the node may have changed.
+    fn not_in_force(&mut self, serial: u64, error: &anyhow::Error) {
+        self.refused(Some(serial), error);
+        self.retry = Some(Instant::now() + RETRY);
     }
 
     /// `serial`: that of the map, as far as it could be read.
     fn refused(&self, serial: Option<u64>, error: &anyhow::Error) {
         let error = format!("{error:#}");
-        tracing::error!(serial, error, "the network map could not be put in force: the one before it stays");
         self.view.maps.count(MapResult::Refused);
         let mut board = self.view.board();
+        if board.map.is_some() {
+            tracing::error!(serial, error, "the network map could not be put in force: the one before it stays");
+        } else {
+            tracing::error!(serial, error, "the network map could not be put in force: nothing is served");
+            self.latch.not_ready(format!("nothing is served: the network map is refused: {error}"));
+        }
         let name = serial.map(|serial| format!(" {serial}")).unwrap_or_default();
         board.event("ERROR", "SYSTEM", format!("Network map{name} refused: {error}"));
         board.refused = Some(error);
     }
 
-    async fn start(&mut self, desired: Desired) -> anyhow::Result<()> {
-        let Some(waiting) = self.waiting.take() else { return Ok(()) };
+    /// Starts the node. Returns why it does not serve what is desired, if so.
+    async fn start(&mut self, desired: Desired) -> anyhow::Result<Option<peer_dataplane::Error>> {
+        let Some(waiting) = self.waiting.take() else { return Ok(None) };
         self.mtu = Some(desired.interface.mtu);
         let limits = Limits::of(self.args, waiting.port, self.health_port);
         let events = waiting.events;
@@ -160,12 +177,13 @@ impl Agent<'_> {
         let on_event = move |event: &peer_wireguard::Event| _ = events.try_send(*event);
         let started =
             Node::start(waiting.opened, desired, limits, waiting.dataplane, keep, &self.readiness, on_event).await;
-        let node = started?;
+        let mut node = started?;
+        let refused = node.take_refused();
         self.stopped = Some(Box::pin(node.shard.stopped()));
         self.publish.send_replace(Some(node.running()));
         self.node = Some(node);
         self.start_relays();
-        Ok(())
+        Ok(refused)
     }
 
     fn desired(&self, addresses: OwnAddresses, own: &OwnConfig, compiled: &Compiled) -> Desired {

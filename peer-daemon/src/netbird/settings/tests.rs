@@ -1,5 +1,6 @@
 use clap::Parser as _;
 use peer_identity::{Origin, Settings as Kept};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 
@@ -91,6 +92,10 @@ fn a_setup_key_in_a_file_is_read_when_it_is_needed() {
     assert!(settings.setup_key.read().expect_err("no file").to_string().contains("--setup-key-file"));
     std::fs::write(&path, format!("{KEY}\n")).expect("written");
     assert_eq!(settings.setup_key.read().expect("read").expect("a key").expose(), KEY);
+    std::fs::remove_file(&path).expect("removed");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    let error = settings.setup_key.read().expect_err("nobody writes to it, and nobody waits for that").to_string();
+    assert!(error.contains("--setup-key-file") && error.contains("a pipe"), "{error}");
 }
 
 #[test]
