@@ -1,6 +1,7 @@
 //! What others may ask a running peer: health and metrics over TCP, status over the control socket.
 
 mod control;
+mod hardening;
 mod health;
 mod overview;
 mod process;

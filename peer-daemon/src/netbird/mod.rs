@@ -45,7 +45,7 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let dataplane = up::open_dataplane(args, &settings.interface_name)?;
+    let dataplane = up::open_dataplane(args, &settings.interface_name, settings.listen_port.wanted())?;
     up::runtime()?.block_on(async {
         let agent = Agent::open(args, settings, dir, dataplane).await?;
         agent.live().await

@@ -87,8 +87,9 @@ pub(super) fn plan(
     for (id, route) in route_ids(&intent.routes, known).into_iter().zip(&intent.routes) {
         plan.add_route(id, route, intent, node);
     }
+    let other = if intent.protect_node { LocalKind::Protected } else { LocalKind::Node };
     for (index, link) in &node.links {
-        let kind = if *index == intent.wt0.index { LocalKind::Overlay } else { LocalKind::Node };
+        let kind = if *index == intent.wt0.index { LocalKind::Overlay } else { other };
         for address in &link.addresses {
             plan.locals.insert(address.net.addr().into(), LocalAddr { kind: kind as u32 });
         }
@@ -260,6 +261,7 @@ mod tests {
             nat_ports: crate::intent::DEFAULT_NAT_PORTS,
             listeners: vec![Listener::Udp(51820)],
             peer_quota: None,
+            protect_node: false,
         }
     }
 
