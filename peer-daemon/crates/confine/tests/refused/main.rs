@@ -33,6 +33,7 @@ fn role() {
         Ok("calls") => calls(),
         Ok("threads") => threads(),
         Ok("secrets") => secrets(),
+        Ok("forbidden") => forbidden(),
         _ => return,
     }
     println!("PLAYED");
@@ -46,6 +47,11 @@ fn each_denied_call_is_refused_and_was_not_before() {
 #[test]
 fn threads_of_before_and_after_are_confined() {
     play("threads", &[]);
+}
+
+#[test]
+fn where_a_container_forbids_the_filter_the_rest_is_in_force() {
+    play("forbidden", &[]);
 }
 
 #[test]
@@ -114,6 +120,23 @@ fn threads() {
     let held = u64::from_str_radix(&status("CapPrm"), 16).expect("a mask");
     assert_eq!(held & !(1 << 12 | 1 << 39), 0, "NET_ADMIN and BPF: {held:#x}");
     assert_eq!(u64::from_str_radix(&status("CapEff"), 16).expect("a mask"), held);
+}
+
+fn forbidden() {
+    use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
+
+    let errno = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture");
+    let rules = [(libc::SYS_seccomp, Vec::new())].into();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("a filter");
+    apply_filter(&filter.try_into().expect("a program")).expect("applied");
+
+    let lapses = peer_confine::confine();
+    assert_eq!(lapses.iter().map(|lapse| lapse.measure).collect::<Vec<_>>(), [Measure::Seccomp]);
+    let text = lapses[0].to_string();
+    assert!(text.contains("seccomp") && text.contains(Measure::Seccomp.remedy()), "{text}");
+    let missing: Vec<_> = peer_confine::look().into_iter().filter(|(_, in_force)| !in_force).collect();
+    assert_eq!(missing, [(Measure::Seccomp, false)], "although there is a filter: not this one");
 }
 
 fn secrets() {
