@@ -85,6 +85,7 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
 fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot) -> Intent {
     let index = node.link_named(device).map_or(0, |(index, _)| index);
     let wt0 = Wt0 { name: device.to_owned(), index, mtu: desired.interface.mtu.into() };
-    let limits = Limits { nat_ports: args.nat_ports.clone(), listeners: Vec::new(), peer_quota: None, protect_node: false };
+    let limits =
+        Limits { nat_ports: args.nat_ports.clone(), listeners: Vec::new(), peer_quota: None, protect_node: false };
     translate::intent(desired, &PeerIds::default().with(&desired.peers), wt0, &limits)
 }

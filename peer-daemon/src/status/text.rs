@@ -53,7 +53,8 @@ impl Report {
     }
 
     fn fmt_hardening(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |on: bool| self.hardening.iter().filter(move |(_, held)| **held == on).map(|(name, _)| name.as_str());
+        let names =
+            |on: bool| self.hardening.iter().filter(move |(_, held)| **held == on).map(|(name, _)| name.as_str());
         let (held, missing): (Vec<_>, Vec<_>) = (names(true).collect(), names(false).collect());
         if !held.is_empty() {
             writeln!(f, "  hardening: {}", held.join(", "))?;

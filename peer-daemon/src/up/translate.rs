@@ -25,7 +25,12 @@ impl Limits {
     /// Of the command line; WireGuard has bound `port`, the health endpoints perhaps one of TCP.
     pub(crate) fn of(args: &UpArgs, port: u16, health: Option<u16>) -> Self {
         let listeners = std::iter::once(Listener::Udp(port)).chain(health.map(Listener::Tcp)).collect();
-        Self { nat_ports: args.nat_ports.clone(), listeners, peer_quota: args.peer_flows, protect_node: args.netbird.protect_node == Some(true) }
+        Self {
+            nat_ports: args.nat_ports.clone(),
+            listeners,
+            peer_quota: args.peer_flows,
+            protect_node: args.netbird.protect_node == Some(true),
+        }
     }
 }
 
@@ -94,13 +99,22 @@ mod tests {
                 addresses: vec![net("100.64.0.1/16")],
                 mtu: 1420,
             },
-            peers: [peer(1, &["100.64.0.2/32", "10.9.0.0/24", "0.0.0.0/1", "128.0.0.0/1"]), peer(2, &["0.0.0.0/0", "fd00::/64"])].into(),
+            peers: [
+                peer(1, &["100.64.0.2/32", "10.9.0.0/24", "0.0.0.0/1", "128.0.0.0/1"]),
+                peer(2, &["0.0.0.0/0", "fd00::/64"]),
+            ]
+            .into(),
             routes: Vec::new(),
             rules: Arc::default(),
         };
         assert_eq!(device(&desired).routes, [net("10.9.0.0/24"), net("fd00::/64")]);
         let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };
-        let limits = Limits { nat_ports: 20480..=29999, listeners: vec![Listener::Udp(51820)], peer_quota: None, protect_node: true };
+        let limits = Limits {
+            nat_ports: 20480..=29999,
+            listeners: vec![Listener::Udp(51820)],
+            peer_quota: None,
+            protect_node: true,
+        };
         let intent = intent(&desired, &PeerIds::default().with(&desired.peers), wt0, &limits);
         assert_eq!((&intent.listeners, intent.protect_node), (&limits.listeners, true));
         assert_eq!(intent.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [1, 2]);

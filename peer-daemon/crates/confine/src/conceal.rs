@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn however_a_flag_is_written_its_value_is_found() {
-        for line in ["up\0-k\0SECRET-KEY\0", "up\0-kSECRET-KEY\0", "--setup-key=SECRET-KEY\0-F\0", "-Fk\0SECRET-KEY\0"] {
+        for line in ["up\0-k\0SECRET-KEY\0", "up\0-kSECRET-KEY\0", "--setup-key=SECRET-KEY\0-F\0", "-Fk\0SECRET-KEY\0"]
+        {
             let found = places(line.as_bytes(), &[b"SECRET-KEY"]);
             assert_eq!(found.len(), 1, "{line}");
             assert_eq!(&line.as_bytes()[found[0].clone()], b"SECRET-KEY");

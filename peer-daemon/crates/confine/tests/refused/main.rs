@@ -22,7 +22,11 @@ fn play(role: &str, more: &[&str]) -> Output {
     command.args(["--exact", "role", "--nocapture", "--test-threads=1"]).args(more).env(ROLE, role);
     let output = command.env("NB_SETUP_KEY", SECRET).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("PLAYED"), "{role}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("PLAYED"),
+        "{role}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output
 }
 
@@ -78,12 +82,51 @@ fn calls() {
         assert_eq!(errno(*number), Some(libc::EPERM), "{name}");
     }
     let wanted = [
-        "execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "mount", "umount2", "pivot_root", "move_mount",
-        "open_tree", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr", "init_module", "finit_module",
-        "delete_module", "kexec_load", "kexec_file_load", "keyctl", "add_key", "request_key", "unshare", "setns",
-        "userfaultfd", "perf_event_open", "io_uring_setup", "personality", "reboot", "swapon", "swapoff", "acct",
-        "settimeofday", "clock_settime", "adjtimex", "sethostname", "quotactl", "open_by_handle_at", "name_to_handle_at",
-        "chroot", "process_madvise", "pidfd_getfd", "kcmp", "lookup_dcookie",
+        "execve",
+        "execveat",
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "mount",
+        "umount2",
+        "pivot_root",
+        "move_mount",
+        "open_tree",
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "fspick",
+        "mount_setattr",
+        "init_module",
+        "finit_module",
+        "delete_module",
+        "kexec_load",
+        "kexec_file_load",
+        "keyctl",
+        "add_key",
+        "request_key",
+        "unshare",
+        "setns",
+        "userfaultfd",
+        "perf_event_open",
+        "io_uring_setup",
+        "personality",
+        "reboot",
+        "swapon",
+        "swapoff",
+        "acct",
+        "settimeofday",
+        "clock_settime",
+        "adjtimex",
+        "sethostname",
+        "quotactl",
+        "open_by_handle_at",
+        "name_to_handle_at",
+        "chroot",
+        "process_madvise",
+        "pidfd_getfd",
+        "kcmp",
+        "lookup_dcookie",
     ];
     for name in wanted {
         assert!(DENIED.iter().any(|(denied, _)| *denied == name), "{name} is not on the list");
@@ -110,9 +153,7 @@ fn threads() {
     assert!(lapses.is_empty(), "{lapses:?}");
     ask.send(()).expect("it waits");
     assert_eq!(before.join().expect("it ends"), "2", "a thread of before");
-    let after = thread::spawn(|| {
-        ["Seccomp", "NoNewPrivs", "CapBnd", "CapAmb", "CapInh"].map(status)
-    });
+    let after = thread::spawn(|| ["Seccomp", "NoNewPrivs", "CapBnd", "CapAmb", "CapInh"].map(status));
     let [seccomp, privileges, sets @ ..] = after.join().expect("it ends");
     assert_eq!((seccomp.as_str(), privileges.as_str()), ("2", "1"));
     assert_eq!(&sets[1..], ["0000000000000000", "0000000000000000"]);

@@ -322,5 +322,12 @@ mod tests {
         assert_eq!(kind("100.64.0.1"), LocalKind::Overlay as u32);
         assert_eq!(kind("198.51.100.1"), LocalKind::Node as u32);
         assert_eq!(kind("127.0.0.1"), LocalKind::Node as u32);
+        let protected = Intent { protect_node: true, ..intent(&[]) };
+        let plan = super::plan(&protected, &Arc::default(), &node(), &BTreeMap::new()).expect("a plan");
+        let kind = |text: &str| plan.locals[&Addr::from(text.parse::<IpAddr>().expect("an address"))].kind;
+        assert_eq!(
+            [kind("100.64.0.1"), kind("198.51.100.1")],
+            [LocalKind::Overlay as u32, LocalKind::Protected as u32]
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use peer_common::{DropReason, LocalKind};
 use peer_common::route::Route;
+use peer_common::{DropReason, LocalKind};
 
 use crate::bench::with_bench;
 use crate::lab::{PEER, PEER6, SERVER, SERVER6};

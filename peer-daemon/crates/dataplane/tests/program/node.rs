@@ -66,7 +66,11 @@ fn a_protected_node_is_reached_by_peer_rules_only() {
         }
         assert_eq!((bench.drops(DropReason::PolicyDefault), bench.drops(DropReason::PolicyRule)), (2, 1));
         bench.rules(&[scoped(Scope::Route)]);
-        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1000), (SERVER, 80), true)).0, REDIRECT, "beside it the route opens");
+        assert_eq!(
+            bench.arrive_from_mesh(&tcp((PEER, 1000), (SERVER, 80), true)).0,
+            REDIRECT,
+            "beside it the route opens"
+        );
     });
 }
 

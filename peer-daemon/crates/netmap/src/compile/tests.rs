@@ -135,8 +135,14 @@ fn two_halves_of_the_internet_are_an_exit_node() {
     let any = || matcher(Protocol::Any, None, Action::Accept, "");
     let halves = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"];
     let map = NetworkMap {
-        routes: halves.iter().map(|half| route(half, prefix(half), true)).chain([route("lan", prefix("10.1.0.0/16"), true)]).collect(),
-        route_rules: Rules::List(halves.iter().map(|half| route_rule(&["0.0.0.0/0"], prefix(half), "other", any())).collect()),
+        routes: halves
+            .iter()
+            .map(|half| route(half, prefix(half), true))
+            .chain([route("lan", prefix("10.1.0.0/16"), true)])
+            .collect(),
+        route_rules: Rules::List(
+            halves.iter().map(|half| route_rule(&["0.0.0.0/0"], prefix(half), "other", any())).collect(),
+        ),
         ..NetworkMap::default()
     };
     let compiled = compiled(&map);
