@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Command;
 
 use common::{joined, lab, page, page_by_relay};
@@ -59,6 +60,40 @@ fn with_the_capabilities_of_a_pod_it_is_confined_as_well() {
     let mut mesh = joined(&MeshPlan { capabilities: Capabilities::Deployed, ..MeshPlan::default() });
     assert_confined(&mut mesh.node);
     page_by_relay(&mesh);
+}
+
+#[test]
+fn a_port_below_1024_keeps_the_capability_that_it_takes() {
+    const NET_BIND_SERVICE: u64 = 1 << 10;
+    let plan = MeshPlan { capabilities: Capabilities::Root, ..MeshPlan::default() };
+    let mut mesh = Mesh::prepare(&plan, &Binaries::find().expect("programs")).expect("mesh");
+    let joining = mesh.node.joining.as_mut().expect("it joins");
+    joining.environment.push(("NB_WIREGUARD_PORT".to_owned(), "443".to_owned()));
+    mesh.node.start().expect("start");
+    assert_eq!(mesh.node.status().expect("status")["interface"]["listen_port"], 443);
+    let pid = mesh.node.daemon().expect("daemon").pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let held = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).expect("a set");
+    let held = u64::from_str_radix(held.trim(), 16).expect("a mask");
+    assert_eq!(held, NET_ADMIN | BPF | NET_BIND_SERVICE);
+    assert!(mesh.node.stop().expect("it ends").success());
+}
+
+/// Root reads and writes other users' files by CAP_DAC_OVERRIDE only, which is given up.
+#[test]
+fn a_state_directory_of_another_user_is_refused_with_the_remedy() {
+    const STATE: &str = "/run/lab/state";
+    let plan = MeshPlan { capabilities: Capabilities::Root, ..MeshPlan::default() };
+    let mesh = Mesh::prepare(&plan, &Binaries::find().expect("programs")).expect("mesh");
+    let theirs = || {
+        chown(STATE, Some(65534), Some(65534))?;
+        fs::set_permissions(STATE, Permissions::from_mode(0o700))
+    };
+    mesh.node.namespace.enter(theirs).expect("another's");
+    let finished = mesh.node.run_to_end().expect("it ends");
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    assert!(finished.stderr.contains(&format!("chown -R root: {STATE}")), "{}", finished.stderr);
+    assert_eq!(mesh.node.state_files().expect("files"), Vec::<std::path::PathBuf>::new());
 }
 
 /// What a prefix route with a rule opens on the node itself, as with the official client; and what is left of it.
