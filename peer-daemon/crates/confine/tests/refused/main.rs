@@ -164,13 +164,14 @@ fn threads() {
 }
 
 fn forbidden() {
-    use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
     let errno = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let arch = std::env::consts::ARCH.try_into().expect("an architecture");
     let rules = [(libc::SYS_seccomp, Vec::new())].into();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).expect("a filter");
-    apply_filter(&filter.try_into().expect("a program")).expect("applied");
+    let program: BpfProgram = filter.try_into().expect("a program");
+    apply_filter(&program).expect("applied");
 
     let lapses = peer_confine::confine();
     assert_eq!(lapses.iter().map(|lapse| lapse.measure).collect::<Vec<_>>(), [Measure::Seccomp]);
