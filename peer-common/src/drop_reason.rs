@@ -47,7 +47,7 @@ drop_reasons! {
     ForeignSource = "foreign_source",
     /// Multicast or broadcast.
     Multicast = "multicast",
-    /// A destination that only a host route may name: loopback, link-local, metadata, the daemon's own listeners.
+    /// A destination that only a host route may name: loopback, link-local, a cloud's metadata, the daemon's own listeners.
     DeniedDestination = "denied_destination",
     /// No route of ours covers the destination.
     NoRoute = "no_route",

@@ -37,6 +37,9 @@ impl RuleScope {
     pub const NODE: u8 = 1;
     /// Traffic through the node.
     pub const ROUTE: u8 = 2;
+    /// In a question about both: what a rule of [`Self::ROUTE`] accepts counts for nothing, what it drops does. No cell has
+    /// it.
+    pub const GUARDED: u8 = 4;
 }
 
 /// Kinds of traffic that cells tell apart.

@@ -95,6 +95,8 @@ pub enum LocalKind {
     Overlay = 1,
     /// Any other address of the node.
     Node = 2,
+    /// As [`Self::Node`], of a node that keeps members to peer rules: rules of a route may close it and never open it.
+    Protected = 3,
 }
 
 /// Value of the own-address map.

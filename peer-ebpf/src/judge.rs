@@ -81,25 +81,34 @@ fn decide(query: &mut Query) -> Result<(), DropReason> {
         }
         None => (false, false),
     };
+    // SAFETY: values are replaced whole by the daemon.
+    let local = match unsafe { LOCALS.get(&query.key.dst) } {
+        Some(local) => local.kind,
+        None => FOREIGN,
+    };
     if let Some(reason) = denied(&query.key.dst) {
-        if !named {
+        // An overlay may have such an address (100.100.100.200 is one of 100.64.0.0/10): there it is this node.
+        if !named && local != LocalKind::Overlay as u32 {
             return Err(reason);
         }
     }
-    // SAFETY: values are replaced whole by the daemon.
-    let local = unsafe { LOCALS.get(&query.key.dst) };
-    let scope = match (local, routed) {
-        (Some(local), _) => {
+    let scope = match (local != FOREIGN, routed) {
+        (true, _) => {
             if !named && own_listener(&query.key) {
                 return Err(DropReason::DeniedDestination);
             }
             query.kind = FlowKind::ToNode as u8;
             query.route.id = NO_ROUTE;
             // An address of the node that a served route covers: rules of the route speak of it, too.
-            let covered = local.kind != LocalKind::Overlay as u32 && routed;
-            if covered { RuleScope::NODE | RuleScope::ROUTE } else { RuleScope::NODE }
+            if local == LocalKind::Overlay as u32 || !routed {
+                RuleScope::NODE
+            } else if local == LocalKind::Protected as u32 {
+                RuleScope::NODE | RuleScope::ROUTE | RuleScope::GUARDED
+            } else {
+                RuleScope::NODE | RuleScope::ROUTE
+            }
         }
-        (None, true) => {
+        (false, true) => {
             if let Some(reason) = query.unjudged {
                 return Err(reason);
             }
@@ -107,7 +116,7 @@ fn decide(query: &mut Query) -> Result<(), DropReason> {
             query.kind = if masquerade { FlowKind::Masqueraded } else { FlowKind::Routed } as u8;
             RuleScope::ROUTE
         }
-        (None, false) => return Err(query.unjudged.unwrap_or(DropReason::NoRoute)),
+        (false, false) => return Err(query.unjudged.unwrap_or(DropReason::NoRoute)),
     };
     let verdict = policy::evaluate(query, scope);
     query.policy_id = verdict.rule;
@@ -163,8 +172,15 @@ fn same_family(addr: &Addr, prefix_len: u32) -> bool {
     !addr.is_v4() || prefix_len >= peer_common::addr::MAPPED_BITS
 }
 
-/// Destinations that only a host route may name: this network, loopback, link-local (metadata among them), multicast
-/// and broadcast (RFC 6890, RFC 4291).
+/// In place of a [`LocalKind`]: not an address of this node.
+const FOREIGN: u32 = 0;
+
+/// Metadata of clouds that is not link-local: Azure's (and its agent's), Alibaba's, Amazon's of IPv6.
+const METADATA4: [[u8; 4]; 2] = [[168, 63, 129, 16], [100, 100, 100, 200]];
+const METADATA6: [u32; 4] = [0xfd00_0ec2_u32.to_be(), 0, 0, 0x254_u32.to_be()];
+
+/// Destinations that only a host route may name: this network, loopback, link-local (metadata of most clouds among them),
+/// other metadata, multicast and broadcast (RFC 6890, RFC 4291).
 #[inline(always)]
 fn denied(addr: &Addr) -> Option<DropReason> {
     if addr.is_v4() {
@@ -175,6 +191,9 @@ fn denied(addr: &Addr) -> Option<DropReason> {
         if octets[0] == 127 || octets[0] == 0 || (octets[0] == 169 && octets[1] == 254) {
             return Some(DropReason::DeniedDestination);
         }
+        if octets == METADATA4[0] || octets == METADATA4[1] {
+            return Some(DropReason::DeniedDestination);
+        }
         return None;
     }
     let octets = addr.words[0].to_ne_bytes();
@@ -182,6 +201,9 @@ fn denied(addr: &Addr) -> Option<DropReason> {
         return Some(DropReason::Multicast);
     }
     if octets[0] == 0xfe && octets[1] & 0xc0 == 0x80 {
+        return Some(DropReason::DeniedDestination);
+    }
+    if addr.words == METADATA6 {
         return Some(DropReason::DeniedDestination);
     }
     if addr.words[0] | addr.words[1] | addr.words[2] == 0 && u32::from_be(addr.words[3]) <= 1 {

@@ -64,7 +64,7 @@ fn look_up(
     }
     let key = &mut query.keys.cell;
     *key = Key::new(CellKey::ALL_BITS, CellKey { identity, class, scope, kind, port });
-    if scope != RuleScope::NODE | RuleScope::ROUTE {
+    if scope == RuleScope::NODE || scope == RuleScope::ROUTE {
         return verdict(cells, key);
     }
     // Rules of both scopes speak of it, and drop beats accept.
@@ -75,7 +75,9 @@ fn look_up(
     }
     key.data.scope = RuleScope::ROUTE;
     let as_route = verdict(cells, key);
-    if as_route.answer == Answer::Default || (as_node.answer == Answer::Accept && as_route.answer == Answer::Accept) {
+    // Of a protected node's address only what they drop is heard.
+    let opens = as_node.answer != Answer::Accept && scope & RuleScope::GUARDED == 0;
+    if as_route.answer == Answer::Default || (as_route.answer == Answer::Accept && !opens) {
         return as_node;
     }
     as_route

@@ -63,7 +63,7 @@ fn a_field_that_does_not_exist_does_not_fit() {
 /// Also what stands in no overlay that is applied by itself: the folders are all known to this test.
 #[test]
 fn every_kustomization_is_looked_at() {
-    let known = ["base", "components", "example", "monitoring", "overlays"];
+    let known = ["base", "components", "example", "monitoring", "overlays", "systemd"];
     let folders = std::fs::read_dir(workspace().join("deploy")).expect("deploy").flatten();
     for folder in folders.map(|folder| folder.file_name().to_string_lossy().into_owned()) {
         assert!(known.contains(&folder.as_str()), "deploy/{folder}: add it to FORMS, or to what is known");

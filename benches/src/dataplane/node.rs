@@ -147,6 +147,7 @@ fn intent(wt0: &Wt0, rules: &[Rule]) -> Intent {
         nat_ports: DEFAULT_NAT_PORTS,
         listeners: Vec::new(),
         peer_quota: Some(u32::MAX),
+        protect_node: false,
     }
 }
 

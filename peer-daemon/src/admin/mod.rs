@@ -2,6 +2,7 @@
 
 mod control;
 mod descriptors;
+mod hardening;
 mod health;
 mod overview;
 mod pages;

@@ -28,6 +28,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
+use super::hardening::HardeningCollector;
 use super::overview;
 use super::process::ProcessCollector;
 use super::readiness::ReadinessCollector;
@@ -166,6 +167,7 @@ impl Source {
     pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.process));
+        registry.register_collector(Box::new(HardeningCollector));
         let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         let build = registry.sub_registry_with_labels(version.into_iter().map(|(k, v)| (k.into(), v.into())));
         build.register("peer_build_info", "The daemon's version", ConstGauge::new(1_u64));
@@ -276,6 +278,7 @@ impl Source {
             routes: Vec::new(),
             unsupported,
             map,
+            hardening: peer_confine::look().map(|(measure, on)| (measure.name().to_owned(), on)).into(),
         }
     }
 }

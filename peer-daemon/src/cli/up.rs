@@ -118,6 +118,9 @@ pub(crate) struct NetBirdArgs {
     /// Let nothing in, neither to the node nor through it.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, env = "NB_BLOCK_INBOUND")]
     pub(crate) block_inbound: Option<bool>,
+    /// Let members reach addresses of the node itself by peer rules only: rules of a route that covers them do not open them.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, env = "NB_PROTECT_NODE")]
+    pub(crate) protect_node: Option<bool>,
     /// Not to be had yet, and refused rather than ignored.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, env = "NB_BLOCK_LAN_ACCESS", hide = true)]
     pub(crate) block_lan_access: Option<bool>,

@@ -1,5 +1,6 @@
 //! `doctor`: what stands in the way on this node, whether a peer runs or not.
 
+mod hardening;
 mod report;
 
 use std::io::Write as _;
@@ -76,13 +77,15 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
     let node = netlink.snapshot(&subject(early.as_ref()).destinations()).await?;
     // Only now is the index of the device known, which a route must not lead back to.
     let intent = desired.map(|desired| intent(args, desired, &device, &node));
-    let findings = examine(&subject(intent.as_ref()), &node);
+    let mut findings = examine(&subject(intent.as_ref()), &node);
+    findings.extend(running.iter().flat_map(|running| hardening::findings(&running.hardening)));
     Ok(Report::new(&device, running.is_some(), &findings))
 }
 
 fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot) -> Intent {
     let index = node.link_named(device).map_or(0, |(index, _)| index);
     let wt0 = Wt0 { name: device.to_owned(), index, mtu: desired.interface.mtu.into() };
-    let limits = Limits { nat_ports: args.nat_ports.clone(), listeners: Vec::new(), peer_quota: None };
+    let limits =
+        Limits { nat_ports: args.nat_ports.clone(), listeners: Vec::new(), peer_quota: None, protect_node: false };
     translate::intent(desired, &PeerIds::default().with(&desired.peers), wt0, &limits)
 }

@@ -13,10 +13,12 @@ mod overview;
 mod settings;
 mod view;
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use peer_identity::{Identity, StateDir};
+use peer_identity::{Error, Identity, StateDir};
 
 use self::agent::Agent;
 use self::settings::Settings;
@@ -34,7 +36,8 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
         eprintln!("peer-daemon: {error}");
         return Ok(ExitCode::from(EXIT_CONFIG));
     }
-    let dir = Arc::new(StateDir::open(&args.socket.state_dir)?);
+    let path = &args.socket.state_dir;
+    let dir = Arc::new(StateDir::open(path).map_err(|error| refused(error, path))?);
     let elsewhere = settings::elsewhere(args);
     let identity = Identity::load(&dir, &elsewhere, settings::management_url(args))?;
     tracing::info!(public_key = %identity.private_key.public_key(), origin = ?identity.origin, "identity");
@@ -45,10 +48,21 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let dataplane = up::open_dataplane(args, &settings.interface_name)?;
+    let dataplane = up::open_dataplane(args, &settings.interface_name, settings.listen_port.wanted())?;
     up::runtime()?.block_on(async {
         let agent = Agent::open(args, settings, dir, dataplane).await?;
         agent.live().await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Root, too, is refused here: CAP_DAC_OVERRIDE is given up.
+fn refused(error: Error, path: &Path) -> anyhow::Error {
+    let denied = matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied);
+    let error = anyhow::Error::new(error);
+    if !denied {
+        return error;
+    }
+    let path = path.display();
+    error.context(format!("the state directory must belong to the daemon's user (as root: chown -R root: {path})"))
 }

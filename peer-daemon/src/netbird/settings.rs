@@ -62,6 +62,15 @@ pub(super) enum ListenPort {
     Preferably(u16),
 }
 
+impl ListenPort {
+    /// The port that is tried first.
+    pub(super) fn wanted(self) -> u16 {
+        match self {
+            Self::Exactly(port) | Self::Preferably(port) => port,
+        }
+    }
+}
+
 /// Where the setup key is.
 #[derive(Clone, Debug)]
 pub(super) enum SetupKeySource {

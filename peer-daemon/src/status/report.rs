@@ -33,6 +33,9 @@ pub(crate) struct Report {
     /// The map in force, where there is one.
     #[serde(default)]
     pub(crate) map: Option<Map>,
+    /// Measures that confine the process, and whether the kernel holds it to them.
+    #[serde(default)]
+    pub(crate) hardening: BTreeMap<String, bool>,
 }
 
 /// Who says what a node serves.

@@ -13,6 +13,7 @@ impl fmt::Display for Report {
             writeln!(f, "  public key: {}", interface.public_key)?;
         }
         self.fmt_map(f)?;
+        self.fmt_hardening(f)?;
         self.fmt_dataplane(f)?;
         if self.control == Control::Static {
             self.peers.iter().try_for_each(|peer| fmt_peer(f, peer))?;
@@ -49,6 +50,19 @@ impl Report {
             Some(why) => writeln!(f, "  A NEWER MAP IS NOT IN FORCE: {why}"),
             None => Ok(()),
         }
+    }
+
+    fn fmt_hardening(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names =
+            |on: bool| self.hardening.iter().filter(move |(_, held)| **held == on).map(|(name, _)| name.as_str());
+        let (held, missing): (Vec<_>, Vec<_>) = (names(true).collect(), names(false).collect());
+        if !held.is_empty() {
+            writeln!(f, "  hardening: {}", held.join(", "))?;
+        }
+        if !missing.is_empty() {
+            writeln!(f, "  HARDENING NOT IN FORCE: {} (see `doctor`)", missing.join(", "))?;
+        }
+        Ok(())
     }
 
     fn fmt_dataplane(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

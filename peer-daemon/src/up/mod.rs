@@ -1,7 +1,7 @@
 //! `up`: the life of the process.
 
 mod apply;
-mod capabilities;
+mod confine;
 mod drain;
 mod endpoints;
 mod life;
@@ -26,6 +26,7 @@ use crate::{admin, logging, netbird};
 pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     logging::init(&args.log_level, args.log_format)?;
     admin::raise_descriptor_limit();
+    confine::begin(args);
     if let Some(warning) = args.ignored.warning(|name| std::env::var(name).ok()) {
         tracing::warn!("{warning}");
     }
@@ -40,6 +41,13 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn run_static(args: &UpArgs, file: &std::path::Path) -> anyhow::Result<ExitCode> {
+    if args.netbird.protect_node == Some(true) {
+        eprintln!(
+            "peer-daemon: --protect-node (NB_PROTECT_NODE): a file has no rules of routes: its rules open what they name; \
+             leave the node's addresses out of their destinations, and set it to false"
+        );
+        return Ok(ExitCode::from(EXIT_CONFIG));
+    }
     // Whatever is wrong in the file is said before anything is opened.
     let desired = match peer_static::load(file) {
         Ok(desired) => desired,
@@ -48,13 +56,13 @@ fn run_static(args: &UpArgs, file: &std::path::Path) -> anyhow::Result<ExitCode>
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let dataplane = open_dataplane(args, &desired.interface.name)?;
+    let dataplane = open_dataplane(args, &desired.interface.name, desired.interface.listen_port)?;
     runtime()?.block_on(life::live(args, file, desired, dataplane))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the programs, and gives up what only that needed.
-pub(crate) fn open_dataplane(args: &UpArgs, device: &str) -> anyhow::Result<EbpfDataplane> {
+/// Loads the programs, and gives up what only that needed. WireGuard will listen on `port`.
+pub(crate) fn open_dataplane(args: &UpArgs, device: &str, port: u16) -> anyhow::Result<EbpfDataplane> {
     let attach = match args.attach {
         AttachBy::Auto => Attach::Auto,
         AttachBy::Tcx => Attach::Tcx,
@@ -68,7 +76,7 @@ pub(crate) fn open_dataplane(args: &UpArgs, device: &str) -> anyhow::Result<Ebpf
     };
     let dataplane = EbpfDataplane::open(&options, device)?;
     // Loading was all that it is for. Capabilities belong to threads, and as yet there is one.
-    capabilities::drop_perfmon()?;
+    confine::settle(args, port)?;
     Ok(dataplane)
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_core::desired::Desired;
+use peer_core::net::is_whole_internet;
 use peer_dataplane::{Intent, Listener, PeerPrefixes};
 use peer_io::wt0::Wt0Config;
 
@@ -17,13 +18,19 @@ pub(crate) struct Limits {
     pub(crate) nat_ports: RangeInclusive<u16>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peer_quota: Option<u32>,
+    pub(crate) protect_node: bool,
 }
 
 impl Limits {
     /// Of the command line; WireGuard has bound `port`, the health endpoints perhaps one of TCP.
     pub(crate) fn of(args: &UpArgs, port: u16, health: Option<u16>) -> Self {
         let listeners = std::iter::once(Listener::Udp(port)).chain(health.map(Listener::Tcp)).collect();
-        Self { nat_ports: args.nat_ports.clone(), listeners, peer_quota: args.peer_flows }
+        Self {
+            nat_ports: args.nat_ports.clone(),
+            listeners,
+            peer_quota: args.peer_flows,
+            protect_node: args.netbird.protect_node == Some(true),
+        }
     }
 }
 
@@ -42,16 +49,17 @@ pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0,
         nat_ports: limits.nat_ports.clone(),
         listeners: limits.listeners.clone(),
         peer_quota: limits.peer_quota,
+        protect_node: limits.protect_node,
     }
 }
 
 /// How the device shall be. Peers are reached by routes into it, but for what its own networks cover, and but for a
-/// default route: that would take the node's own way out.
+/// default route, whole or in halves: that would take the node's own way out.
 pub(super) fn device(desired: &Desired) -> Wt0Config {
     let interface = &desired.interface;
     let covered = |net: &IpNet| interface.addresses.iter().any(|own| own.trunc().contains(net));
     let allowed = desired.peers.iter().flat_map(|peer| &*peer.allowed_ips);
-    let mut routes: Vec<IpNet> = allowed.filter(|net| net.prefix_len() > 0 && !covered(net)).copied().collect();
+    let mut routes: Vec<IpNet> = allowed.filter(|net| !is_whole_internet(net) && !covered(net)).copied().collect();
     routes.sort();
     routes.dedup();
     Wt0Config {
@@ -91,15 +99,24 @@ mod tests {
                 addresses: vec![net("100.64.0.1/16")],
                 mtu: 1420,
             },
-            peers: [peer(1, &["100.64.0.2/32", "10.9.0.0/24"]), peer(2, &["0.0.0.0/0", "fd00::/64"])].into(),
+            peers: [
+                peer(1, &["100.64.0.2/32", "10.9.0.0/24", "0.0.0.0/1", "128.0.0.0/1"]),
+                peer(2, &["0.0.0.0/0", "fd00::/64"]),
+            ]
+            .into(),
             routes: Vec::new(),
             rules: Arc::default(),
         };
         assert_eq!(device(&desired).routes, [net("10.9.0.0/24"), net("fd00::/64")]);
         let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };
-        let limits = Limits { nat_ports: 20480..=29999, listeners: vec![Listener::Udp(51820)], peer_quota: None };
+        let limits = Limits {
+            nat_ports: 20480..=29999,
+            listeners: vec![Listener::Udp(51820)],
+            peer_quota: None,
+            protect_node: true,
+        };
         let intent = intent(&desired, &PeerIds::default().with(&desired.peers), wt0, &limits);
-        assert_eq!(intent.listeners, limits.listeners);
+        assert_eq!((&intent.listeners, intent.protect_node), (&limits.listeners, true));
         assert_eq!(intent.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(intent.addresses, ["100.64.0.1".parse::<std::net::IpAddr>().expect("an address")]);
     }

@@ -39,6 +39,8 @@ pub enum Capabilities {
     Minimal,
     /// `CAP_PERFMON` as well: the verifier then adds no fences.
     Deployed,
+    /// All that root has, as when somebody starts it by hand.
+    Root,
 }
 
 impl Capabilities {
@@ -48,6 +50,7 @@ impl Capabilities {
         match self {
             Self::Minimal => "CAP_NET_ADMIN and CAP_BPF alone",
             Self::Deployed => "CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON",
+            Self::Root => "every capability",
         }
     }
 }
@@ -455,6 +458,7 @@ impl Node {
         let set = match self.capabilities {
             Capabilities::Minimal => "-all,+net_admin,+bpf",
             Capabilities::Deployed => "-all,+net_admin,+bpf,+perfmon",
+            Capabilities::Root => return self.namespace.contained_command("env"),
         };
         let mut command = self.namespace.contained_command("setpriv");
         command.args(["--bounding-set", set, "--inh-caps", set, "--ambient-caps", set, "--no-new-privs", "--"]);

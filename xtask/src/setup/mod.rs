@@ -27,7 +27,7 @@ use wireguard_go::WireguardGo;
 
 /// Run-time tools of the demo and the scenarios, and what images have in them: the program, and Debian's and Fedora's
 /// package of it.
-const TOOLS: [(&str, &str, &str); 11] = [
+const TOOLS: [(&str, &str, &str); 12] = [
     ("busybox", "busybox-static", "busybox"),
     ("conmon", "conmon", "conmon"),
     ("curl", "curl", "curl"),
@@ -38,6 +38,7 @@ const TOOLS: [(&str, &str, &str); 11] = [
     ("podman", "podman", "podman"),
     ("runc", "runc", "runc"),
     ("setpriv", "util-linux", "util-linux"),
+    ("systemd-analyze", "systemd", "systemd"),
     ("wg", "wireguard-tools", "wireguard-tools"),
 ];
 

@@ -14,6 +14,7 @@ pub mod batch;
 pub mod desired;
 pub mod diff;
 pub mod key;
+pub mod net;
 pub mod path;
 pub mod policy;
 pub mod readiness;

@@ -26,6 +26,8 @@ pub struct Intent {
     pub listeners: Vec<Listener>,
     /// Flows that one peer may have; `None`: a quarter of what fits.
     pub peer_quota: Option<u32>,
+    /// Rules of routes do not open addresses of the node itself.
+    pub protect_node: bool,
 }
 
 /// A port of the daemon itself.

@@ -12,6 +12,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use ipnet::IpNet;
 use peer_core::desired::{Peer, Route, Rule, UplinkChoice};
 use peer_core::key::{PresharedKey, PublicKey};
+use peer_core::net::is_whole_internet;
 
 use self::peers::Claims;
 use self::rules::{Rulebook, Unserved};
@@ -70,7 +71,7 @@ pub struct Unsupported {
 pub enum UnsupportedKind {
     /// A route to what names resolve to.
     DomainRoute,
-    /// A default route.
+    /// A default route, whole or in halves.
     ExitNode,
     /// Ingress forwarding.
     Forwarding,
@@ -146,7 +147,7 @@ impl Compiled {
         for route in map.routes.iter().filter(|route| route.router == options.own_key) {
             let name = route.net_id.clone();
             let (kind, detail) = match &route.target {
-                RouteTarget::Prefix(net) if net.prefix_len() > 0 => {
+                RouteTarget::Prefix(net) if !is_whole_internet(net) => {
                     *masquerade.entry(*net).or_default() |= route.masquerade;
                     self.served.push(name);
                     continue;

@@ -40,7 +40,7 @@ fn world() -> impl Strategy<Value = World> {
     let peer = (0_u8..12, prop::collection::vec(address(), 0..3)).prop_map(|(key, allowed_ips)| {
         wire::RemotePeerConfig { wg_pub_key: PublicKey([key; 32]).to_string(), allowed_ips, ..Default::default() }
     });
-    let network = select(vec!["10.1.0.0/16", "10.2.0.0/16", "fd00::/64", "0.0.0.0/0"]);
+    let network = select(vec!["10.1.0.0/16", "10.2.0.0/16", "fd00::/64", "0.0.0.0/0", "0.0.0.0/1", "8000::/1"]);
     let route = (0..4, network).prop_map(|(id, network)| wire::Route {
         id: format!("r{id}"),
         network: network.into(),
@@ -55,7 +55,7 @@ fn world() -> impl Strategy<Value = World> {
         policy_id,
         ..Default::default()
     });
-    let destination = select(vec!["10.1.0.0/16", "10.1.2.0/24", "10.2.0.0/16", "0.0.0.0/0"]);
+    let destination = select(vec!["10.1.0.0/16", "10.1.2.0/24", "10.2.0.0/16", "0.0.0.0/0", "0.0.0.0/1"]);
     let sources = prop::collection::vec(address(), 0..4);
     let route_rule = (sources, destination, policy(), 0..4, 79..82_u32).prop_map(
         |(source_ranges, destination, policy_id, route, port)| wire::RouteFirewallRule {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 use peer_core::desired::PortRange;
+use peer_core::net::is_whole_internet;
 use toml::de::DeValue;
 
 use crate::node::{Node, Sink};
@@ -109,7 +110,7 @@ pub(crate) fn own_address(node: &Node<'_>, sink: &mut Sink) -> Option<IpNet> {
     let ip = net.addr();
     let why = if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || ip == Ipv4Addr::BROADCAST {
         "is no address that a node can have"
-    } else if net.prefix_len() == 0 {
+    } else if is_whole_internet(&net) {
         "would make the whole Internet the overlay"
     } else if is_ends_of_network(net) {
         "is the network's own address or its broadcast address"

@@ -38,11 +38,13 @@ pub enum Check {
     Forwarding6,
     /// Devices that cannot be uplinks, and routes that are not served.
     Uplinks,
+    /// What confines the running daemon.
+    Hardening,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -59,6 +61,7 @@ impl Check {
         Self::Mtu,
         Self::Forwarding6,
         Self::Uplinks,
+        Self::Hardening,
     ];
 
     /// Its name.
@@ -81,6 +84,7 @@ impl Check {
             Self::Mtu => "mtu",
             Self::Forwarding6 => "forwarding6",
             Self::Uplinks => "uplinks",
+            Self::Hardening => "hardening",
         }
     }
 }

@@ -92,8 +92,9 @@ pub(super) fn plan(
     for (id, route) in route_ids(&intent.routes, known).into_iter().zip(&intent.routes) {
         plan.add_route(id, route, intent, node);
     }
+    let other = if intent.protect_node { LocalKind::Protected } else { LocalKind::Node };
     for (index, link) in &node.links {
-        let kind = if *index == intent.wt0.index { LocalKind::Overlay } else { LocalKind::Node };
+        let kind = if *index == intent.wt0.index { LocalKind::Overlay } else { other };
         if !link.addresses.is_empty() {
             plan.links.insert(*index, (link.running, link.addresses.clone()));
         }
@@ -269,6 +270,7 @@ mod tests {
             nat_ports: crate::intent::DEFAULT_NAT_PORTS,
             listeners: vec![Listener::Udp(51820)],
             peer_quota: None,
+            protect_node: false,
         }
     }
 
@@ -329,5 +331,12 @@ mod tests {
         assert_eq!(kind("100.64.0.1"), LocalKind::Overlay as u32);
         assert_eq!(kind("198.51.100.1"), LocalKind::Node as u32);
         assert_eq!(kind("127.0.0.1"), LocalKind::Node as u32);
+        let protected = Intent { protect_node: true, ..intent(&[]) };
+        let plan = super::plan(&protected, &Arc::default(), &node(), &BTreeMap::new()).expect("a plan");
+        let kind = |text: &str| plan.locals[&Addr::from(text.parse::<IpAddr>().expect("an address"))].kind;
+        assert_eq!(
+            [kind("100.64.0.1"), kind("198.51.100.1")],
+            [LocalKind::Overlay as u32, LocalKind::Protected as u32]
+        );
     }
 }

@@ -163,14 +163,13 @@ impl Bench {
         for (id, (addr, len)) in [(1, prefix(PEER, 32)), (1, prefix(PEER6, 128))] {
             peers.insert(&Key::new(len, addr), Peer { id, prefix_len: len }, 0).expect("insert");
         }
-        let mut locals: HashMap<_, Addr, LocalAddr> = self.map(map::LOCALS);
         for (addr, kind) in [
             (NODE, LocalKind::Overlay),
             (NODE6, LocalKind::Overlay),
             (UPLINK, LocalKind::Node),
             (UPLINK6, LocalKind::Node),
         ] {
-            locals.insert(Addr::from(addr), LocalAddr { kind: kind as u32 }, 0).expect("insert");
+            self.local(addr, kind);
         }
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
         let uplink = Uplink { addr4: UPLINK.into(), addr6: UPLINK6.into(), mtu: 1500, sources: [0; 4] };
@@ -215,6 +214,12 @@ impl Bench {
             _ => Map::PerCpuArray(again),
         };
         T::try_from(again).expect("the map's type")
+    }
+
+    /// Makes it an address of the node.
+    pub(crate) fn local(&mut self, addr: IpAddr, kind: LocalKind) {
+        let mut locals: HashMap<_, Addr, LocalAddr> = self.map(map::LOCALS);
+        locals.insert(Addr::from(addr), LocalAddr { kind: kind as u32 }, 0).expect("insert");
     }
 
     /// Serves `addr/len` by eth0.

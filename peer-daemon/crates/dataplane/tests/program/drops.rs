@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use peer_common::DropReason;
 use peer_common::route::Route;
+use peer_common::{DropReason, LocalKind};
 
 use crate::bench::with_bench;
 use crate::lab::{PEER, PEER6, SERVER, SERVER6};
 use crate::packet::{echo_reply, later_fragment, protocol, read, tcp, udp, with_extension, with_option};
-use crate::{REDIRECT, SHOT};
+use crate::{REDIRECT, SHOT, UNSPEC};
 
 fn addr(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -45,6 +45,11 @@ fn each_reason_is_counted_by_name() {
             (udp((PEER6, 1), (addr("ff02::1"), 2)), DropReason::Multicast),
             (tcp((PEER, 1), (addr("127.0.0.1"), 80), true), DropReason::DeniedDestination),
             (tcp((PEER, 1), (addr("169.254.169.254"), 80), true), DropReason::DeniedDestination),
+            (tcp((PEER, 1), (addr("168.63.129.16"), 80), true), DropReason::DeniedDestination),
+            (tcp((PEER, 1), (addr("100.100.100.200"), 80), true), DropReason::DeniedDestination),
+            (tcp((PEER, 1), (addr("100.100.100.201"), 80), true), DropReason::NoRoute),
+            (tcp((PEER6, 1), (addr("fd00:ec2::254"), 80), true), DropReason::DeniedDestination),
+            (tcp((PEER6, 1), (addr("fd00:ec2::253"), 80), true), DropReason::NoRoute),
             (tcp((PEER6, 1), (addr("::1"), 80), true), DropReason::DeniedDestination),
             (tcp((PEER6, 1), (addr("fe80::1"), 80), true), DropReason::DeniedDestination),
         ];
@@ -68,13 +73,41 @@ fn a_mapped_address_on_the_wire_is_not_taken_for_ipv4() {
 
 #[test]
 fn a_host_route_names_what_is_denied_otherwise() {
+    let cases = [
+        (PEER, "169.254.169.254", "169.254.0.0", 16),
+        (PEER, "168.63.129.16", "168.63.0.0", 16),
+        (PEER, "100.100.100.200", "100.64.0.0", 10),
+        (PEER6, "fd00:ec2::254", "fd00:ec2::", 32),
+    ];
+    for (peer, metadata, network, len) in cases {
+        with_bench(move |bench| {
+            let metadata = addr(metadata);
+            bench.route(addr(network), len, 5, Route::MASQUERADE);
+            assert_eq!(bench.arrive_from_mesh(&tcp((peer, 1), (metadata, 80), true)).0, SHOT, "a wider route does not");
+            assert_eq!(bench.drops(DropReason::DeniedDestination), 1);
+            bench.route(metadata, if metadata.is_ipv4() { 32 } else { 128 }, 6, Route::MASQUERADE);
+            let (verdict, packet) = bench.arrive_from_mesh(&tcp((peer, 1), (metadata, 80), true));
+            assert_eq!((verdict, read(&packet).dst), (REDIRECT, (metadata, 80)));
+        });
+    }
+}
+
+/// 100.64.0.0/10 is where overlays are: a node or a peer may be given 100.100.100.200.
+#[test]
+fn an_overlay_address_that_is_also_a_clouds_works() {
     with_bench(|bench| {
-        let metadata = addr("169.254.169.254");
-        bench.route(addr("169.254.0.0"), 16, 5, Route::MASQUERADE);
-        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (metadata, 80), true)).0, SHOT, "a wider route does not");
-        bench.route(metadata, 32, 6, Route::MASQUERADE);
-        let (verdict, packet) = bench.arrive_from_mesh(&tcp((PEER, 1), (metadata, 80), true));
-        assert_eq!((verdict, read(&packet).dst), (REDIRECT, (metadata, 80)));
+        let metadata = addr("100.100.100.200");
+        bench.local(metadata, LocalKind::Overlay);
+        assert_eq!(bench.arrive_from_mesh(&tcp((PEER, 1), (metadata, 22), true)).0, UNSPEC, "this node's");
+        assert_eq!(bench.leave_to_mesh(&tcp((metadata, 22), (PEER, 1), false)).0, UNSPEC);
+    });
+    with_bench(|bench| {
+        let (metadata, node) = (addr("100.100.100.200"), addr("100.64.0.1"));
+        bench.peer(metadata, 32, 2);
+        assert_eq!(bench.arrive_from_mesh(&tcp((metadata, 1), (SERVER, 80), true)).0, REDIRECT, "a peer's");
+        assert_eq!(bench.arrive_from_mesh(&tcp((metadata, 1), (node, 22), true)).0, UNSPEC);
+        assert_eq!(bench.leave_to_mesh(&tcp((node, 1), (metadata, 22), true)).0, UNSPEC, "the node calls it");
+        assert_eq!(bench.arrive_from_mesh(&tcp((metadata, 22), (node, 1), false)).0, UNSPEC);
     });
 }
 

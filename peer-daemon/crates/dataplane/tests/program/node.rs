@@ -1,13 +1,13 @@
 //! Traffic of the node itself.
 
 use peer_common::layout::REDIRECTED_MARK;
-use peer_common::{Counter, DropReason, FlowKind};
-use peer_core::desired::Scope;
+use peer_common::{Counter, DropReason, FlowKind, LocalKind};
+use peer_core::desired::{Action, Scope};
 
 use crate::bench::{PolicyRule, accept_all, with_bench};
 use crate::lab::{NODE, PEER, SERVER, UPLINK};
 use crate::packet::{echo_reply, echo_request, tcp, udp};
-use crate::{SHOT, UNSPEC};
+use crate::{REDIRECT, SHOT, UNSPEC};
 
 fn scoped(scope: Scope) -> PolicyRule {
     PolicyRule { scope, ..accept_all(true) }
@@ -45,6 +45,32 @@ fn another_own_address_is_reached_by_peer_rules_or_by_a_route_that_covers_it() {
             "the overlay address is no route's"
         );
         assert_eq!(bench.drops(DropReason::PolicyDefault), 1);
+    });
+}
+
+#[test]
+fn a_protected_node_is_reached_by_peer_rules_only() {
+    with_bench(|bench| {
+        let drop_by_route = PolicyRule { action: Action::Drop, id: 9, ..scoped(Scope::Route) };
+        let to_kubelet = tcp((PEER, 1000), (UPLINK, 10250), true);
+        bench.local(UPLINK, LocalKind::Protected);
+        for (rules, verdict) in [
+            (vec![scoped(Scope::Route)], SHOT),
+            (vec![scoped(Scope::Node)], UNSPEC),
+            (vec![scoped(Scope::Node), scoped(Scope::Route)], UNSPEC),
+            (vec![scoped(Scope::Node), drop_by_route], SHOT),
+            (vec![], SHOT),
+        ] {
+            bench.rules(&rules);
+            assert_eq!(bench.arrive_from_mesh(&to_kubelet).0, verdict, "{rules:?}");
+        }
+        assert_eq!((bench.drops(DropReason::PolicyDefault), bench.drops(DropReason::PolicyRule)), (2, 1));
+        bench.rules(&[scoped(Scope::Route)]);
+        assert_eq!(
+            bench.arrive_from_mesh(&tcp((PEER, 1000), (SERVER, 80), true)).0,
+            REDIRECT,
+            "beside it the route opens"
+        );
     });
 }
 

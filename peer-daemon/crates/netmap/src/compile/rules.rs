@@ -9,6 +9,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _};
 use ipnet::IpNet;
 use peer_core::desired::{Action, PortRange, Protocol, Route, Rule, Scope};
+use peer_core::net::is_whole_internet;
 
 use super::Groups;
 use crate::ids::Ids;
@@ -173,7 +174,7 @@ fn of_routes(rules: &[&Arc<RouteRule>], unserved: &Unserved) -> Vec<Draft> {
     for rule in rules {
         let RouteTarget::Prefix(destination) = &rule.target else { continue };
         // What an exit node permits is everything: without one it would open the other routes.
-        let unserved = destination.prefix_len() == 0 || unserved.contains(&*rule.route);
+        let unserved = is_whole_internet(destination) || unserved.contains(&*rule.route);
         if rule.sources.is_empty() || (unserved && rule.matcher.action == Action::Accept) {
             continue;
         }

@@ -131,6 +131,28 @@ fn an_exit_node_that_is_not_served_opens_nothing() {
 }
 
 #[test]
+fn two_halves_of_the_internet_are_an_exit_node() {
+    let any = || matcher(Protocol::Any, None, Action::Accept, "");
+    let halves = ["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"];
+    let map = NetworkMap {
+        routes: halves
+            .iter()
+            .map(|half| route(half, prefix(half), true))
+            .chain([route("lan", prefix("10.1.0.0/16"), true)])
+            .collect(),
+        route_rules: Rules::List(
+            halves.iter().map(|half| route_rule(&["0.0.0.0/0"], prefix(half), "other", any())).collect(),
+        ),
+        ..NetworkMap::default()
+    };
+    let compiled = compiled(&map);
+    assert_eq!(compiled.routes.iter().map(|route| route.destination).collect::<Vec<_>>(), [net("10.1.0.0/16")]);
+    assert!(compiled.rules.is_empty(), "they would open 10.1.0.0/16");
+    let exits = compiled.unsupported.iter().filter(|what| what.kind == UnsupportedKind::ExitNode).count();
+    assert_eq!(exits, halves.len());
+}
+
+#[test]
 fn a_rule_without_sources_permits_nobody() {
     let rule = route_rule(&[], prefix("10.1.0.0/16"), "lan", matcher(Protocol::Any, None, Action::Accept, "p"));
     let routes = vec![route("lan", prefix("10.1.0.0/16"), true)];

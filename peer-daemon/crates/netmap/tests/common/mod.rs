@@ -100,10 +100,10 @@ fn route_rule(rule: &wire::RouteFirewallRule, map: &NetworkMap, own: &str, query
     }
     // What belongs to a route that is not served yet permits nothing.
     let unserved = understood(map).into_iter().any(|route| {
-        let default = route.network.parse::<IpNet>().is_ok_and(|net| net.prefix_len() == 0);
+        let default = route.network.parse::<IpNet>().is_ok_and(exit_node);
         route.id == rule.route_id && route.peer == own && (default || !route.domains.is_empty())
     });
-    if rule.action == 0 && (unserved || destination.prefix_len() == 0) {
+    if rule.action == 0 && (unserved || exit_node(destination)) {
         return None;
     }
     let from =
@@ -112,6 +112,11 @@ fn route_rule(rule: &wire::RouteFirewallRule, map: &NetworkMap, own: &str, query
         && protocol(rule.protocol, query)
         && ports(rule.protocol, rule.port_info.as_ref(), None, rule.action, query);
     applies.then(|| (rule.action, String::from_utf8_lossy(&rule.policy_id).into_owned()))
+}
+
+/// The Internet of a family, or the half of it with the lower or the upper addresses.
+fn exit_node(net: IpNet) -> bool {
+    matches!(net.to_string().as_str(), "0.0.0.0/0" | "0.0.0.0/1" | "128.0.0.0/1" | "::/0" | "::/1" | "8000::/1")
 }
 
 fn protocol(number: i32, query: &Query) -> bool {

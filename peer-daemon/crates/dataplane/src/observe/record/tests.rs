@@ -29,6 +29,7 @@ fn view() -> View {
         nat_ports: crate::DEFAULT_NAT_PORTS,
         listeners: Vec::new(),
         peer_quota: None,
+        protect_node: false,
     };
     View::default().next(names, &intent)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use peer_common::layout::program;
 use peer_common::route::{NO_ROUTE, Route};
-use peer_common::{Addr, Counter, DropReason, FlowEvent, FlowKey, FlowKind, Mapping, PacketCount};
+use peer_common::{Addr, Counter, DropReason, FlowEvent, FlowKey, FlowKind, LocalKind, Mapping, PacketCount};
 use peer_dataplane::observe::drop_reason;
 
 use self::random::Random;
@@ -107,6 +107,7 @@ fn network(random: &mut Random) -> Network {
             route("198.18.1.0/24", 5, true, false),
             route("169.254.169.254/32", 6, true, true),
         ],
+        protect_node: random.one_in(3),
         locals: [(NODE, true), (NODE6, true), (UPLINK, false), (UPLINK6, false)].into(),
         listeners: [(17, 51820), (6, 8080)].into(),
         overlay: [NODE, NODE6],
@@ -140,6 +141,9 @@ impl<'a> Sequence<'a> {
         let mut random = Random(seed);
         let network = network(&mut random);
         bench.clear();
+        for own in [UPLINK, UPLINK6] {
+            bench.local(own, if network.protect_node { LocalKind::Protected } else { LocalKind::Node });
+        }
         bench.uplink_mtu(network.uplink_mtu as u32);
         bench.config(|config| {
             config.hash_key = network.hash_key;

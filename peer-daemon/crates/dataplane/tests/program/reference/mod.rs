@@ -22,6 +22,8 @@ use crate::wire::{ICMP, ICMPV6, TCP, UDP};
 pub(crate) struct Network {
     pub(crate) peers: Vec<(IpNet, u32)>,
     pub(crate) routes: Vec<RefRoute>,
+    /// Rules of routes open no address of the node.
+    pub(crate) protect_node: bool,
     /// Own addresses; `true`: of the overlay.
     pub(crate) locals: BTreeMap<IpAddr, bool>,
     pub(crate) listeners: BTreeSet<(u8, u16)>,
@@ -143,7 +145,8 @@ impl Reference {
         let to = tuple.dst.0;
         let route = self.route_to(to);
         let named = route.is_some_and(|route| route.destination.prefix_len() == route.destination.max_prefix_len());
-        if let Some(reason) = denied(to).filter(|_| !named) {
+        let own_overlay = self.network.locals.get(&to) == Some(&true);
+        if let Some(reason) = denied(to).filter(|_| !named && !own_overlay) {
             return Err(reason);
         }
         let (scope, kind, route) = match (self.network.locals.get(&to), route) {
@@ -171,7 +174,12 @@ impl Reference {
             destination_port: problem.is_none().then_some(tuple.dst.1),
             scope,
         };
-        match policy::evaluate(&self.rules, &query) {
+        let mut verdict = policy::evaluate(&self.rules, &query);
+        if self.network.protect_node && scope == Scope::Both && matches!(verdict, Verdict::Accept { .. }) {
+            // Nothing drops it: rules for the node alone decide.
+            verdict = policy::evaluate(&self.rules, &Query { scope: Scope::Node, ..query });
+        }
+        match verdict {
             Verdict::Accept { .. } => Ok(Accepted { peer, kind, route }),
             Verdict::Drop { .. } => Err(DropReason::PolicyRule),
             Verdict::Default => Err(problem.unwrap_or(DropReason::PolicyDefault)),
@@ -282,10 +290,14 @@ fn port_hash(key: [u64; 2], tuple: Tuple) -> u64 {
     siphash13(key, [pair(src, 0), pair(src, 2), pair(dst, 0), pair(dst, 2), ports | u64::from(tuple.protocol)])
 }
 
+/// Where clouds keep what only the node should read, beyond link-local addresses.
+const METADATA: [&str; 3] = ["168.63.129.16", "100.100.100.200", "fd00:ec2::254"];
+
 /// RFC 6890 and RFC 4291: what only a host route may name.
 fn denied(addr: IpAddr) -> Option<DropReason> {
     match addr {
         IpAddr::V4(v4) if v4.octets()[0] >= 224 => Some(DropReason::Multicast),
+        _ if METADATA.contains(&addr.to_string().as_str()) => Some(DropReason::DeniedDestination),
         IpAddr::V4(v4) if v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0 => {
             Some(DropReason::DeniedDestination)
         }

@@ -94,6 +94,7 @@ impl Lab {
             nat_ports: crate::DEFAULT_NAT_PORTS,
             listeners: Vec::new(),
             peer_quota: None,
+            protect_node: false,
         }
     }
 

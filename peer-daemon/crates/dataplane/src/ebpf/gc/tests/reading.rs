@@ -20,6 +20,7 @@ fn reader(tables: &Tables) -> FlowReader {
         nat_ports: crate::DEFAULT_NAT_PORTS,
         listeners: Vec::new(),
         peer_quota: None,
+        protect_node: false,
     };
     let tables = tables.view().share(false).expect("descriptors");
     FlowReader { tables, names: Names::default(), intent: Arc::new(intent) }
