@@ -85,7 +85,7 @@ fn a_known_neighbour_has_its_header_stored_and_is_asked_for_once_in_a_tick() {
             assert!(stored, "the stored header is written");
             bench.set_next_hop(flow.next_hop, NextHop { asked: hop.asked - 1, ..hop });
             let (verdict, out) = bench.arrive_from_mesh(&packet);
-            assert_eq!((verdict, &out[..14] == header), (REDIRECT, false), "the kernel writes it");
+            assert_eq!((verdict, out[..14] == header), (REDIRECT, false), "the kernel writes it");
             assert!(bench.next_hop(flow.next_hop).asked >= hop.asked);
         }
     });
