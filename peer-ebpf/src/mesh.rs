@@ -69,7 +69,7 @@ fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch
     let known = if work.packet.unjudged.is_none() { flow_of(&work.packet.key) } else { None };
     let flow = match known {
         Some(flow) if flow.policy_generation == work.query.generation => flow,
-        known => match judged(ctx, config, work, known, now)? {
+        known => match judged::<L2>(ctx, config, work, known, now)? {
             Some(flow) => flow,
             None => {
                 stats::count(Counter::ToNode, 1);
@@ -121,7 +121,7 @@ fn error<const L2: usize>(
 /// Judges a packet without a current flow: `known` is the one that an older policy accepted. Returns the flow that it
 /// has now; `None` for what the node takes without one.
 #[inline(always)]
-fn judged(
+fn judged<const L2: usize>(
     ctx: &TcContext,
     config: &Config,
     work: &mut Scratch,
@@ -166,7 +166,7 @@ fn judged(
     if for_node {
         failed(flow::insert_local(&work.packet.key, &work.flow))?;
     } else {
-        failed(open(ctx, config, work))?;
+        failed(open::<L2>(ctx, config, work))?;
     }
     match flow_of(&work.packet.key) {
         Some(flow) => Ok(Some(flow)),
@@ -213,7 +213,7 @@ pub fn ask(work: &mut Scratch) -> u32 {
 
 /// Opens `work.flow` by the route that accepts it. Returns 0, or a drop reason plus 1.
 #[inline(always)]
-fn open(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
+fn open<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
     let masquerade = work.query.kind == FlowKind::Masqueraded as u8;
     work.flow.route_id = work.query.route.id;
     match fib::resolve(ctx, config, &work.query.route, &work.packet.key, &mut work.hop) {
@@ -234,7 +234,7 @@ fn open(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
         return nat::open_routed(work);
     }
     work.flow.nat_addr = work.hop.entry.source;
-    nat::open_masqueraded(ctx, config, work)
+    nat::open_masqueraded(ctx, config, work, L2 as u32)
 }
 
 /// Sends the packet the way of its flow.

@@ -22,8 +22,10 @@ pub struct Options {
     bytes: [u8; 64],
     at: u32,
     len: u32,
+    /// Where the wanted one begins, plus 1; 0: not found.
     found: u32,
-    pad: u32,
+    /// Kind and length of the wanted one, as they stand in the packet: kind in the lowest byte.
+    wanted: u32,
 }
 
 const MASK: u32 = 63;
@@ -32,6 +34,9 @@ const END: u8 = 0;
 const NOTHING: u8 = 1;
 const MSS: u8 = 2;
 const MSS_LEN: u8 = 4;
+/// RFC 7323 §3.2.
+const TIMESTAMPS: u8 = 8;
+const TIMESTAMPS_LEN: u8 = 10;
 
 /// Lowers the option of a SYN, if it has one, to what `mtu` leaves for a segment.
 #[inline(always)]
@@ -46,12 +51,12 @@ pub fn clamp<const L2: usize>(
     }
     let l4 = packet.l4() as u32;
     let most = mtu.saturating_sub(l4 + TCP_LEN as u32);
-    let found = find(ctx, L2 as u32 + l4 + TCP_LEN as u32, packet.headers.wrapping_sub(l4 + TCP_LEN as u32), options);
-    let (at, mss) = (found & 0xff, found >> 16);
-    if at == 0 || mss <= most {
+    let Some(at) = find(ctx, L2 as u32, packet, options, (MSS, MSS_LEN)) else { return Ok(()) };
+    let mss = word(options, at + 2);
+    if mss <= most {
         return Ok(());
     }
-    let at = at as usize;
+    let at = at as usize + 2;
     let (from, to) = (mss as u16, most as u16);
     let word = |value: u16| {
         // Checksums are made of words: behind an odd number of bytes the value lies across two of them.
@@ -64,10 +69,24 @@ pub fn clamp<const L2: usize>(
     Ok(())
 }
 
-/// Looks through `len` bytes of options that start at `offset` of the packet. Returns 0, or the segment size in the upper
-/// half and where it stands among the options in the lower one.
+/// The time that the sender of a TCP packet says it is, host byte order, if it says so. Layer 3 starts at `l2`.
+#[inline(always)]
+pub fn timestamp(ctx: &TcContext, l2: u32, packet: &Packet, options: &mut Options) -> Option<u32> {
+    let at = find(ctx, l2, packet, options, (TIMESTAMPS, TIMESTAMPS_LEN))?;
+    Some(word(options, at + 2) << 16 | word(options, at + 4))
+}
+
+/// Where the first option of this kind and length begins.
+#[inline(always)]
+fn find(ctx: &TcContext, l2: u32, packet: &Packet, options: &mut Options, (kind, size): (u8, u8)) -> Option<u32> {
+    let start = packet.l4() as u32 + TCP_LEN as u32;
+    options.wanted = (size as u32) << 8 | kind as u32;
+    look(ctx, l2 + start, packet.headers.wrapping_sub(start), options).checked_sub(1)
+}
+
+/// Looks through `len` bytes of options that start at `offset` of the packet. Returns what [`Options::found`] says.
 #[inline(never)]
-fn find(ctx: &TcContext, offset: u32, len: u32, options: *mut Options) -> u32 {
+fn look(ctx: &TcContext, offset: u32, len: u32, options: *mut Options) -> u32 {
     if len < MSS_LEN as u32 || len > 40 {
         return 0;
     }
@@ -103,13 +122,12 @@ extern "C" fn step(_index: u32, _context: *mut c_void) -> i64 {
     match byte(options, at) {
         END => return 1,
         NOTHING => options.at = at + 1,
-        MSS if byte(options, at + 1) == MSS_LEN => {
-            let mss = (byte(options, at + 2) as u32) << 8 | byte(options, at + 3) as u32;
-            options.found = mss << 16 | (at + 2);
-            return 1;
-        }
-        _ => {
+        kind => {
             let size = byte(options, at + 1) as u32;
+            if size << 8 | kind as u32 == options.wanted && at + size <= options.len {
+                options.found = at + 1;
+                return 1;
+            }
             if size < 2 {
                 return 1;
             }
@@ -117,6 +135,11 @@ extern "C" fn step(_index: u32, _context: *mut c_void) -> i64 {
         }
     }
     0
+}
+
+#[inline(always)]
+fn word(options: &Options, at: u32) -> u32 {
+    (byte(options, at) as u32) << 8 | byte(options, at + 1) as u32
 }
 
 #[inline(always)]

@@ -14,6 +14,7 @@ mod pins;
 mod plan;
 mod policy;
 mod policy_tables;
+mod ports;
 mod tables;
 
 use std::collections::{BTreeSet, HashSet};
@@ -34,6 +35,7 @@ use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;
 use self::policy::Policies;
+use self::ports::PortCounts;
 pub use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
@@ -363,8 +365,11 @@ impl Dataplane for EbpfDataplane {
         self.end_following()?;
         self.sweep()?;
         let told = |ended: &Ended<'_>| self.observer.ended(ended);
-        let scanned = self.tables.flow_tables(&told).collect(sys::monotonic_coarse(), self.scan.flows);
+        let (known, counts) = (&self.scan.port_counts, PortCounts::new(&self.tables.config()?));
+        let tables = self.tables.flow_tables(&told);
+        let scanned = tables.collect(sys::monotonic_coarse(), self.scan.flows, known, counts);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
+        self.tables.set_ports(&self.scan.port_counts)?;
         self.tables.set_peer_flows(&self.scan.peers)?;
         self.tables.next_hops.collect(&self.scan.next_hops)?;
         self.tables.prepare()?;
@@ -404,6 +409,7 @@ impl Dataplane for EbpfDataplane {
             flows_max: self.tables.flows_max,
             ports_used: self.scan.ports,
             ports_max: config.nat_port_count.into(),
+            busiest_remote_ports: self.scan.port_counts.busiest(),
             peer_quota: config.peer_quota,
             busiest_peer_flows: self.scan.peers.values().copied().max().unwrap_or(0),
             pressure: expiry::pressure(self.scan.flows, self.tables.flows_max),

@@ -20,6 +20,7 @@ use super::peers::PeerTable;
 use super::plan::{Plan, Prefix};
 use super::policy::Policy;
 use super::policy_tables::PolicyTables;
+use super::ports::PortCounts;
 use crate::observe::Ended;
 use crate::{Error, PeerPrefixes, sys};
 
@@ -45,6 +46,8 @@ pub(super) struct Tables {
     flows: MapData,
     mappings: MapData,
     peer_flows: Array<MapData, u32>,
+    remote_ports: MapData,
+    member_ports: MapData,
     /// A second handle of each map that lives, for its memory.
     handles: Vec<MapData>,
     /// What the tables hold; `None`: not known, or a write has failed on its way.
@@ -90,6 +93,8 @@ impl Tables {
             flows,
             handles,
             peer_flows: take(ebpf, map::PEER_FLOWS)?,
+            remote_ports: map_data(ebpf, map::REMOTE_PORTS)?,
+            member_ports: map_data(ebpf, map::MEMBER_PORTS)?,
             mappings: map_data(ebpf, map::MAPPINGS)?,
         })
     }
@@ -210,6 +215,11 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Sets the counts of ports in use.
+    pub(super) fn set_ports(&self, counts: &PortCounts) -> Result<(), Error> {
+        counts.write(self.remote_ports.fd().as_fd(), self.member_ports.fd().as_fd())
     }
 
     pub(super) fn flow_tables<'a>(&'a self, told: &'a dyn Fn(&Ended<'_>)) -> FlowTables<'a> {

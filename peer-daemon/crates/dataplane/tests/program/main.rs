@@ -24,6 +24,7 @@ mod own_errors;
 mod policy;
 mod property;
 mod quota;
+mod reuse;
 mod sockets;
 mod tcp_state;
 mod translate;

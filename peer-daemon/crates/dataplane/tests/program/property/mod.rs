@@ -18,6 +18,7 @@ use self::random::Random;
 use crate::bench::with_bench;
 use crate::lab::{ETH0, NODE, NODE6, UPLINK, UPLINK6};
 use crate::reference::parse::Tuple;
+use crate::reference::ports::Times;
 use crate::reference::{Network, Outcome, RefRoute, Reference};
 use crate::wire::{self, ETH, ICMP, ICMPV6, TCP, header, is_readable};
 use crate::{Bench, REDIRECT, SHOT, UNSPEC};
@@ -235,6 +236,7 @@ impl<'a> Sequence<'a> {
         let gso = self.gso(&frame);
         let before = (self.bench.counters(), self.bench.drop_counts());
         let described = (program == program::TEST_WT0_INGRESS && gso == 0).then(|| self.bench.describe(&frame));
+        self.reference.times = self.times();
         let (verdict, bytes) = self.bench.run_segmented(program, &frame, gso as u32);
         let expected = match program {
             program::TEST_WT0_INGRESS => self.reference.arrive_from_mesh(&frame, gso),
@@ -323,8 +325,21 @@ impl<'a> Sequence<'a> {
     }
 
     fn age(&mut self) {
-        self.bench.age_flows();
+        // Past a second, past the wait for an answer, past TIME-WAIT.
+        let seconds = self.random.pick(&[2, 2, 31, 61]);
+        self.bench.age(seconds);
         self.reference.age();
+    }
+
+    /// Times as the tables have them: the reference has no clock.
+    fn times(&mut self) -> Times {
+        let flows = self.bench.flows().into_iter();
+        let mappings = self.bench.mappings().into_iter();
+        Times {
+            now: crate::sys::monotonic_coarse(),
+            flows: flows.map(|(key, flow)| (tuple(&key), (flow.last_seen, flow.tcp_timestamp))).collect(),
+            mappings: mappings.map(|(key, mapping)| (tuple(&key), mapping.last_seen)).collect(),
+        }
     }
 
     /// A mapping vanishes under its flow, or becomes another's.
@@ -385,6 +400,14 @@ fn flow_view(flow: &peer_common::Flow) -> (View, u64, u64, u32, bool) {
 fn mapping_view(mapping: &Mapping) -> (View, u64, u64) {
     let view = (mapping.peer_addr, u16::from_be(mapping.peer_port), mapping.kind, mapping.tcp_seen);
     (view, mapping.packets, mapping.bytes)
+}
+
+fn tuple(key: &FlowKey) -> Tuple {
+    Tuple {
+        src: (key.src.into(), u16::from_be(key.src_port)),
+        dst: (key.dst.into(), u16::from_be(key.dst_port)),
+        protocol: key.protocol as u8,
+    }
 }
 
 fn key(tuple: Tuple) -> FlowKey {

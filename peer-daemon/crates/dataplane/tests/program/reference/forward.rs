@@ -92,12 +92,12 @@ impl Reference {
                 (false, false) => {}
                 (true, true) => {
                     flow.nat.0 = self.network.uplink[usize::from(!parsed.is_v4())];
-                    self.allocate(tuple, &mut flow)?;
+                    self.allocate(parsed, &mut flow)?;
                 }
                 (true, false) => self.map_as_is(tuple, &flow),
             }
         }
-        self.opened(flow);
+        self.opened(tuple, flow);
         self.flows.insert(tuple, flow);
         Ok(Some(()))
     }
@@ -341,7 +341,7 @@ impl Reference {
             flow.route = Some(route.id);
             self.map_as_is(tuple, &flow);
         }
-        self.opened(flow);
+        self.opened(tuple, flow);
         self.flows.insert(tuple, flow);
         Ok(frame)
     }

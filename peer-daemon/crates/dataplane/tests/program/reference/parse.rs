@@ -38,6 +38,8 @@ pub(crate) struct Parsed {
     pub(crate) l4: usize,
     pub(crate) ttl: u8,
     pub(crate) tcp_flags: u8,
+    /// Of TCP, if it has one.
+    pub(crate) timestamp: Option<u32>,
     pub(crate) is_query: bool,
     pub(crate) icmp_kind: u8,
     pub(crate) part: Part,
@@ -72,6 +74,7 @@ fn blank(src: IpAddr, dst: IpAddr, protocol: u8, len: usize, ttl: u8) -> Parsed 
         l4: 0,
         ttl,
         tcp_flags: 0,
+        timestamp: None,
         is_query: false,
         icmp_kind: 0,
         part: Part::All,
@@ -151,6 +154,7 @@ fn layer4(l3: &[u8], mut parsed: Parsed, later: bool, more: bool) -> Option<Pars
             (parsed.tuple.src.1, parsed.tuple.dst.1) = (get16(bytes, 0), get16(bytes, 2));
             parsed.headers = parsed.l4 + size;
             parsed.tcp_flags = bytes[13];
+            parsed.timestamp = super::ports::timestamp(&bytes[20..size]);
         }
         UDP => {
             if bytes.len() < 8 {
