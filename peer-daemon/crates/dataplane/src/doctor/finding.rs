@@ -24,6 +24,8 @@ pub enum Check {
     CiliumDevice,
     /// Ports of source NAT.
     NatPorts,
+    /// Further addresses of source NAT.
+    NatAddresses,
     /// `src_valid_mark`.
     SrcValidMark,
     /// `rp_filter`.
@@ -42,7 +44,7 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -52,6 +54,7 @@ impl Check {
         Self::StaleCilium,
         Self::CiliumDevice,
         Self::NatPorts,
+        Self::NatAddresses,
         Self::SrcValidMark,
         Self::RpFilter,
         Self::UdpPort,
@@ -74,6 +77,7 @@ impl Check {
             Self::StaleCilium => "stale_cilium",
             Self::CiliumDevice => "cilium_device",
             Self::NatPorts => "nat_ports",
+            Self::NatAddresses => "nat_addresses",
             Self::SrcValidMark => "src_valid_mark",
             Self::RpFilter => "rp_filter",
             Self::UdpPort => "udp_port",

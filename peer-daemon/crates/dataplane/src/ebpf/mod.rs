@@ -48,7 +48,7 @@ use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStat
 
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
-pub(crate) use self::plan::{default_destinations, default_uplinks, destinations, uplinks};
+pub(crate) use self::plan::{absent_sources, default_destinations, default_uplinks, destinations, uplinks};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +173,7 @@ impl EbpfDataplane {
         let quarter = u32::try_from(self.tables.flows_max / 4).unwrap_or(u32::MAX);
         let quota = intent.peer_quota.unwrap_or(quarter);
         let (observe, interval) = self.observed();
+        let sources = u32::try_from(self.plan.nat_sources.len()).unwrap_or(u32::MAX);
         self.tables.set_config(|config| {
             if config.hash_key == [0, 0] {
                 config.hash_key = rand::random();
@@ -181,6 +182,7 @@ impl EbpfDataplane {
             config.wt0_mtu = intent.wt0.mtu;
             config.nat_port_min = *ports.start();
             config.nat_port_count = count;
+            config.nat_sources = sources;
             config.peer_quota = quota;
             (config.observe, config.event_interval) = (observe, interval);
             (config.overlay4, config.overlay6) = (plan::overlay(intent, true), plan::overlay(intent, false));
@@ -329,10 +331,11 @@ impl Dataplane for EbpfDataplane {
         }
         let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
         let judged = self.tables.write(&plan, &intent.peers)?;
-        self.write_config(intent)?;
         let moved =
-            self.plan.uplinks != plan.uplinks || self.plan.routes != plan.routes || self.plan.links != plan.links;
+            self.plan.uplinks != plan.uplinks
+                || self.plan.nat_sources != plan.nat_sources || self.plan.routes != plan.routes || self.plan.links != plan.links;
         self.plan = plan;
+        self.write_config(intent)?;
         if moved {
             self.tables.next_hops.resolve_again(&Ways::All)?;
         }
@@ -385,6 +388,7 @@ impl Dataplane for EbpfDataplane {
             bpffs: self.dirs.bpffs.clone(),
             wt0: intent.wt0.name.clone(),
             nat_ports: intent.nat_ports.clone(),
+            nat_bounds: Vec::new(),
             uplinks: Vec::new(),
             intent: Some(intent),
             listen_port: None,
