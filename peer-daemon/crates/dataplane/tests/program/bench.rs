@@ -377,6 +377,19 @@ impl Bench {
         }
     }
 
+    /// Gives both uplinks further sources: `places` says which of them are whose.
+    pub(crate) fn sources(&mut self, addresses: &[IpAddr], places: [u8; 4]) {
+        let mut sources: Array<_, Addr> = self.map(map::NAT_SOURCES);
+        for (place, &addr) in (0..).zip(addresses) {
+            sources.set(place, Addr::from(addr), 0).expect("write");
+        }
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
+        for index in [ETH0, LO] {
+            let uplink = Uplink { sources: places, ..uplinks.get(&index, 0).expect("read") };
+            uplinks.insert(index, uplink, 0).expect("insert");
+        }
+    }
+
     /// Adds an uplink with the addresses of the lab.
     pub(crate) fn uplink(&mut self, index: u32, mtu: u32) {
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);

@@ -26,6 +26,7 @@ mod property;
 mod quota;
 mod reuse;
 mod sockets;
+mod sources;
 mod tcp_state;
 mod translate;
 

@@ -230,7 +230,7 @@ fn only_a_syn_takes_a_port() {
 fn an_answered_datagram_keeps_its_port_and_an_old_unanswered_one_does_not() {
     with_service(3, |service| {
         let Family { peer, other, server, uplink, .. } = service.family;
-        let mut send = |bench: &mut Bench, src: (IpAddr, u16)| {
+        let send = |bench: &mut Bench, src: (IpAddr, u16)| {
             let (verdict, frame) = bench.arrive_from_mesh(&udp(src, (server, 53)));
             (verdict == REDIRECT).then(|| read(&frame).src.1)
         };
