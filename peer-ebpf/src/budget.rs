@@ -16,7 +16,11 @@ impl Budget {
     pub fn take(&mut self, interval: u64, burst: u32) -> bool {
         // SAFETY: takes nothing, reads a clock.
         let now = unsafe { bpf_ktime_get_coarse_ns() };
-        let earned = now.wrapping_sub(self.refilled).checked_div(interval).unwrap_or(burst as u64);
+        // At first all are there, however short the machine has run.
+        let earned = match self.refilled {
+            0 => burst as u64,
+            then => now.wrapping_sub(then).checked_div(interval).unwrap_or(burst as u64),
+        };
         if earned > 0 {
             self.left = if earned >= burst as u64 { burst } else { burst.min(self.left + earned as u32) };
             self.refilled = now;

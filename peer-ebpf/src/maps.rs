@@ -2,7 +2,7 @@
 
 use crate::budget::Budget;
 use crate::fib::Hop;
-use crate::fragment::Entry;
+use crate::fragment::{Entry, FRAGMENT_SOURCES};
 use crate::icmp::{ErrorBuffer, Quoted};
 use crate::judge::Query;
 use crate::mss::Options;
@@ -126,6 +126,9 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::COUNT, 0);
 pub static DROPS: PerCpuArray<PacketCount> = PerCpuArray::pinned(DropReason::COUNT, 0);
 #[map]
 pub static ROUTE_COUNTERS: PerCpuArray<PacketCount> = PerCpuArray::pinned(2 * MAX_ROUTES, 0);
+/// What bounds first fragments of a source. Private to one load, hence not pinned.
+#[map]
+pub static FRAGMENT_BUDGETS: Array<Budget> = Array::with_max_entries(FRAGMENT_SOURCES, 0);
 /// What benches run.
 #[map]
 pub static BENCH: Array<BenchPlan> = Array::with_max_entries(1, 0);

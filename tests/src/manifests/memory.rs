@@ -1,11 +1,12 @@
 //! How much memory the maps of the programs take, from their layouts: what a pod must be allowed.
 
 use peer_common::fragment::MAX_FRAGMENTS;
+use peer_common::next_hop::MAX_NEXT_HOPS;
 use peer_common::policy::{ANSWERS, MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
-use peer_common::route::{MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES};
+use peer_common::route::{MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, PORT_COUNTS};
 use peer_common::{
-    Addr, Answer, CellKey, CellValue, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, Mapping, PacketCount,
-    Peer, Route,
+    Addr, Answer, CellKey, CellValue, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, Mapping, NextHop,
+    NextHopKey, PacketCount, Peer, Route,
 };
 
 /// What the kernel adds to an entry of a hash map (`struct htab_elem`), and a bucket's size.
@@ -29,8 +30,15 @@ impl MapMemory {
     pub fn at_start(&self) -> u64 {
         let hashes = hash::<FlowKey, Flow>(self.flows)
             + hash::<FlowKey, Mapping>(self.flows)
-            + hash::<FragmentKey, Fragment>(MAX_FRAGMENTS.into());
-        let arrays = 2 * array::<Answer>(ANSWERS.into()) + array::<u32>(MAX_PEERS.into());
+            + hash::<FragmentKey, Fragment>(MAX_FRAGMENTS.into())
+            + hash::<NextHopKey, u64>(MAX_NEXT_HOPS.into());
+        let arrays = 2 * array::<Answer>(ANSWERS.into())
+            + array::<u32>(MAX_PEERS.into())
+            + array::<[u64; 2]>(MAX_PEERS.into())
+            + 2 * array::<u32>(PORT_COUNTS.into())
+            // The entries, and a queue of their numbers.
+            + array::<NextHop>(MAX_NEXT_HOPS.into())
+            + array::<u64>(MAX_NEXT_HOPS.into());
         let per_cpu = array::<PacketCount>(2 * u64::from(MAX_ROUTES))
             + array::<PacketCount>(u64::from(DropReason::COUNT))
             + array::<u64>(u64::from(Counter::COUNT));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _};
-use peer_dataplane::kernel::{Netlink, Snapshot, changes};
+use peer_dataplane::kernel::{Change, Netlink, Snapshot, changes};
 
 use super::Agent;
 
@@ -16,7 +16,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Looks at the node's addresses and hears when to look again.
 pub(super) struct Local {
     netlink: Netlink,
-    changes: Pin<Box<dyn Stream<Item = ()> + Send>>,
+    changes: Pin<Box<dyn Stream<Item = Change> + Send>>,
     due: Option<Instant>,
     pub(super) addresses: Vec<IpAddr>,
 }
@@ -35,7 +35,9 @@ impl Local {
     /// Waits until something has changed.
     pub(super) async fn changed(&mut self) {
         match self.changes.next().await {
-            Some(()) => self.due = self.due.or_else(|| Some(Instant::now() + SETTLE)),
+            // Neither says anything of the node's addresses.
+            Some(Change::Neighbour(_) | Change::Route(_)) => {}
+            Some(_) => self.due = self.due.or_else(|| Some(Instant::now() + SETTLE)),
             None => std::future::pending().await,
         }
     }
@@ -103,8 +105,8 @@ mod tests {
             mtu: 1500,
             ethernet: !loopback,
             loopback,
-            controller: None,
             addresses: nets.iter().map(|net| Address { net: net.parse().expect("a prefix"), usable: true }).collect(),
+            ..Link::default()
         };
         let links = [
             (1, link("lo", true, &["127.0.0.1/8", "10.0.0.53/32"])),

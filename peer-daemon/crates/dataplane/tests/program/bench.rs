@@ -542,6 +542,16 @@ impl Bench {
         }
     }
 
+    /// Spends what all sources may have remembered of first fragments, at the time of the last one that was.
+    pub(crate) fn spend_fragments(&mut self) {
+        let fragments: HashMap<_, FragmentKey, Fragment> = self.map(map::FRAGMENTS);
+        let now = fragments.iter().map(|entry| entry.expect("read").1.seen).max().expect("one was remembered");
+        let mut budgets: Array<_, [u64; 2]> = self.map("FRAGMENT_BUDGETS");
+        for place in 0..budgets.len() {
+            budgets.set(place, [0, now], 0).expect("write");
+        }
+    }
+
     pub(crate) fn put_mapping(&mut self, key: FlowKey, mapping: Mapping) {
         let mut mappings: HashMap<_, FlowKey, Mapping> = self.map(map::MAPPINGS);
         mappings.insert(key, mapping, 0).expect("write");

@@ -202,3 +202,30 @@ fn fragments_of_the_node_itself_pass() {
         }
     });
 }
+
+#[test]
+fn a_source_that_sends_too_many_first_fragments_has_no_more_of_them_remembered() {
+    with_bench(|bench| {
+        for family in FAMILIES {
+            let payload = udp_payload((family.peer, 4000), (family.server, 80), &[7; 61]);
+            let parts = |id| cut(family.peer, family.server, UDP, id, &payload);
+            // Within one tick of the clock nothing is earned.
+            let refused = (10..60).find(|&id| {
+                let tracked = bench.counter(Counter::FragmentsTracked);
+                while bench.counter(Counter::FragmentsTracked) == tracked {
+                    assert_eq!(bench.arrive_from_mesh(&parts(1)[0]).0, REDIRECT);
+                }
+                bench.spend_fragments();
+                let limited = bench.counter(Counter::FragmentsLimited);
+                assert_eq!(bench.arrive_from_mesh(&parts(id)[0]).0, REDIRECT, "it passes all the same");
+                bench.counter(Counter::FragmentsLimited) > limited
+            });
+            let [_, second, _] = parts(refused.expect("one of them comes within the tick"));
+            assert_eq!(bench.arrive_from_mesh(&second).0, SHOT, "nothing tells its ports");
+            let [_, second, last] = parts(1);
+            for rest in [second, last] {
+                assert_eq!(bench.arrive_from_mesh(&rest).0, REDIRECT, "what was remembered stays");
+            }
+        }
+    });
+}

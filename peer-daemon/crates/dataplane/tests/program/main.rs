@@ -18,6 +18,7 @@ mod icmp;
 mod listeners;
 mod log;
 mod mss;
+mod next_hops;
 mod node;
 mod offload;
 mod own_errors;
