@@ -6,11 +6,11 @@ use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
 use peer_common::{Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Judged, NextHop, Way};
 
-use crate::maps::{FLOWS, Scratch, config, scratch};
-use crate::parse::parse;
+use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch};
+use crate::parse::{IPPROTO_TCP, parse};
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
-use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, next_hop, observe, redirect, stats};
+use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, next_hop, observe, redirect, stats, tcp};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
@@ -105,6 +105,10 @@ fn error<const L2: usize>(
         stats::count(Counter::IcmpErrors, 1);
         return Ok(TC_ACT_UNSPEC);
     }
+    if quoted.key.protocol == IPPROTO_TCP && !was_sent(work, flow) {
+        return Err(DropReason::IcmpUnmatched);
+    }
+    let Scratch { packet, quoted, .. } = &*work;
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
@@ -116,6 +120,16 @@ fn error<const L2: usize>(
         rewrite::translate_error::<L2>(ctx, packet, quoted, End::Source, &flow.nat_addr, flow.nat_port)?;
     }
     redirect::to_uplink::<L2>(ctx, hop, now, &mut work.neighbour)
+}
+
+/// Whether the server has sent the segment that is quoted, and has no answer to it yet. `work.reply` is the flow's tuple.
+#[inline(always)]
+fn was_sent(work: &mut Scratch, flow: &Flow) -> bool {
+    let Scratch { quoted, reply, query, .. } = work;
+    flow::set_reply(&mut query.key, reply, &flow.nat_addr, flow.nat_port);
+    // SAFETY: read only.
+    let Some(mapping) = (unsafe { MAPPINGS.get(&query.key) }) else { return true };
+    tcp::on_the_way(quoted.seq, (&mapping.tcp, mapping.tcp_seen), (&flow.tcp, flow.tcp_seen))
 }
 
 /// Judges a packet without a current flow: `known` is the one that an older policy accepted. Returns the flow that it
@@ -260,7 +274,13 @@ fn follow<const L2: usize>(
     let segments = stats::segments(packet, gso_size);
     let Some(hop) = hop else {
         flow::touch_out(flow, packet, segments, now);
-        stats::count(if flow.route_id == NO_ROUTE { Counter::ToNode } else { Counter::ToStack }, segments);
+        if flow.route_id == NO_ROUTE {
+            flow::see(&mut flow.tcp_seen, packet);
+            stats::count(Counter::ToNode, segments);
+        } else {
+            tcp::see_out::<L2>(ctx, work, flow);
+            stats::count(Counter::ToStack, segments);
+        }
         return Ok(TC_ACT_UNSPEC);
     };
     // SAFETY: a map value lives until the program ends; fields are written one by one.
@@ -275,10 +295,12 @@ fn follow<const L2: usize>(
     }
     next_hop::may_ask(hop, flow.peer_id, now)?;
     flow::touch_out(flow, packet, segments, now);
+    tcp::see_out::<L2>(ctx, work, flow);
+    let packet = &work.packet;
     stats::count(Counter::ForwardedOut, segments);
     stats::count_route(flow.route_id, Direction::Out, segments, packet.len as u64);
     let mtu = if mtu < config.wt0_mtu { mtu } else { config.wt0_mtu };
-    mss::clamp::<L2>(ctx, packet, &mut work.options, mtu)?;
+    mss::clamp::<L2>(ctx, packet, &raw const work.options, mtu)?;
     let translation = Translation { end: End::Source, addr: &flow.nat_addr, port: flow.nat_port };
     rewrite::forward::<L2>(ctx, packet, (flow.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
     redirect::to_uplink::<L2>(ctx, hop, now, &mut work.neighbour)

@@ -18,7 +18,7 @@ use peer_common::{Config, Counter, DropReason, Flow, FlowKey, FlowKind, Mapping,
 use crate::maps::{FLOWS, MAPPINGS, MEMBER_PORTS, REMOTE_PORTS, Scratch, config, scratch};
 use crate::parse::{IPPROTO_TCP, IPPROTO_UDP, TCP_ACK, TCP_SYN};
 use crate::verifier::value;
-use crate::{flow, mss, observe, socket, stats};
+use crate::{flow, observe, socket, stats, tcp_options};
 
 /// Ports tried before any other flow's is taken. Ports are overloaded per remote endpoint, so that a collision needs many flows
 /// to one and the same endpoint.
@@ -200,8 +200,14 @@ fn set_newcomer(ctx: &TcContext, work: &mut Scratch, l2: u32) {
     let new = &mut search.new;
     (new.protocol, new.peer_id) = (packet.key.protocol, flow.peer_id);
     new.syn = new.protocol == IPPROTO_TCP && packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-    let timestamp = if new.syn { mss::timestamp(ctx, l2, packet, options) } else { None };
-    (new.timestamped, new.timestamp) = (timestamp.is_some(), timestamp.unwrap_or(0));
+    new.timestamped = false;
+    if new.syn {
+        let options = &raw mut *options;
+        tcp_options::read_at(ctx, l2, packet, options);
+        if let Some(timestamp) = tcp_options::timestamp(options) {
+            (new.timestamped, new.timestamp) = (true, timestamp);
+        }
+    }
 }
 
 /// An identifier of ICMP is always fresh: Cilium tracks the whole range of them.
@@ -251,7 +257,7 @@ fn consider(ctx: &TcContext, work: &mut Scratch) -> u32 {
     let Some(mapping) = MAPPINGS.get_ptr_mut(&*reply) else { return 0 };
     // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
     let mapping = unsafe { &*mapping };
-    set_owner(&mut query.key, reply, mapping);
+    flow::set_asked(&mut query.key, reply, mapping);
     // SAFETY: as above; read only.
     let Some(old) = (unsafe { FLOWS.get(&query.key) }) else { return 0 };
     if old.nat_port != reply.dst_port || old.nat_addr != reply.dst || search.bound != 0 && old.peer_id != flow.peer_id {
@@ -266,13 +272,6 @@ fn consider(ctx: &TcContext, work: &mut Scratch) -> u32 {
         (search.rank, search.port, search.old) = (rank, reply.dst_port as u32, query.key);
     }
     0
-}
-
-/// The tuple of the flow that has a mapping.
-#[inline(always)]
-fn set_owner(key: &mut FlowKey, reply: &FlowKey, mapping: &Mapping) {
-    flow::set_reply(key, reply, &reply.src, reply.src_port);
-    (key.src, key.src_port) = (mapping.peer_addr, mapping.peer_port);
 }
 
 /// Takes the mapping that the search found from its flow, which is forgotten. Of two CPUs that want the same one the second finds
