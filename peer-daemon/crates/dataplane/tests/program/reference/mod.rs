@@ -4,6 +4,7 @@
 mod forward;
 pub(crate) mod parse;
 mod rewrite;
+mod tcp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use peer_core::desired::{Rule, Scope};
 use peer_core::policy::{self, Query, Verdict};
 
 use self::parse::{Parsed, Part, Tuple};
+pub(crate) use self::tcp::Side;
 use crate::wire::{ICMP, ICMPV6, TCP, UDP};
 
 /// What cannot change while packets flow.
@@ -50,7 +52,8 @@ pub(crate) struct RefFlow {
     pub(crate) by_uplink: bool,
     pub(crate) route: Option<u32>,
     pub(crate) peer: u32,
-    pub(crate) tcp_seen: u8,
+    pub(crate) tcp: Side,
+    pub(crate) timestamp: Option<u32>,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     generation: u32,
@@ -62,7 +65,7 @@ pub(crate) struct RefMapping {
     pub(crate) peer: (IpAddr, u16),
     pub(crate) kind: FlowKind,
     pub(crate) route: Option<u32>,
-    pub(crate) tcp_seen: u8,
+    pub(crate) tcp: Side,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     generation: u32,
@@ -207,7 +210,8 @@ impl Reference {
             by_uplink: false,
             route: None,
             peer: 0,
-            tcp_seen: 0,
+            tcp: Side::default(),
+            timestamp: None,
             packets: 0,
             bytes: 0,
             generation: self.generation,
@@ -220,7 +224,7 @@ impl Reference {
             peer: tuple.src,
             kind: flow.kind,
             route: flow.route,
-            tcp_seen: 0,
+            tcp: Side::default(),
             packets: 0,
             bytes: 0,
             generation: flow.generation,
