@@ -101,14 +101,15 @@ fn error<const L2: usize>(
         query.judged = Judged::Again as u8;
         failed(judge::judge(query))?;
     }
+    // The node's own stack knows what it has sent.
+    if flow.route_id != NO_ROUTE && quoted.key.protocol == IPPROTO_TCP && !was_sent(work, flow) {
+        return Err(DropReason::IcmpUnmatched);
+    }
+    let Scratch { packet, quoted, .. } = &*work;
     if flow.next_hop == 0 {
         stats::count(Counter::IcmpErrors, 1);
         return Ok(TC_ACT_UNSPEC);
     }
-    if quoted.key.protocol == IPPROTO_TCP && !was_sent(work, flow) {
-        return Err(DropReason::IcmpUnmatched);
-    }
-    let Scratch { packet, quoted, .. } = &*work;
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }

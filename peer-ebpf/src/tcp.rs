@@ -14,6 +14,7 @@ use peer_common::{Counter, Flow, Mapping, TcpSeen, TcpWindow};
 use crate::maps::{FLOWS, MAPPINGS, Scratch};
 use crate::parse::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::tcp_options::{self, MAX_SCALE, Options};
+use crate::verifier::opaque_wide;
 use crate::{flow, stats};
 
 /// Flags that mean something here.
@@ -79,15 +80,13 @@ fn advance<const FROM_MESH: bool>(tcp: &mut TcpWindow, packet: &Packet) {
 /// Without branches: which way it goes changes from packet to packet.
 #[inline(always)]
 fn moved<const FROM_MESH: bool>(from: u32, to: u32) -> u32 {
+    // Behind by less than REACH is ahead by this or more.
+    const BEHIND: u64 = (1 << 32) - REACH as u64;
     let ahead = to.wrapping_sub(from);
-    let taken = if FROM_MESH { !below_reach(ahead.wrapping_add(REACH)) } else { below_reach(ahead) };
-    from.wrapping_add(ahead & taken)
-}
-
-/// All bits set if `number` is below [`REACH`], else none.
-#[inline(always)]
-fn below_reach(number: u32) -> u32 {
-    ((number as i64 - REACH as i64) >> 63) as u32
+    let limit = if FROM_MESH { BEHIND } else { REACH as u64 };
+    // All bits set if it is below the limit, else none.
+    let taken = opaque_wide((ahead as u64).wrapping_sub(limit)) as i64 >> 63;
+    from.wrapping_add(ahead & taken as u32)
 }
 
 /// What is more than an ordinary packet of the mesh. Returns 0, as functions of their own must return something.
@@ -258,7 +257,9 @@ fn begin(packet: &Packet, scale: u8, end: u32, own: Side<'_>) {
         (own.tcp.ack, own.tcp.window) = (packet.tcp_ack(), packet.tcp_window());
         *own.seen |= TcpSeen::SYN | KNOWN;
     } else {
-        (own.tcp.ack, own.tcp.window) = (0, 0);
+        if *own.seen & TcpSeen::WINDOW == 0 {
+            (own.tcp.ack, own.tcp.window) = (0, 0);
+        }
         *own.seen |= TcpSeen::SYN | TcpSeen::END;
     }
 }

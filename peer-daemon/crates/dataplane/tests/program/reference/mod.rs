@@ -5,6 +5,7 @@ mod forward;
 pub(crate) mod parse;
 pub(crate) mod ports;
 mod rewrite;
+mod tcp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use peer_core::policy::{self, Query, Verdict};
 
 use self::parse::{Parsed, Part, Tuple};
 use self::ports::{Ports, Times};
+pub(crate) use self::tcp::Side;
 use crate::wire::{TCP, UDP};
 
 /// What cannot change while packets flow.
@@ -51,7 +53,8 @@ pub(crate) struct RefFlow {
     pub(crate) by_uplink: bool,
     pub(crate) route: Option<u32>,
     pub(crate) peer: u32,
-    pub(crate) tcp_seen: u8,
+    pub(crate) tcp: Side,
+    pub(crate) timestamp: Option<u32>,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     generation: u32,
@@ -63,7 +66,7 @@ pub(crate) struct RefMapping {
     pub(crate) peer: (IpAddr, u16),
     pub(crate) kind: FlowKind,
     pub(crate) route: Option<u32>,
-    pub(crate) tcp_seen: u8,
+    pub(crate) tcp: Side,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     generation: u32,
@@ -213,7 +216,8 @@ impl Reference {
             by_uplink: false,
             route: None,
             peer: 0,
-            tcp_seen: 0,
+            tcp: Side::default(),
+            timestamp: None,
             packets: 0,
             bytes: 0,
             generation: self.generation,
@@ -226,7 +230,7 @@ impl Reference {
             peer: tuple.src,
             kind: flow.kind,
             route: flow.route,
-            tcp_seen: 0,
+            tcp: Side::default(),
             packets: 0,
             bytes: 0,
             generation: flow.generation,

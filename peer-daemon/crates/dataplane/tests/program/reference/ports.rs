@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use peer_common::hash::siphash13;
-use peer_common::{Addr, Counter, DropReason, FlowKind, TcpSeen};
+use peer_common::{Addr, Counter, DropReason, FlowKind};
 
 use super::parse::{Parsed, Tuple};
 use super::{RefFlow, Reference, reply_of};
@@ -16,8 +16,8 @@ const SECOND: u64 = 1_000_000_000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) now: u64,
-    /// Last use of each flow, and the timestamp of its last FIN.
-    pub(crate) flows: BTreeMap<Tuple, (u64, u32)>,
+    /// Last use of each flow.
+    pub(crate) flows: BTreeMap<Tuple, u64>,
     /// Last use of each mapping.
     pub(crate) mappings: BTreeMap<Tuple, u64>,
 }
@@ -102,21 +102,18 @@ impl Reference {
         if old.kind != FlowKind::Masqueraded || old.nat != reply.dst || bound && !own {
             return None;
         }
-        let (out, fin_timestamp) = self.times.flows[&owner];
         let age = |then: u64| self.times.now.wrapping_sub(then).cast_signed().max(0).cast_unsigned();
-        let age = age(out).min(age(self.times.mappings[&reply]));
+        let age = age(self.times.flows[&owner]).min(age(self.times.mappings[&reply]));
         if reply.protocol != TCP {
             return (mapping.packets == 0 && age >= 30 * SECOND).then_some((2, age, owner));
         }
-        let has = |seen: u8, flag: u8| seen & flag != 0;
-        let (there, back) = (old.tcp_seen, mapping.tcp_seen);
-        let reset = has(there, TcpSeen::RST) || has(back, TcpSeen::RST);
-        let closed = has(there, TcpSeen::FIN) && has(back, TcpSeen::FIN);
-        let unanswered = has(there, TcpSeen::SYN) && !has(there, TcpSeen::ACK) && mapping.packets == 0;
-        let later = new.timestamp.is_some_and(|now| {
-            has(there, TcpSeen::TIMESTAMP) && now.wrapping_sub(fin_timestamp).cast_signed() > 0
-        });
-        let safe = has(there, TcpSeen::FIN_FIRST) || age >= 60 * SECOND || later;
+        let (there, back) = (old.tcp, mapping.tcp);
+        let reset = there.rst || back.rst;
+        let closed = there.fin && back.fin;
+        let unanswered = there.syn && !there.ack && mapping.packets == 0;
+        let stamps = new.tcp.timestamp.zip(old.timestamp);
+        let later = stamps.is_some_and(|(new, old)| new.wrapping_sub(old).cast_signed() > 0);
+        let safe = there.fin_first || age >= 60 * SECOND || later;
         let is_syn = new.tcp_flags & 0x12 == 0x02;
         let gone = reset || if closed { safe } else { unanswered };
         let tier = match () {
@@ -167,22 +164,4 @@ fn port_hash(key: [u64; 2], tuple: Tuple) -> u64 {
 fn words(addr: IpAddr) -> [u64; 2] {
     let words = Addr::from(addr).words;
     [0, 2].map(|at| u64::from(words[at]) << 32 | u64::from(words[at + 1]))
-}
-
-/// The timestamp among TCP options (RFC 7323 §3.2).
-pub(super) fn timestamp(mut options: &[u8]) -> Option<u32> {
-    loop {
-        // An option that could be looked at is four bytes from the end, or it is none that matters.
-        let (kind, rest) = (*options.first()?, options.get(1..)?);
-        match kind {
-            _ if options.len() < 4 => return None,
-            0 => return None,
-            1 => options = rest,
-            8 if rest[0] == 10 && options.len() >= 10 => {
-                return Some(u32::from_be_bytes([options[2], options[3], options[4], options[5]]));
-            }
-            _ if rest[0] < 2 => return None,
-            _ => options = options.get(usize::from(rest[0])..)?,
-        }
-    }
 }
