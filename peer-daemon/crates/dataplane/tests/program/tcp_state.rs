@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use peer_common::{Counter, Flow, Mapping, TcpSeen};
+use peer_common::{Counter, Flow, Mapping, TcpSeen, TcpWindow};
 
 use crate::bench::with_bench;
 use crate::lab::{FAMILIES, Family};
@@ -94,7 +94,7 @@ impl<'a> Connection<'a> {
     }
 
     /// All that entries know of the connection.
-    fn state(&mut self) -> impl PartialEq + std::fmt::Debug {
+    fn state(&mut self) -> ((u8, TcpWindow), (u8, TcpWindow)) {
         let (flow, mapping) = self.entries();
         ((flow.tcp_seen, flow.tcp), (mapping.tcp_seen, mapping.tcp))
     }
