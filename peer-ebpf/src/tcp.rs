@@ -14,7 +14,7 @@ use peer_common::{Counter, Flow, Mapping, TcpSeen, TcpWindow};
 use crate::maps::{FLOWS, MAPPINGS, Scratch};
 use crate::parse::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use crate::tcp_options::{self, MAX_SCALE, Options};
-use crate::verifier::opaque_wide;
+use crate::verifier::{opaque_address, opaque_wide};
 use crate::{flow, stats};
 
 /// Flags that mean something here.
@@ -92,22 +92,26 @@ fn moved<const FROM_MESH: bool>(from: u32, to: u32) -> u32 {
 /// What is more than an ordinary packet of the mesh. Returns 0, as functions of their own must return something.
 #[inline(never)]
 fn judge_out<const L2: usize>(ctx: &TcContext, work: &mut Scratch, flow: &mut Flow) -> u32 {
-    let Scratch { packet, reply, options, .. } = work;
+    let Scratch { packet, reply, options, mapping: blank, .. } = work;
     let options = &raw mut *options;
     if packet.tcp_flags & (TCP_SYN | TCP_FIN) != 0 {
         tcp_options::read::<L2>(ctx, packet, options);
     }
     flow::set_reply(reply, &packet.key, &flow.nat_addr, flow.nat_port);
-    // SAFETY: a map value lives until the program ends, whatever becomes of its entry; fields are written one by one.
-    let mapping = MAPPINGS.get_ptr_mut(&*reply).map(|mapping| unsafe { &mut *mapping });
-    let other = match mapping {
-        Some(Mapping { peer_addr, peer_port, tcp_seen, tcp, .. })
-            if *peer_addr == packet.key.src && *peer_port == packet.key.src_port =>
-        {
-            Some(Side { seen: tcp_seen, tcp })
+    // Of what is not there, or another's, nothing is known.
+    blank.tcp_seen = 0;
+    clear(&mut blank.tcp);
+    let mut mapping = opaque_address(&raw const *blank).cast_mut();
+    if let Some(found) = MAPPINGS.get_ptr_mut(&*reply) {
+        // SAFETY: a map value lives until the program ends, whatever becomes of its entry; fields are written one by one.
+        let owner = unsafe { &*found };
+        if owner.peer_addr == packet.key.src && owner.peer_port == packet.key.src_port {
+            mapping = opaque_address(found).cast_mut();
         }
-        _ => None,
-    };
+    }
+    // SAFETY: as above, or this CPU's own.
+    let mapping = unsafe { &mut *mapping };
+    let other = Side { seen: &mut mapping.tcp_seen, tcp: &mut mapping.tcp };
     let own = Side { seen: &mut flow.tcp_seen, tcp: &mut flow.tcp };
     if !judged::<true>(packet, options, own, other) {
         stats::count(Counter::TcpOutOfWindow, 1);
@@ -126,15 +130,21 @@ fn judge_out<const L2: usize>(ctx: &TcContext, work: &mut Scratch, flow: &mut Fl
 /// As [`judge_out`], from an uplink.
 #[inline(never)]
 fn judge_in<const L2: usize>(ctx: &TcContext, work: &mut Scratch, mapping: &mut Mapping) -> u32 {
-    let Scratch { packet, query, options, .. } = work;
+    let Scratch { packet, query, options, flow: blank, .. } = work;
     let options = &raw mut *options;
     if packet.tcp_flags & TCP_SYN != 0 {
         tcp_options::read::<L2>(ctx, packet, options);
     }
     flow::set_asked(&mut query.key, &packet.key, mapping);
+    blank.tcp_seen = 0;
+    clear(&mut blank.tcp);
+    let mut flow = opaque_address(&raw const *blank).cast_mut();
+    if let Some(found) = FLOWS.get_ptr_mut(&query.key) {
+        flow = opaque_address(found).cast_mut();
+    }
     // SAFETY: as in `judge_out`.
-    let flow = FLOWS.get_ptr_mut(&query.key).map(|flow| unsafe { &mut *flow });
-    let other = flow.map(|flow| Side { seen: &mut flow.tcp_seen, tcp: &mut flow.tcp });
+    let flow = unsafe { &mut *flow };
+    let other = Side { seen: &mut flow.tcp_seen, tcp: &mut flow.tcp };
     let own = Side { seen: &mut mapping.tcp_seen, tcp: &mut mapping.tcp };
     if !judged::<false>(packet, options, own, other) {
         stats::count(Counter::TcpOutOfWindow, 1);
@@ -148,7 +158,7 @@ fn judged<const FROM_MESH: bool>(
     packet: &Packet,
     options: *const Options,
     own: Side<'_>,
-    other: Option<Side<'_>>,
+    other: Side<'_>,
 ) -> bool {
     // In the order of RFC 9293 §3.10.7.4.
     if packet.tcp_flags & TCP_RST != 0 {
@@ -171,25 +181,23 @@ fn judged<const FROM_MESH: bool>(
 ///
 /// Both entries are marked: the peer's own, because only the peer can show that it lives.
 #[inline(always)]
-fn reset<const FROM_MESH: bool>(packet: &Packet, own: Side<'_>, other: Option<Side<'_>>) -> bool {
+fn reset<const FROM_MESH: bool>(packet: &Packet, own: Side<'_>, other: Side<'_>) -> bool {
     let seq = packet.tcp_seq();
     let acks = packet.tcp_flags & TCP_ACK != 0;
-    if let Some(other) = other {
-        if *other.seen & TcpSeen::WINDOW != 0 {
-            let exact = seq == other.tcp.ack;
-            let inside = acks && in_window(seq, other.tcp) && (FROM_MESH || acknowledges(packet, &other, LAG));
-            if !exact && !inside && !(FROM_MESH && implausible(&own, &other)) {
-                return false;
-            }
-            if !FROM_MESH {
-                // What the peer still acknowledges up to here has crossed the reset, and does not show that it lives.
-                other.tcp.ack = seq;
-            }
-        } else if *other.seen & TcpSeen::END != 0 && !(acks && packet.tcp_ack() == other.tcp.end) {
+    if *other.seen & TcpSeen::WINDOW != 0 {
+        let exact = seq == other.tcp.ack;
+        let inside = acks && in_window(seq, other.tcp) && (FROM_MESH || acknowledges(packet, &other, LAG));
+        if !exact && !inside && !(FROM_MESH && implausible(&own, &other)) {
             return false;
         }
-        *other.seen |= TcpSeen::RST;
+        if !FROM_MESH {
+            // What the peer still acknowledges up to here has crossed the reset, and does not show that it lives.
+            other.tcp.ack = seq;
+        }
+    } else if *other.seen & TcpSeen::END != 0 && !(acks && packet.tcp_ack() == other.tcp.end) {
+        return false;
     }
+    *other.seen |= TcpSeen::RST;
     if *own.seen & TcpSeen::END != 0 {
         own.tcp.end = moved::<true>(own.tcp.end, seq);
     }
@@ -201,13 +209,9 @@ fn reset<const FROM_MESH: bool>(packet: &Packet, own: Side<'_>, other: Option<Si
 /// restarts nothing (RFC 5961 §4.2): the server asks back, and if the peer has really lost it, it answers with a reset that
 /// fits.
 #[inline(always)]
-fn open_out(packet: &Packet, scale: u8, own: Side<'_>, other: Option<Side<'_>>) -> bool {
+fn open_out(packet: &Packet, scale: u8, own: Side<'_>, other: Side<'_>) -> bool {
     let end = packet.tcp_seq().wrapping_add(packet.payload()).wrapping_add(1);
-    let seen = *own.seen;
-    let back = match &other {
-        Some(other) => *other.seen,
-        None => 0,
-    };
+    let (seen, back) = (*own.seen, *other.seen);
     let over = (seen | back) & TcpSeen::RST != 0 || seen & back & TcpSeen::FIN != 0;
     if !over && seen & back & TcpSeen::ACK != 0 {
         return false;
@@ -215,11 +219,8 @@ fn open_out(packet: &Packet, scale: u8, own: Side<'_>, other: Option<Side<'_>>) 
     const SYN: u8 = TcpSeen::SYN | TcpSeen::END;
     let again = !over && seen & SYN == SYN && own.tcp.end == end;
     if !again {
-        *own.seen = 0;
-        if let Some(other) = other {
-            *other.seen = 0;
-            clear(other.tcp);
-        }
+        (*own.seen, *other.seen) = (0, 0);
+        clear(other.tcp);
     }
     begin(packet, scale, end, own);
     true
@@ -228,19 +229,16 @@ fn open_out(packet: &Packet, scale: u8, own: Side<'_>, other: Option<Side<'_>>) 
 /// A SYN from the LAN opens what the peer has asked for, and nothing else: as an answer that acknowledges the peer's, or, not yet
 /// answered, from both ends at once (RFC 9293 §3.5).
 #[inline(always)]
-fn open_in(packet: &Packet, scale: u8, own: Side<'_>, other: Option<Side<'_>>) -> bool {
+fn open_in(packet: &Packet, scale: u8, own: Side<'_>, other: Side<'_>) -> bool {
     let answered = *own.seen & TcpSeen::ACK != 0;
     let acks = packet.tcp_flags & TCP_ACK != 0;
-    if let Some(other) = &other {
-        let peer_acks = *other.seen & TcpSeen::ACK != 0;
-        if *other.seen & MARKS != 0 || peer_acks && (answered || !acks) {
-            return false;
-        }
-        if acks && !acknowledges(packet, other, SYN_DATA) {
-            return false;
-        }
-    }
-    if !acks && answered {
+    let peer_acks = *other.seen & TcpSeen::ACK != 0;
+    let wanted = if acks {
+        !(peer_acks && answered) && acknowledges(packet, &other, SYN_DATA)
+    } else {
+        !peer_acks && !answered
+    };
+    if !wanted || *other.seen & MARKS != 0 {
         return false;
     }
     *own.seen = 0;
@@ -275,16 +273,12 @@ fn clear(tcp: &mut TcpWindow) {
 /// was not obeyed. The LAN clears none, because after a reset of the peer's the server's data is still on the way. A FIN is
 /// cleared by new data of its own side, which after a genuine one there is none.
 #[inline(always)]
-fn data<const FROM_MESH: bool>(packet: &Packet, own: Side<'_>, other: Option<Side<'_>>) -> bool {
+fn data<const FROM_MESH: bool>(packet: &Packet, own: Side<'_>, other: Side<'_>) -> bool {
     let fin = packet.tcp_flags & TCP_FIN != 0;
     let (end, ack) =
         (packet.tcp_seq().wrapping_add(packet.payload()).wrapping_add(fin as u32), packet.tcp_ack());
-    if fin || !FROM_MESH {
-        if let Some(other) = &other {
-            if !fits::<FROM_MESH>(packet, end, &own, other) {
-                return !fin;
-            }
-        }
+    if (fin || !FROM_MESH) && !fits::<FROM_MESH>(packet, end, &own, &other) {
+        return !fin;
     }
     let before = *own.seen;
     let (knew_end, knew_ack) = (before & TcpSeen::END != 0, before & TcpSeen::WINDOW != 0);
@@ -302,18 +296,12 @@ fn data<const FROM_MESH: bool>(packet: &Packet, own: Side<'_>, other: Option<Sid
     if more_data {
         seen &= !(TcpSeen::FIN | TcpSeen::FIN_FIRST | TcpSeen::TIMESTAMP);
     }
-    let mut other_open = true;
-    if let Some(other) = other {
-        if FROM_MESH && more && before & TcpSeen::RST != 0 {
-            *other.seen &= !TcpSeen::RST;
-        }
-        other_open = *other.seen & TcpSeen::FIN == 0;
-    }
-    if FROM_MESH && more {
+    if FROM_MESH && more && before & TcpSeen::RST != 0 {
         seen &= !TcpSeen::RST;
+        *other.seen &= !TcpSeen::RST;
     }
     if fin {
-        if seen & TcpSeen::FIN == 0 && other_open {
+        if (seen | *other.seen) & TcpSeen::FIN == 0 {
             seen |= TcpSeen::FIN_FIRST;
         }
         seen |= TcpSeen::FIN;

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use peer_common::{Counter, Flow, Mapping, TcpSeen};
+use peer_common::{Counter, Flow, Mapping, TcpSeen, TcpWindow};
 
 use crate::bench::with_bench;
 use crate::lab::{FAMILIES, Family};
@@ -94,7 +94,7 @@ impl<'a> Connection<'a> {
     }
 
     /// All that entries know of the connection.
-    fn state(&mut self) -> impl PartialEq + std::fmt::Debug {
+    fn state(&mut self) -> ((u8, TcpWindow), (u8, TcpWindow)) {
         let (flow, mapping) = self.entries();
         ((flow.tcp_seen, flow.tcp), (mapping.tcp_seen, mapping.tcp))
     }
@@ -162,11 +162,11 @@ fn numbers_are_followed_over_their_end() {
         let (peer, server) = (PEER_ISS.wrapping_add(101), SERVER_ISS.wrapping_add(101));
         assert_eq!((flow.tcp.end, flow.tcp.ack, flow.tcp.window, flow.tcp.scale), (peer, server, WINDOW, 2));
         assert_eq!((mapping.tcp.end, mapping.tcp.ack, mapping.tcp.window, mapping.tcp.scale), (server, peer, WINDOW, 2));
-        // An old one changes nothing, a super-packet counts with all of its segments.
+        // An old one changes nothing.
         connection.forge_out(ACK, (peer.wrapping_sub(50), server.wrapping_sub(50)), 20);
         assert_eq!(connection.entries().0.tcp, flow.tcp);
-        connection.back(ACK, 40_000);
-        assert_eq!(connection.entries().1.tcp.end, server.wrapping_add(40_000));
+        connection.back(ACK, 1_300);
+        assert_eq!(connection.entries().1.tcp.end, server.wrapping_add(1_300));
     });
 }
 
@@ -343,7 +343,7 @@ fn data_after_a_reset_clears_the_mark() {
             assert!(connection.is_reset(), "on the LAN anybody may say so");
             connection.out(ACK, if data { 10 } else { 0 });
             assert_eq!(connection.seen(), (OPEN, OPEN), "the peer goes on, so it was not reset");
-            connection.out(RST, 0);
+            connection.out(RST | ACK, 0);
             connection.forge_out(SYN, (PEER_ISS, 0), 0);
         }
     });
