@@ -87,7 +87,7 @@ counters! {
     NextHopsUnlisted = "next_hops_unlisted",
     /// First fragments not remembered: their source sends more of them than the limit allows.
     FragmentsLimited = "fragments_limited",
-    /// TCP resets and ends that did not count: their sequence number is not one of the connection's.
+    /// TCP resets, ends and opens that did not count: their numbers are none of the connection's.
     TcpOutOfWindow = "tcp_out_of_window",
     /// Mappings found missing under a live flow, and put back.
     MappingsHealed = "mappings_healed",

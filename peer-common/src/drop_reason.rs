@@ -41,7 +41,7 @@ drop_reasons! {
     Protocol = "protocol",
     /// An ICMP type that is not forwarded.
     IcmpType = "icmp_type",
-    /// An ICMP error about a packet that its sender was never sent.
+    /// An ICMP error about a packet that its sender was never sent, or that TCP has acknowledged or not sent yet.
     IcmpUnmatched = "icmp_unmatched",
     /// The source belongs to no peer.
     ForeignSource = "foreign_source",

@@ -47,9 +47,9 @@ impl TcpSeen {
     pub const SYN: u8 = 1;
     /// An ACK outside of a SYN or RST.
     pub const ACK: u8 = 2;
-    /// A FIN.
+    /// A FIN, behind which nothing new has come.
     pub const FIN: u8 = 4;
-    /// A RST.
+    /// A RST, of either direction: it is marked on both sides.
     pub const RST: u8 = 8;
     /// Its FIN came before the other side's: this side closed first, and waits in TIME-WAIT.
     pub const FIN_FIRST: u8 = 16;
@@ -82,7 +82,8 @@ const _: () = assert!(size_of::<TcpWindow>() == 12);
 
 /// Value of the forward map; the key is the 5-tuple that enters from the mesh.
 ///
-/// Written by the direction mesh → LAN only, so that no two CPUs of different directions share a cache line write.
+/// Written by the direction mesh → LAN only, but for a reset of the other: so that no two CPUs of different directions share a
+/// cache line write.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {

@@ -17,6 +17,8 @@ pub mod hash;
 pub mod layout;
 pub mod next_hop;
 pub mod policy;
+pub mod ports;
+pub mod reuse;
 pub mod route;
 #[cfg(feature = "user")]
 mod sys;

@@ -138,9 +138,10 @@ fn new_flow(
         return Err(DropReason::NoSourceAddress);
     }
     flow::begin(work, work.query.kind, now);
+    work.flow.peer_id = work.query.peer_id;
     work.flow.nat_addr = work.hop.entry.source;
     event.nat_addr = work.hop.entry.source;
-    failed(nat::find_port(ctx, config, work))?;
+    failed(nat::find_port(ctx, config, work, ETH_LEN as u32))?;
     event.nat_port = work.flow.nat_port;
     Ok(())
 }

@@ -9,10 +9,13 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::bpf_fib_lookup;
 use aya_ebpf::programs::TcContext;
+use peer_common::hash::siphash13;
 use peer_common::next_hop::LINK_PARTS;
-use peer_common::{Addr, Config, Counter, DropReason, FlowKey, NextHop, NextHopKey, Route};
+use peer_common::ports::pair;
+use peer_common::{Addr, Config, Counter, DropReason, FlowKey, NextHop, NextHopKey, Route, Uplink};
 
-use crate::maps::uplink;
+use crate::maps::{NAT_SOURCES, uplink};
+use crate::verifier::{opaque, value};
 use crate::{family, stats};
 
 pub const AF_INET: u8 = 2;
@@ -42,11 +45,33 @@ pub fn resolve(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, h
         return reason as u32 + 1;
     }
     let Some(uplink) = uplink(entry.uplink) else { return DropReason::NotUplink as u32 + 1 };
-    entry.source = family::choose(key.dst.is_v4(), &uplink.addr4, &uplink.addr6);
+    entry.source = source(config, uplink, key);
     if entry.mtu == 0 {
         entry.mtu = uplink.mtu;
     }
     0
+}
+
+/// The address that stands for the peer: the uplink's own, or, where it has further ones, always the same of them for this
+/// peer and this remote (RFC 4787 REQ-2).
+#[inline(always)]
+fn source(config: &Config, uplink: &Uplink, key: &FlowKey) -> Addr {
+    let is_v4 = key.dst.is_v4();
+    // One number that is shifted: to read one byte or another would be pointer arithmetic by a variable, as in `family`.
+    let sources = opaque(u32::from_le_bytes(uplink.sources)) >> if is_v4 { 0 } else { 16 };
+    let (first, count) = (sources & 0xff, sources >> 8 & 0xff);
+    let own = family::choose(is_v4, &uplink.addr4, &uplink.addr6);
+    if count == 0 {
+        return own;
+    }
+    let ends = [pair(&key.src, 0), pair(&key.src, 2), pair(&key.dst, 0), pair(&key.dst, 2)];
+    let chosen = (siphash13(config.hash_key, ends) as u32).checked_rem(count).unwrap_or(0);
+    // SAFETY: an array's value lives as long as the program; the daemon replaces it whole.
+    let further = value(&NAT_SOURCES, first + chosen).map(|addr| unsafe { *addr });
+    match further {
+        Some(addr) if !addr.is_none() => addr,
+        _ => own,
+    }
 }
 
 #[inline(always)]

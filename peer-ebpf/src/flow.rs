@@ -60,6 +60,14 @@ pub fn set_reply(reply: &mut FlowKey, key: &FlowKey, nat_addr: &Addr, nat_port: 
     reply.protocol = key.protocol;
 }
 
+/// The tuple that enters from the mesh, of the flow that `reply` answers.
+#[inline(always)]
+pub fn set_asked(key: &mut FlowKey, reply: &FlowKey, mapping: &Mapping) {
+    (key.src, key.dst) = (mapping.peer_addr, reply.src);
+    (key.src_port, key.dst_port) = (mapping.peer_port, reply.src_port);
+    key.protocol = reply.protocol;
+}
+
 /// Counts a new flow, for its peer, too, and tells of it.
 #[inline(always)]
 pub fn opened(key: &FlowKey, flow: &Flow) {
@@ -88,7 +96,7 @@ pub fn quota_left(config: &Config, peer_id: u32) -> bool {
     value(&PEER_FLOWS, peer_id).is_none_or(|count| unsafe { *count } < config.peer_quota)
 }
 
-/// A packet from the mesh.
+/// A packet from the mesh. What it shows of a TCP connection is for [`crate::tcp`].
 #[inline(always)]
 pub fn touch_out(flow: &mut Flow, packet: &Packet, segments: u64, now: u64) {
     // Plain additions: a direction of a flow stays on one CPU, steered by its hash or by its shard.
@@ -97,7 +105,6 @@ pub fn touch_out(flow: &mut Flow, packet: &Packet, segments: u64, now: u64) {
     if refresh_due(flow, now) {
         flow.last_seen = now;
     }
-    see(&mut flow.tcp_seen, packet);
 }
 
 /// Whether the mapping under the flow must be looked after, at most once a second. The daemon removes what was idle for
@@ -125,7 +132,7 @@ pub fn touch_from_node(flow: &mut Flow, now: u64) {
     }
 }
 
-/// A reply from an uplink.
+/// A reply from an uplink. As [`touch_out`].
 #[inline(always)]
 pub fn touch_in(mapping: &mut Mapping, packet: &Packet, segments: u64, now: u64) {
     mapping.packets += segments;
@@ -133,7 +140,6 @@ pub fn touch_in(mapping: &mut Mapping, packet: &Packet, segments: u64, now: u64)
     if now.wrapping_sub(mapping.last_seen) > RESOLUTION {
         mapping.last_seen = now;
     }
-    see(&mut mapping.tcp_seen, packet);
 }
 
 /// Payload bytes per segment of a super-packet, else 0.
@@ -151,9 +157,10 @@ pub fn fits(packet: &Packet, gso_size: u32, mtu: u32) -> bool {
     len <= mtu
 }
 
-/// Adds what the packet shows. A SYN begins a connection anew: the same ports may serve again soon after a close.
+/// Adds what a packet to the node itself shows: its stack judges the numbers. A SYN begins a connection anew, because the same
+/// ports may serve again soon after a close.
 #[inline(always)]
-fn see(seen: &mut u8, packet: &Packet) {
+pub fn see(seen: &mut u8, packet: &Packet) {
     let now = flags(packet);
     if now & TcpSeen::SYN != 0 {
         *seen = now;

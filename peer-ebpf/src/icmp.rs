@@ -28,6 +28,8 @@ pub struct Quoted {
     pub l4: u32,
     /// Where its checksum of layer 4 stands; 0: it is not quoted.
     pub checksum: u32,
+    /// Its sequence number, of TCP.
+    pub seq: u32,
 }
 
 /// Reads what an ICMP error quotes. `false`: it is no error, or quotes nothing of ours.
@@ -85,6 +87,7 @@ fn read_ports(ctx: &TcContext, at: usize, packet: &Packet, quoted: &mut Quoted) 
     };
     quoted.key.src_port = header[0];
     quoted.key.dst_port = header[1];
+    quoted.seq = (u16::from_be(header[2]) as u32) << 16 | u16::from_be(header[3]) as u32;
     if matches!(quoted.key.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
         (quoted.key.src_port, quoted.key.dst_port) = match header[0].to_ne_bytes()[0] {
             8 | 128 => (header[2], 0),

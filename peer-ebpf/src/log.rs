@@ -11,6 +11,7 @@ use crate::maps::{LAST_REFUSAL, LOGGER, REFUSALS, scratch};
 use crate::verifier::value;
 
 const PORTS_EXHAUSTED: u32 = DropReason::PortsExhausted as u32;
+const PORT_SHARE: u32 = DropReason::PortShare as u32;
 const PEER_QUOTA: u32 = DropReason::PeerQuota as u32;
 const TABLE_FULL: u32 = DropReason::TableFull as u32;
 
@@ -18,7 +19,11 @@ const TABLE_FULL: u32 = DropReason::TableFull as u32;
 /// there: that one drops the packet.
 #[inline(always)]
 pub fn tell_exhaustion(ctx: &TcContext, reason: DropReason) {
-    if !matches!(reason, DropReason::PortsExhausted | DropReason::PeerQuota | DropReason::TableFull) || !may_tell() {
+    let exhausted = matches!(
+        reason,
+        DropReason::PortsExhausted | DropReason::PortShare | DropReason::PeerQuota | DropReason::TableFull
+    );
+    if !exhausted || !may_tell() {
         return;
     }
     let Some(work) = scratch() else { return };
@@ -38,6 +43,7 @@ pub fn refused(ctx: &TcContext) -> i32 {
     // Literals only: the verifier cannot bound a string chosen at run time.
     match scratch().map(|work| work.refused) {
         Some(PORTS_EXHAUSTED) => warn!(ctx, "new flow refused: no free port"),
+        Some(PORT_SHARE) => warn!(ctx, "new flow refused: ports are scarce, and its peer has its share"),
         Some(PEER_QUOTA) => warn!(ctx, "new flow refused: its peer has too many"),
         Some(TABLE_FULL) => warn!(ctx, "new flow refused: flow table full"),
         _ => {}

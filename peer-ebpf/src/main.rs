@@ -29,6 +29,8 @@ mod redirect;
 mod rewrite;
 mod socket;
 mod stats;
+mod tcp;
+mod tcp_options;
 mod uplink;
 mod verifier;
 

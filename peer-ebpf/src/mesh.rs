@@ -6,11 +6,11 @@ use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
 use peer_common::{Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Judged, NextHop, Way};
 
-use crate::maps::{FLOWS, Scratch, config, scratch};
-use crate::parse::parse;
+use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch};
+use crate::parse::{IPPROTO_TCP, parse};
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
-use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, next_hop, observe, redirect, stats};
+use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, next_hop, observe, redirect, stats, tcp};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
@@ -69,7 +69,7 @@ fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch
     let known = if work.packet.unjudged.is_none() { flow_of(&work.packet.key) } else { None };
     let flow = match known {
         Some(flow) if flow.policy_generation == work.query.generation => flow,
-        known => match judged(ctx, config, work, known, now)? {
+        known => match judged::<L2>(ctx, config, work, known, now)? {
             Some(flow) => flow,
             None => {
                 stats::count(Counter::ToNode, 1);
@@ -101,6 +101,11 @@ fn error<const L2: usize>(
         query.judged = Judged::Again as u8;
         failed(judge::judge(query))?;
     }
+    // The node's own stack knows what it has sent.
+    if flow.route_id != NO_ROUTE && quoted.key.protocol == IPPROTO_TCP && !was_sent(work, flow) {
+        return Err(DropReason::IcmpUnmatched);
+    }
+    let Scratch { packet, quoted, .. } = &*work;
     if flow.next_hop == 0 {
         stats::count(Counter::IcmpErrors, 1);
         return Ok(TC_ACT_UNSPEC);
@@ -118,10 +123,20 @@ fn error<const L2: usize>(
     redirect::to_uplink::<L2>(ctx, hop, now, &mut work.neighbour)
 }
 
+/// Whether the server has sent the segment that is quoted, and has no answer to it yet. `work.reply` is the flow's tuple.
+#[inline(always)]
+fn was_sent(work: &mut Scratch, flow: &Flow) -> bool {
+    let Scratch { quoted, reply, query, .. } = work;
+    flow::set_reply(&mut query.key, reply, &flow.nat_addr, flow.nat_port);
+    // SAFETY: read only.
+    let Some(mapping) = (unsafe { MAPPINGS.get(&query.key) }) else { return true };
+    tcp::on_the_way(quoted.seq, (&mapping.tcp, mapping.tcp_seen), (&flow.tcp, flow.tcp_seen))
+}
+
 /// Judges a packet without a current flow: `known` is the one that an older policy accepted. Returns the flow that it
 /// has now; `None` for what the node takes without one.
 #[inline(always)]
-fn judged(
+fn judged<const L2: usize>(
     ctx: &TcContext,
     config: &Config,
     work: &mut Scratch,
@@ -166,7 +181,7 @@ fn judged(
     if for_node {
         failed(flow::insert_local(&work.packet.key, &work.flow))?;
     } else {
-        failed(open(ctx, config, work))?;
+        failed(open::<L2>(ctx, config, work))?;
     }
     match flow_of(&work.packet.key) {
         Some(flow) => Ok(Some(flow)),
@@ -213,7 +228,7 @@ pub fn ask(work: &mut Scratch) -> u32 {
 
 /// Opens `work.flow` by the route that accepts it. Returns 0, or a drop reason plus 1.
 #[inline(always)]
-fn open(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
+fn open<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
     let masquerade = work.query.kind == FlowKind::Masqueraded as u8;
     work.flow.route_id = work.query.route.id;
     match fib::resolve(ctx, config, &work.query.route, &work.packet.key, &mut work.hop) {
@@ -234,7 +249,7 @@ fn open(ctx: &TcContext, config: &Config, work: &mut Scratch) -> u32 {
         return nat::open_routed(work);
     }
     work.flow.nat_addr = work.hop.entry.source;
-    nat::open_masqueraded(ctx, config, work)
+    nat::open_masqueraded(ctx, config, work, L2 as u32)
 }
 
 /// Sends the packet the way of its flow.
@@ -260,7 +275,13 @@ fn follow<const L2: usize>(
     let segments = stats::segments(packet, gso_size);
     let Some(hop) = hop else {
         flow::touch_out(flow, packet, segments, now);
-        stats::count(if flow.route_id == NO_ROUTE { Counter::ToNode } else { Counter::ToStack }, segments);
+        if flow.route_id == NO_ROUTE {
+            flow::see(&mut flow.tcp_seen, packet);
+            stats::count(Counter::ToNode, segments);
+        } else {
+            tcp::see_out::<L2>(ctx, work, flow);
+            stats::count(Counter::ToStack, segments);
+        }
         return Ok(TC_ACT_UNSPEC);
     };
     // SAFETY: a map value lives until the program ends; fields are written one by one.
@@ -275,10 +296,12 @@ fn follow<const L2: usize>(
     }
     next_hop::may_ask(hop, flow.peer_id, now)?;
     flow::touch_out(flow, packet, segments, now);
+    tcp::see_out::<L2>(ctx, work, flow);
+    let packet = &work.packet;
     stats::count(Counter::ForwardedOut, segments);
     stats::count_route(flow.route_id, Direction::Out, segments, packet.len as u64);
     let mtu = if mtu < config.wt0_mtu { mtu } else { config.wt0_mtu };
-    mss::clamp::<L2>(ctx, packet, &mut work.options, mtu)?;
+    mss::clamp::<L2>(ctx, packet, &raw const work.options, mtu)?;
     let translation = Translation { end: End::Source, addr: &flow.nat_addr, port: flow.nat_port };
     rewrite::forward::<L2>(ctx, packet, (flow.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
     redirect::to_uplink::<L2>(ctx, hop, now, &mut work.neighbour)

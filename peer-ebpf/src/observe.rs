@@ -45,9 +45,9 @@ pub fn opened(key: &FlowKey, flow: &Flow) -> u32 {
 }
 
 /// Prepares what is told of a flow that is about to be forgotten, while it and its mapping are still there. Returns whether
-/// it is to be told: by [`tell_closed`], once it is gone.
+/// it is to be told: by [`tell_closed`], once it is gone. `why`: what would have befallen a packet otherwise.
 #[inline(never)]
-pub fn closing(key: &FlowKey, flow: &Flow, reply: &FlowKey) -> u32 {
+pub fn closing(key: &FlowKey, flow: &Flow, reply: &FlowKey, why: DropReason) -> u32 {
     let Some(config) = config() else { return 0 };
     if config.observe & Observe::FLOWS == 0 || !may_tell(Of::Flows, config.event_interval as u64, BURST) {
         return 0;
@@ -56,7 +56,7 @@ pub fn closing(key: &FlowKey, flow: &Flow, reply: &FlowKey) -> u32 {
     event.key = *key;
     set_flow(event, flow);
     set_answers(event, key, reply);
-    event.verdict = DropReason::SourceChanged as u32 + 1;
+    event.verdict = why as u32 + 1;
     1
 }
 

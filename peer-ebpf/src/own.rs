@@ -11,7 +11,7 @@ use peer_common::{Config, Counter, DropReason, FlowKind, Route, Way};
 
 use crate::maps::{FLOWS, LOCALS, Scratch, config, scratch};
 use crate::parse::parse;
-use crate::{flow, fragment, judge, mss, nat, observe, stats};
+use crate::{flow, fragment, judge, mss, nat, observe, stats, tcp_options};
 
 #[inline(always)]
 pub fn egress<const L2: usize>(ctx: &TcContext) -> i32 {
@@ -71,7 +71,10 @@ fn send<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -
     };
     fragment::remember(&work.packet, &mut work.fragment, now);
     turn(work);
-    mss::clamp::<L2>(ctx, &work.packet, &mut work.options, config.wt0_mtu)?;
+    if mss::may_have(&work.packet) {
+        tcp_options::read::<L2>(ctx, &work.packet, &raw mut work.options);
+    }
+    mss::clamp::<L2>(ctx, &work.packet, &raw const work.options, config.wt0_mtu)?;
     if let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) {
         // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
         flow::touch_from_node(unsafe { &mut *flow }, now);

@@ -48,6 +48,11 @@ pub struct Packet {
     pub whole: bool,
     /// Identification of a fragmented packet, network byte order.
     pub fragment_id: u32,
+    /// Sequence and acknowledgement number of TCP as they stand in the header, one behind the other: copied at once.
+    /// These and the window mean something when there are TCP flags.
+    tcp_numbers: u64,
+    /// The window of TCP as it stands in the header.
+    tcp_window: u16,
 }
 
 /// Which part of a fragmented packet.
@@ -76,6 +81,31 @@ impl Packet {
             (false, Part::All) => V6_LEN,
             (false, _) => V6_LEN + FRAGMENT_LEN,
         }
+    }
+
+    /// The sequence number.
+    #[inline(always)]
+    pub fn tcp_seq(&self) -> u32 {
+        // The lower half comes first, see `verifier::value`.
+        u32::from_be(self.tcp_numbers as u32)
+    }
+
+    /// The acknowledgement number, which means something with [`TCP_ACK`] only.
+    #[inline(always)]
+    pub fn tcp_ack(&self) -> u32 {
+        u32::from_be((self.tcp_numbers >> 32) as u32)
+    }
+
+    /// The window, not shifted.
+    #[inline(always)]
+    pub fn tcp_window(&self) -> u16 {
+        u16::from_be(self.tcp_window)
+    }
+
+    /// Bytes behind the headers; of a super-packet those of all its segments.
+    #[inline(always)]
+    pub fn payload(&self) -> u32 {
+        self.len.wrapping_sub(self.headers)
     }
 }
 
@@ -252,6 +282,8 @@ fn tcp<const L2: usize, const AT: usize>(ctx: &TcContext, len: usize, packet: &m
     }
     packet.headers = (AT + header_len) as u32;
     packet.tcp_flags = load(tcp, 13);
+    packet.tcp_numbers = load(tcp, 4);
+    packet.tcp_window = load(tcp, 14);
     0
 }
 

@@ -13,7 +13,7 @@ pub fn segments(packet: &Packet, gso_size: u32) -> u64 {
     if gso_size == 0 {
         return 1;
     }
-    let payload = packet.len.wrapping_sub(packet.headers);
+    let payload = packet.payload();
     if payload > u16::MAX as u32 {
         return 1;
     }

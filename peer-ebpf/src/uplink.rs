@@ -8,11 +8,11 @@ use peer_common::{Config, Counter, Direction, DropReason, FlowKey, FlowKind, Jud
 
 use crate::judge::Query;
 use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch, uplink};
-use crate::parse::{Packet, TCP_SYN, parse};
+use crate::parse::{IPPROTO_TCP, Packet, TCP_SYN, parse};
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
 use crate::verifier::opaque_address;
-use crate::{family, flow, fragment, icmp, judge, mss, observe, redirect, stats};
+use crate::{family, flow, fragment, icmp, judge, mss, observe, redirect, stats, tcp};
 
 #[inline(always)]
 pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
@@ -52,9 +52,9 @@ fn told(config: &Config, work: &mut Scratch, mapping: &Mapping, is_error: bool, 
     let Scratch { packet, reply, query, .. } = &mut *work;
     if is_error {
         // SAFETY: the same reply; of an address that the compiler knows it would make one with a variable distance.
-        set_asked(&mut query.key, unsafe { &*opaque_address(reply) }, mapping);
+        flow::set_asked(&mut query.key, unsafe { &*opaque_address(reply) }, mapping);
     } else {
-        set_asked(&mut query.key, &packet.key, mapping);
+        flow::set_asked(&mut query.key, &packet.key, mapping);
     }
     observe::verdict(config, work, &work.query.key, Way::FromUplink, verdict);
 }
@@ -134,6 +134,10 @@ fn error<const L2: usize>(
     if mapping.policy_generation != work.query.generation {
         judge_again(&work.reply, &mut work.query, mapping)?;
     }
+    // Our port, so that nobody else is spoken of: what does not fit is not passed on to the node either.
+    if work.quoted.key.protocol == IPPROTO_TCP && !was_sent(work, mapping) {
+        return Err(DropReason::IcmpUnmatched);
+    }
     if work.packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
@@ -144,6 +148,16 @@ fn error<const L2: usize>(
         rewrite::translate_error::<L2>(ctx, &work.packet, &work.quoted, End::Destination, addr, port)?;
     }
     Ok(redirect::to_mesh(ctx, config.wt0))
+}
+
+/// Whether the peer has sent the segment that is quoted, and has no answer to it yet.
+#[inline(always)]
+fn was_sent(work: &mut Scratch, mapping: &Mapping) -> bool {
+    let Scratch { reply, quoted, query, .. } = work;
+    flow::set_asked(&mut query.key, reply, mapping);
+    // SAFETY: read only.
+    let Some(flow) = (unsafe { FLOWS.get(&query.key) }) else { return true };
+    tcp::on_the_way(quoted.seq, (&flow.tcp, flow.tcp_seen), (&mapping.tcp, mapping.tcp_seen))
 }
 
 #[inline(always)]
@@ -169,9 +183,11 @@ fn reply<const L2: usize>(
     }
     let segments = stats::segments(packet, gso_size);
     flow::touch_in(mapping, packet, segments, now);
+    tcp::see_in::<L2>(ctx, work, mapping);
+    let packet = &work.packet;
     stats::count(Counter::ForwardedIn, segments);
     stats::count_route(mapping.route_id, Direction::In, segments, packet.len as u64);
-    mss::clamp::<L2>(ctx, packet, &mut work.options, smaller_mtu(ctx, config, packet))?;
+    mss::clamp::<L2>(ctx, packet, &raw const work.options, smaller_mtu(ctx, config, packet))?;
     let translation = Translation { end: End::Destination, addr: &mapping.peer_addr, port: mapping.peer_port };
     rewrite::forward::<L2>(ctx, packet, (mapping.kind == FlowKind::Masqueraded as u8).then_some(translation))?;
     Ok(redirect::to_mesh(ctx, config.wt0))
@@ -193,7 +209,7 @@ fn smaller_mtu(ctx: &TcContext, config: &Config, packet: &Packet) -> u32 {
 /// of the mesh was first to notice.
 #[inline(always)]
 fn judge_again(reply: &FlowKey, query: &mut Query, mapping: &mut Mapping) -> Result<(), DropReason> {
-    set_asked(&mut query.key, reply, mapping);
+    flow::set_asked(&mut query.key, reply, mapping);
     query.unjudged = None;
     // SAFETY: read only; fields are written one by one.
     let known = unsafe { FLOWS.get(&query.key) };
@@ -208,12 +224,4 @@ fn judge_again(reply: &FlowKey, query: &mut Query, mapping: &mut Mapping) -> Res
     }
     mapping.policy_generation = query.generation;
     Ok(())
-}
-
-/// The tuple that enters from the mesh, of the flow that `reply` answers.
-#[inline(always)]
-fn set_asked(key: &mut FlowKey, reply: &FlowKey, mapping: &Mapping) {
-    (key.src, key.dst) = (mapping.peer_addr, reply.src);
-    (key.src_port, key.dst_port) = (mapping.peer_port, reply.src_port);
-    key.protocol = reply.protocol;
 }

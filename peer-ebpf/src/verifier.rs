@@ -16,11 +16,16 @@ use aya_ebpf::programs::TcContext;
 /// `black_box` would take it through the stack.
 #[inline(always)]
 pub fn opaque(number: u32) -> u32 {
-    let mut number = number as u64;
+    opaque_wide(number as u64) as u32
+}
+
+/// As [`opaque`]: what is computed from it stays a computation, where the compiler would rather jump.
+#[inline(always)]
+pub fn opaque_wide(mut number: u64) -> u64 {
     // SAFETY: moves a register to itself. Without any instruction two lines of the source would stand at one offset, which
     // the kernel refuses.
     unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
-    number as u32
+    number
 }
 
 /// As [`opaque`], of an address: what is chosen from it and another stays two addresses, which the compiler cannot make one

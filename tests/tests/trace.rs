@@ -185,9 +185,9 @@ fn exhausted(lab: &Lab, live: &Process) {
         let arguments = format!("--from {source} --to {GATEWAY} --proto udp --sport {sport} --port {port}");
         described(lab, &arguments.split(' ').map(str::to_owned).collect::<Vec<_>>())
     };
-    becomes(true, || describe(6000, 9)["reason"] == "ports_exhausted");
-    assert_explains(&describe(6000, 9), DropReason::PortsExhausted);
-    assert_provoked(lab, live, DropReason::PortsExhausted, 1, || {
+    becomes(true, || describe(6000, 9)["reason"] == "port_share");
+    assert_explains(&describe(6000, 9), DropReason::PortShare);
+    assert_provoked(lab, live, DropReason::PortShare, 1, || {
         forge(member, "wg0", &[packet(6000, 9)]).expect("send");
     });
     assert_eq!(describe(6000, 11)["verdict"], "forwarded", "to another remote there are ports");

@@ -145,6 +145,7 @@ fn intent(wt0: &Wt0, rules: &[Rule]) -> Intent {
         routes: vec![Route { destination: net(HOSTS, 16), masquerade: true, uplink: UplinkChoice::Auto }],
         rules: Rule::list(rules.iter().cloned()),
         nat_ports: DEFAULT_NAT_PORTS,
+        nat_addresses: Vec::new(),
         listeners: Vec::new(),
         peer_quota: Some(u32::MAX),
         protect_node: false,

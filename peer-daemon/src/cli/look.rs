@@ -97,9 +97,12 @@ pub(crate) struct DoctorArgs {
     /// Mount point of the BPF file system.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", env = "NB_BPFFS")]
     pub(crate) bpffs: PathBuf,
-    /// Ports that source NAT may take.
-    #[arg(long, value_name = "FIRST-LAST", default_value = "20480-29999", value_parser = port_range, env = "NB_NAT_PORTS")]
-    pub(crate) nat_ports: RangeInclusive<u16>,
+    /// Ports that source NAT may take. Default: as `up` chooses them.
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range, env = "NB_NAT_PORTS")]
+    pub(crate) nat_ports: Option<RangeInclusive<u16>>,
+    /// Addresses that source NAT is to use.
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',', env = "NB_NAT_ADDRESSES")]
+    pub(crate) nat_addresses: Vec<std::net::IpAddr>,
     #[command(flatten)]
     pub(crate) socket: SocketArgs,
 }

@@ -1,6 +1,6 @@
 //! `up`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,9 +38,13 @@ pub(crate) struct UpArgs {
     /// Flows that fit. Maps left by an earlier run keep their size.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_FLOWS, value_parser = clap::value_parser!(u32).range(64..=16_777_216), env = "NB_MAX_FLOWS")]
     pub(crate) max_flows: u32,
-    /// Ports that source NAT may take.
-    #[arg(long, value_name = "FIRST-LAST", default_value = "20480-29999", value_parser = port_range, env = "NB_NAT_PORTS")]
-    pub(crate) nat_ports: RangeInclusive<u16>,
+    /// Ports that source NAT may take. Default: the widest range within 11000-29999 in which nobody listens.
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range, env = "NB_NAT_PORTS")]
+    pub(crate) nat_ports: Option<RangeInclusive<u16>>,
+    /// Addresses of the uplinks that source NAT uses in place of their first ones: each has all ports. A peer keeps one of them
+    /// towards one destination.
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',', env = "NB_NAT_ADDRESSES")]
+    pub(crate) nat_addresses: Vec<IpAddr>,
     /// Flows that one peer may have. Default: a quarter of --max-flows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..), env = "NB_PEER_FLOWS")]
     pub(crate) peer_flows: Option<u32>,

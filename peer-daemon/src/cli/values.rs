@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn port_ranges_name_the_fix() {
-        assert_eq!(port_range("20480-29999"), Ok(peer_dataplane::DEFAULT_NAT_PORTS), "the default");
+        assert_eq!(port_range("20480-29999"), Ok(peer_dataplane::DEFAULT_NAT_PORTS));
         for (text, fix) in [
             ("80", "FIRST-LAST"),
             ("1-70000", "FIRST-LAST"),

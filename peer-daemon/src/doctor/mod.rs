@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use peer_core::desired::Desired;
 use peer_dataplane::doctor::{Subject, examine};
 use peer_dataplane::kernel::{Netlink, Snapshot};
+use peer_dataplane::nat_ports::{self, Choice};
 use peer_dataplane::{Intent, Wt0};
 
 pub(crate) use self::report::Finding;
@@ -57,7 +58,13 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
     // That peer is about this device; another one is a neighbour.
     let running = running.filter(|running| name(running).as_ref() == Some(&device));
     let netlink = Netlink::connect().context("open a netlink socket")?;
-    let early = desired.map(|desired| intent(args, desired, &device, &Snapshot::default()));
+    // A given range has no bounds to be explained.
+    let ports = match &args.nat_ports {
+        Some(ports) => Choice { ports: ports.clone(), bounds: Vec::new() },
+        None => nat_ports::look(&args.bpffs, &device),
+    };
+    let intent = |desired, node: &Snapshot| intent(args, desired, &device, node, &ports);
+    let early = desired.map(|desired| intent(desired, &Snapshot::default()));
     let mut uplinks = args.uplinks.clone();
     if desired.is_none() {
         uplinks.extend(running.iter().flat_map(|running| &running.routes).flat_map(|route| route.uplinks.clone()));
@@ -68,7 +75,8 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
     let subject = |intent| Subject {
         bpffs: args.bpffs.clone(),
         wt0: device.clone(),
-        nat_ports: args.nat_ports.clone(),
+        nat_ports: ports.ports.clone(),
+        nat_bounds: ports.bounds.clone(),
         uplinks: uplinks.clone(),
         intent,
         listen_port: wanted_port.filter(|_| running.is_none()),
@@ -76,16 +84,21 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
     };
     let node = netlink.snapshot(&subject(early.as_ref()).destinations()).await?;
     // Only now is the index of the device known, which a route must not lead back to.
-    let intent = desired.map(|desired| intent(args, desired, &device, &node));
+    let intent = desired.map(|desired| intent(desired, &node));
     let mut findings = examine(&subject(intent.as_ref()), &node);
     findings.extend(running.iter().flat_map(|running| hardening::findings(&running.hardening)));
     Ok(Report::new(&device, running.is_some(), &findings))
 }
 
-fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot) -> Intent {
+fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot, ports: &Choice) -> Intent {
     let index = node.link_named(device).map_or(0, |(index, _)| index);
     let wt0 = Wt0 { name: device.to_owned(), index, mtu: desired.interface.mtu.into() };
-    let limits =
-        Limits { nat_ports: args.nat_ports.clone(), listeners: Vec::new(), peer_quota: None, protect_node: false };
+    let limits = Limits {
+        nat_ports: ports.ports.clone(),
+        nat_addresses: args.nat_addresses.clone(),
+        listeners: Vec::new(),
+        peer_quota: None,
+        protect_node: false,
+    };
     translate::intent(desired, &PeerIds::default().with(&desired.peers), wt0, &limits)
 }

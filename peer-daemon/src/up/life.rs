@@ -43,7 +43,7 @@ pub(super) async fn live(args: &UpArgs, file: &Path, desired: Desired, dataplane
             return Err(error);
         }
     };
-    let limits = Limits::of(args, opened.sockets.port(), admin.health_port());
+    let limits = Limits::of(args, &desired.interface.name, opened.sockets.port(), admin.health_port());
     let mut node = Node::start(opened, desired, limits, dataplane, args.keep_dataplane, &readiness, |_| {}).await?;
     if let Some(error) = node.take_refused() {
         tracing::error!(%error, file = %file.display(), "nothing is served: change the file, and SIGHUP reads it again");

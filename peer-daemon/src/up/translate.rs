@@ -1,11 +1,13 @@
 //! From the desired state to what device and dataplane are told. Pure.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_core::desired::Desired;
 use peer_core::net::is_whole_internet;
+use peer_dataplane::nat_ports::{self, Choice};
 use peer_dataplane::{Intent, Listener, PeerPrefixes};
 use peer_io::wt0::Wt0Config;
 
@@ -16,17 +18,24 @@ use crate::peers::PeerIds;
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) nat_ports: RangeInclusive<u16>,
+    pub(crate) nat_addresses: Vec<IpAddr>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peer_quota: Option<u32>,
     pub(crate) protect_node: bool,
 }
 
 impl Limits {
-    /// Of the command line; WireGuard has bound `port`, the health endpoints perhaps one of TCP.
-    pub(crate) fn of(args: &UpArgs, port: u16, health: Option<u16>) -> Self {
+    /// Of the command line, for the mesh device `wt0`; WireGuard has bound `port`, the health endpoints perhaps one of TCP.
+    pub(crate) fn of(args: &UpArgs, wt0: &str, port: u16, health: Option<u16>) -> Self {
         let listeners = std::iter::once(Listener::Udp(port)).chain(health.map(Listener::Tcp)).collect();
+        let nat_ports = args.nat_ports.clone().unwrap_or_else(|| {
+            let Choice { ports, bounds } = nat_ports::look(&args.bpffs, wt0);
+            tracing::info!(first = ports.start(), last = ports.end(), ?bounds, "ports of source NAT chosen");
+            ports
+        });
         Self {
-            nat_ports: args.nat_ports.clone(),
+            nat_ports,
+            nat_addresses: args.nat_addresses.clone(),
             listeners,
             peer_quota: args.peer_flows,
             protect_node: args.netbird.protect_node == Some(true),
@@ -47,6 +56,7 @@ pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0,
         routes: desired.routes.clone(),
         rules: Arc::clone(&desired.rules),
         nat_ports: limits.nat_ports.clone(),
+        nat_addresses: limits.nat_addresses.clone(),
         listeners: limits.listeners.clone(),
         peer_quota: limits.peer_quota,
         protect_node: limits.protect_node,
@@ -111,6 +121,7 @@ mod tests {
         let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };
         let limits = Limits {
             nat_ports: 20480..=29999,
+            nat_addresses: Vec::new(),
             listeners: vec![Listener::Udp(51820)],
             peer_quota: None,
             protect_node: true,

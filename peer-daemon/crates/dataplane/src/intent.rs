@@ -22,6 +22,8 @@ pub struct Intent {
     pub rules: Arc<[Arc<Rule>]>,
     /// Ports that source NAT may take.
     pub nat_ports: RangeInclusive<u16>,
+    /// Addresses that source NAT uses in place of an uplink's first one, as far as an uplink has them.
+    pub nat_addresses: Vec<IpAddr>,
     /// Ports of the daemon itself: no packet of the mesh reaches them.
     pub listeners: Vec<Listener>,
     /// Flows that one peer may have; `None`: a quarter of what fits.
@@ -66,5 +68,6 @@ impl PartialEq for PeerPrefixes {
     }
 }
 
-/// By default 20480–29999: below NodePorts, below what Cilium tracks and below the ephemeral ports of Linux.
+/// Where no wider range can be found, see [`crate::nat_ports`]: below NodePorts, below what Cilium tracks and below the ephemeral
+/// ports of Linux.
 pub const DEFAULT_NAT_PORTS: RangeInclusive<u16> = 20480..=29999;

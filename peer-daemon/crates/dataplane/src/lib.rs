@@ -6,6 +6,7 @@
 //! - [`flows`]: the flows that it holds, for those who want to see them;
 //! - [`observe`]: what happens to flows and packets, for those who want to know;
 //! - [`trace`]: what becomes of a packet, stage by stage;
+//! - [`nat_ports`]: the ports that source NAT takes where nobody says which;
 //! - [`doctor`]: what stands in the way, with its owner and the remedy;
 //! - [`driver`]: the task that keeps a dataplane in step with the kernel.
 
@@ -19,6 +20,7 @@ pub mod flows;
 mod intent;
 pub mod kernel;
 pub mod metrics;
+pub mod nat_ports;
 pub mod observe;
 mod stats;
 mod sys;

@@ -41,6 +41,8 @@ impl Collector for Stats {
         gauge(&mut encoder, "peer_flows_busiest_peer", "Flows of the peer that had most at the last scan.", busiest)?;
         gauge(&mut encoder, "peer_nat_ports_used", "NAT ports in use at the last scan.", self.ports_used.into())?;
         gauge(&mut encoder, "peer_nat_ports_max", "NAT ports.", self.ports_max.into())?;
+        let help = "NAT ports in use at the last scan towards the address and port that has most of them.";
+        gauge(&mut encoder, "peer_nat_ports_busiest_remote", help, self.busiest_remote_ports.into())?;
         self.encode_programs(&mut encoder)?;
         gauge(&mut encoder, "peer_bpf_map_bytes", "Memory of all maps of the programs.", self.map_bytes)?;
         let generation = self.policy_generation.into();

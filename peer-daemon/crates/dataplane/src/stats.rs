@@ -51,6 +51,8 @@ pub struct Stats {
     pub ports_used: u32,
     /// NAT ports.
     pub ports_max: u32,
+    /// Ports in use towards the remote that has most, at the last scan: of one source address.
+    pub busiest_remote_ports: u32,
     /// Run time of programs, as far as the kernel keeps it (`kernel.bpf_stats_enabled`).
     pub programs: Vec<ProgramStats>,
     /// Memory of all maps, bytes.

@@ -170,7 +170,7 @@ impl Agent<'_> {
     async fn start(&mut self, desired: Desired) -> anyhow::Result<Option<peer_dataplane::Error>> {
         let Some(waiting) = self.waiting.take() else { return Ok(None) };
         self.mtu = Some(desired.interface.mtu);
-        let limits = Limits::of(self.args, waiting.port, self.health_port);
+        let limits = Limits::of(self.args, &desired.interface.name, waiting.port, self.health_port);
         let events = waiting.events;
         let keep = self.args.keep_dataplane;
         // The packet thread must not wait: what does not fit is lost, and the machines' timers make up for it.

@@ -16,6 +16,10 @@ pub(super) type Learned<T> = Result<T, String>;
 pub(super) struct Facts {
     pub(super) capabilities: Capabilities,
     pub(super) nat_ports: RangeInclusive<u16>,
+    /// What is in the way of a wider range.
+    pub(super) nat_bounds: Vec<String>,
+    /// Further sources of NAT that no uplink has.
+    pub(super) absent_sources: Vec<std::net::IpAddr>,
     /// Features of the kernel with the version that brought them; `None`: not asked.
     pub(super) kernel: Option<Vec<(Feature, Learned<bool>)>>,
     pub(super) bpffs: Bpffs,
@@ -103,6 +107,8 @@ impl Default for Facts {
         Self {
             capabilities: Capabilities { net_admin: true, bpf: true, perfmon: true, sys_admin: false },
             nat_ports: crate::DEFAULT_NAT_PORTS,
+            nat_bounds: Vec::new(),
+            absent_sources: Vec::new(),
             kernel: None,
             bpffs: Bpffs { path: "/sys/fs/bpf".into(), is_bpffs: Ok(true), writable: Ok(true), propagated: Some(true) },
             tun: None,

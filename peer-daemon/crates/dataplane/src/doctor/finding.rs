@@ -24,6 +24,8 @@ pub enum Check {
     CiliumDevice,
     /// Ports of source NAT.
     NatPorts,
+    /// Further addresses of source NAT.
+    NatAddresses,
     /// `src_valid_mark`.
     SrcValidMark,
     /// `rp_filter`.
@@ -54,6 +56,7 @@ impl Check {
         Self::StaleCilium,
         Self::CiliumDevice,
         Self::NatPorts,
+        Self::NatAddresses,
         Self::SrcValidMark,
         Self::RpFilter,
         Self::UdpPort,
@@ -77,6 +80,7 @@ impl Check {
             Self::StaleCilium => "stale_cilium",
             Self::CiliumDevice => "cilium_device",
             Self::NatPorts => "nat_ports",
+            Self::NatAddresses => "nat_addresses",
             Self::SrcValidMark => "src_valid_mark",
             Self::RpFilter => "rp_filter",
             Self::UdpPort => "udp_port",

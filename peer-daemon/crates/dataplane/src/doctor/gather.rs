@@ -33,6 +33,7 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
         Some(intent) => ebpf::uplinks(intent, node),
         None => (ebpf::default_uplinks(node, &subject.wt0), Vec::new()),
     };
+    let absent_sources = subject.intent.map(|intent| ebpf::absent_sources(intent, &uplinks, node)).unwrap_or_default();
     let mut absent = Vec::new();
     for name in &subject.uplinks {
         match node.link_named(name) {
@@ -52,6 +53,8 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
     Facts {
         capabilities,
         nat_ports: subject.nat_ports.clone(),
+        nat_bounds: subject.nat_bounds.clone(),
+        absent_sources,
         kernel: subject.probe.then(|| kernel(capabilities)),
         bpffs: bpffs(&subject.bpffs),
         tun: subject.probe.then(|| learned(sys::tun_features())),

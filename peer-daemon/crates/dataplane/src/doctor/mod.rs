@@ -8,7 +8,7 @@ mod finding;
 mod gather;
 mod network;
 mod order;
-mod procfs;
+pub(crate) mod procfs;
 mod system;
 
 use std::ops::RangeInclusive;
@@ -28,6 +28,8 @@ pub struct Subject<'a> {
     pub wt0: String,
     /// Ports that source NAT may take.
     pub nat_ports: RangeInclusive<u16>,
+    /// What is in the way of a wider range, where it was not given: [`crate::nat_ports::Choice::bounds`].
+    pub nat_bounds: Vec<String>,
     /// Uplinks beyond those that the intent leads to.
     pub uplinks: Vec<String>,
     /// Routes to be served, where they are known.

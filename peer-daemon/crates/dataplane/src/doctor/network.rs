@@ -40,6 +40,15 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
 fn check_ports(facts: &Facts, found: &mut Vec<Finding>) {
     let ports = &facts.nat_ports;
     let subject = format!("{}-{}", ports.start(), ports.end());
+    for bound in &facts.nat_bounds {
+        let finding = Finding::new(Check::NatPorts, Severity::Note, bound.clone()).about(&subject);
+        found.push(finding.remedy("none needed; --nat-ports sets another range"));
+    }
+    for source in &facts.absent_sources {
+        let what = "no uplink has this address: it is not used for source NAT";
+        let finding = Finding::new(Check::NatAddresses, Severity::Warning, what).about(source.to_string());
+        found.push(finding.remedy("add it to an uplink, or take it out of --nat-addresses"));
+    }
     let mut conflict = |what: String, owner: &str, remedy: String| {
         let finding = Finding::new(Check::NatPorts, Severity::Warning, what);
         found.push(finding.about(&subject).by(owner).remedy(remedy));

@@ -6,26 +6,26 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A setting of the network namespace; `None`: there is none of that name.
-pub(super) fn sysctl(name: &str) -> Option<String> {
+pub(crate) fn sysctl(name: &str) -> Option<String> {
     fs::read_to_string(Path::new("/proc/sys").join(name)).ok().map(|text| text.trim().to_owned())
 }
 
-pub(super) fn number<T: FromStr>(name: &str) -> Option<T> {
+pub(crate) fn number<T: FromStr>(name: &str) -> Option<T> {
     sysctl(name)?.parse().ok()
 }
 
-pub(super) fn flag(name: &str) -> Option<bool> {
+pub(crate) fn flag(name: &str) -> Option<bool> {
     number::<u8>(name).map(|value| value != 0)
 }
 
 /// First and last, with white space between.
-pub(super) fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+pub(crate) fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once(char::is_whitespace)?;
     Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
 }
 
 /// `8080,9000-9100`; nothing that cannot be read.
-pub(super) fn port_list(text: &str) -> Vec<RangeInclusive<u16>> {
+pub(crate) fn port_list(text: &str) -> Vec<RangeInclusive<u16>> {
     let range = |item: &str| {
         let (first, last) = item.split_once('-').unwrap_or((item, item));
         Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
@@ -34,7 +34,7 @@ pub(super) fn port_list(text: &str) -> Vec<RangeInclusive<u16>> {
 }
 
 /// Whether the mount at `path` is shared with, or fed by, another mount namespace; `None`: nothing is mounted there.
-pub(super) fn propagated(path: &Path) -> Option<bool> {
+pub(crate) fn propagated(path: &Path) -> Option<bool> {
     mount_is_propagated(&fs::read_to_string("/proc/thread-self/mountinfo").ok()?, path.to_str()?)
 }
 
@@ -46,7 +46,7 @@ fn mount_is_propagated(mounts: &str, path: &str) -> Option<bool> {
 }
 
 /// Who has a UDP port: `None`: nobody; `Some(None)`: nobody that we may see.
-pub(super) fn udp_owner(port: u16) -> Option<Option<String>> {
+pub(crate) fn udp_owner(port: u16) -> Option<Option<String>> {
     let mut inodes = Vec::new();
     for table in ["udp", "udp6"] {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
@@ -63,8 +63,20 @@ fn socket_at(line: &str, port: u16) -> Option<u64> {
     (u16::from_str_radix(local, 16).ok()? == port).then(|| inode.parse().ok())?
 }
 
+/// Local port and inode of a socket, of TCP only if it listens.
+pub(crate) fn bound(line: &str, tcp: bool) -> Option<(u16, u64)> {
+    /// `TCP_LISTEN` of net/tcp_states.h.
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (_, port) = fields.get(1)?.rsplit_once(':')?;
+    if tcp && *fields.get(3)? != LISTEN {
+        return None;
+    }
+    Some((u16::from_str_radix(port, 16).ok()?, fields.get(9)?.parse().ok()?))
+}
+
 /// Name and id of a process that has one of these sockets open.
-fn process_with(inodes: &[u64]) -> Option<String> {
+pub(crate) fn process_with(inodes: &[u64]) -> Option<String> {
     let wanted: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let pid: u32 = match process.file_name().to_string_lossy().parse() {

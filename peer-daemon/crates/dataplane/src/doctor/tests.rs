@@ -217,6 +217,22 @@ fn network() {
     use Severity::{Note, Problem, Unknown, Warning};
     table(&[
         (|facts| facts.nat_ports = 20480..=30000, Check::NatPorts, Warning, "NodePorts", "Kubernetes", "below 30000"),
+        (
+            |facts| facts.nat_bounds = vec!["redis-server (pid 7) has TCP port 15000".into()],
+            Check::NatPorts,
+            Note,
+            "TCP port 15000",
+            "",
+            "--nat-ports",
+        ),
+        (
+            |facts| facts.absent_sources = vec![std::net::Ipv4Addr::new(192, 0, 2, 1).into()],
+            Check::NatAddresses,
+            Warning,
+            "no uplink has this address",
+            "",
+            "--nat-addresses",
+        ),
         (|facts| facts.nat_ports = 62000..=63000, Check::NatPorts, Warning, "rewritten", "Cilium", "below 32768"),
         (
             |facts| facts.sysctls.local_ports = Some(1024..=21000),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use peer_common::next_hop::MAX_NEXT_HOPS;
 use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
 
+use super::ports::PortCounts;
 use super::{expiry, next_hops};
 use crate::flows::Tables;
 use crate::observe::{CloseReason, Ended};
@@ -36,23 +37,28 @@ pub(super) struct Scan {
     pub(super) peers: BTreeMap<u32, u32>,
     /// Ports that at least one mapping has taken.
     pub(super) ports: u32,
+    /// Ports in use towards each remote.
+    pub(super) port_counts: PortCounts,
     /// By number, the next hops that some flow names.
     pub(super) next_hops: Vec<bool>,
 }
 
 impl FlowTables<'_> {
-    /// Removes what has expired at `now`. `used` is the count of flows at the scan before, which tells the pressure.
-    pub(super) fn collect(&self, now: u64, used: u64) -> io::Result<Scan> {
+    /// Removes what has expired at `now`. `used` is the count of flows at the scan before, which tells the pressure, and `ports`
+    /// what it found in use, which tells where ports are scarce. `counts` counts them anew.
+    pub(super) fn collect(&self, now: u64, used: u64, ports: &PortCounts, counts: PortCounts) -> io::Result<Scan> {
         let started = Instant::now();
         let pressure = expiry::pressure(used, self.max);
-        let mut scan = Scan { next_hops: vec![false; MAX_NEXT_HOPS as usize], ..Scan::default() };
+        let next_hops = vec![false; MAX_NEXT_HOPS as usize];
+        let mut scan = Scan { next_hops, port_counts: counts, ..Scan::default() };
         for_each(self.flows, |key: &FlowKey, flow: &Flow| {
             scan.collected.scanned += 1;
-            if self.expire_flow(key, flow, now, pressure)? {
+            if self.expire_flow(key, flow, now, pressure || ports.is_scarce(key, flow))? {
                 scan.collected.expired += 1;
             } else {
                 scan.flows += 1;
                 *scan.peers.entry(flow.peer_id).or_default() += 1;
+                scan.port_counts.add(key, flow);
                 if let Some(named) = usize::try_from(flow.next_hop).ok().and_then(|at| scan.next_hops.get_mut(at)) {
                     *named = true;
                 }

@@ -14,6 +14,7 @@ mod pins;
 mod plan;
 mod policy;
 mod policy_tables;
+mod ports;
 mod tables;
 
 use std::collections::{BTreeSet, HashSet};
@@ -34,6 +35,7 @@ use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;
 use self::policy::Policies;
+use self::ports::PortCounts;
 pub use self::policy::Policy;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
@@ -46,7 +48,7 @@ use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStat
 
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
-pub(crate) use self::plan::{default_destinations, default_uplinks, destinations, uplinks};
+pub(crate) use self::plan::{absent_sources, default_destinations, default_uplinks, destinations, uplinks};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,6 +173,7 @@ impl EbpfDataplane {
         let quarter = u32::try_from(self.tables.flows_max / 4).unwrap_or(u32::MAX);
         let quota = intent.peer_quota.unwrap_or(quarter);
         let (observe, interval) = self.observed();
+        let sources = u32::try_from(self.plan.nat_sources.len()).unwrap_or(u32::MAX);
         self.tables.set_config(|config| {
             if config.hash_key == [0, 0] {
                 config.hash_key = rand::random();
@@ -179,6 +182,7 @@ impl EbpfDataplane {
             config.wt0_mtu = intent.wt0.mtu;
             config.nat_port_min = *ports.start();
             config.nat_port_count = count;
+            config.nat_sources = sources;
             config.peer_quota = quota;
             (config.observe, config.event_interval) = (observe, interval);
             (config.overlay4, config.overlay6) = (plan::overlay(intent, true), plan::overlay(intent, false));
@@ -327,10 +331,11 @@ impl Dataplane for EbpfDataplane {
         }
         let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
         let judged = self.tables.write(&plan, &intent.peers)?;
-        self.write_config(intent)?;
         let moved =
-            self.plan.uplinks != plan.uplinks || self.plan.routes != plan.routes || self.plan.links != plan.links;
+            self.plan.uplinks != plan.uplinks
+                || self.plan.nat_sources != plan.nat_sources || self.plan.routes != plan.routes || self.plan.links != plan.links;
         self.plan = plan;
+        self.write_config(intent)?;
         if moved {
             self.tables.next_hops.resolve_again(&Ways::All)?;
         }
@@ -363,8 +368,11 @@ impl Dataplane for EbpfDataplane {
         self.end_following()?;
         self.sweep()?;
         let told = |ended: &Ended<'_>| self.observer.ended(ended);
-        let scanned = self.tables.flow_tables(&told).collect(sys::monotonic_coarse(), self.scan.flows);
+        let (known, counts) = (&self.scan.port_counts, PortCounts::new(&self.tables.config()?));
+        let tables = self.tables.flow_tables(&told);
+        let scanned = tables.collect(sys::monotonic_coarse(), self.scan.flows, known, counts);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
+        self.tables.set_ports(&self.scan.port_counts)?;
         self.tables.set_peer_flows(&self.scan.peers)?;
         self.tables.next_hops.collect(&self.scan.next_hops)?;
         self.tables.prepare()?;
@@ -380,6 +388,7 @@ impl Dataplane for EbpfDataplane {
             bpffs: self.dirs.bpffs.clone(),
             wt0: intent.wt0.name.clone(),
             nat_ports: intent.nat_ports.clone(),
+            nat_bounds: Vec::new(),
             uplinks: Vec::new(),
             intent: Some(intent),
             listen_port: None,
@@ -404,6 +413,7 @@ impl Dataplane for EbpfDataplane {
             flows_max: self.tables.flows_max,
             ports_used: self.scan.ports,
             ports_max: config.nat_port_count.into(),
+            busiest_remote_ports: self.scan.port_counts.busiest(),
             peer_quota: config.peer_quota,
             busiest_peer_flows: self.scan.peers.values().copied().max().unwrap_or(0),
             pressure: expiry::pressure(self.scan.flows, self.tables.flows_max),

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
-use peer_common::route::{MAX_ROUTES, NO_ROUTE, listener_key};
+use peer_common::route::{MAX_NAT_SOURCES, MAX_ROUTES, NO_ROUTE, listener_key};
 use peer_common::{Addr, LocalAddr, LocalKind, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
 use super::next_hops::Hardware;
 use super::policy::Policy;
-use crate::kernel::{Address, Snapshot};
+use crate::kernel::{Address, Link, Snapshot};
 use crate::{Error, Intent, Listener};
 
 /// Prefix length over 128 bits, and address with its host bits cleared.
@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) routes: BTreeMap<Prefix, Route>,
     /// By `listener_key`; the value says nothing.
     pub(super) listeners: BTreeMap<u32, u32>,
+    /// Further sources of NAT, as the uplinks name them.
+    pub(super) nat_sources: Vec<Addr>,
     pub(super) policy: Arc<Policy>,
     /// By position in the intent: which uplinks, and why none.
     pub(super) service: Vec<Service>,
@@ -103,6 +105,7 @@ pub(super) fn plan(
         }
     }
     plan.listeners = intent.listeners.iter().map(|listener| (key_of(*listener), 1)).collect();
+    plan.add_sources(intent, node);
     for &address in &intent.addresses {
         plan.locals.insert(address.into(), LocalAddr { kind: LocalKind::Overlay as u32 });
     }
@@ -117,7 +120,26 @@ pub(super) fn overlay(intent: &Intent, v4: bool) -> Addr {
 impl Plan {
     /// Addresses that source NAT uses.
     pub(super) fn sources(&self) -> BTreeSet<Addr> {
-        self.uplinks.values().flat_map(|uplink| [uplink.addr4, uplink.addr6]).filter(|addr| !addr.is_none()).collect()
+        let own = self.uplinks.values().flat_map(|uplink| [uplink.addr4, uplink.addr6]);
+        own.chain(self.nat_sources.iter().copied()).filter(|addr| !addr.is_none()).collect()
+    }
+
+    /// Gives each uplink those of the further sources that it has.
+    fn add_sources(&mut self, intent: &Intent, node: &Snapshot) {
+        for (index, uplink) in &mut self.uplinks {
+            let Some(link) = node.links.get(index) else { continue };
+            let mut parts = [(0, 0); 2];
+            for (part, v4) in parts.iter_mut().zip([true, false]) {
+                let has = |addr: &&IpAddr| addr.is_ipv4() == v4 && has_source(link, **addr);
+                let room = MAX_NAT_SOURCES as usize - self.nat_sources.len();
+                let first = self.nat_sources.len();
+                self.nat_sources.extend(intent.nat_addresses.iter().filter(has).map(|&addr| Addr::from(addr)).take(room));
+                // Below `MAX_NAT_SOURCES`, both.
+                *part = (first as u8, (self.nat_sources.len() - first) as u8);
+            }
+            let [v4, v6] = parts;
+            uplink.sources = [v4.0, v4.1, v6.0, v6.1];
+        }
     }
 
     fn add_route(&mut self, id: u32, route: &desired::Route, intent: &Intent, node: &Snapshot) {
@@ -179,6 +201,18 @@ impl Plan {
     }
 }
 
+/// Whether packets may leave the device with this source.
+fn has_source(link: &Link, addr: IpAddr) -> bool {
+    link.addresses.iter().any(|address| address.usable && address.net.addr() == addr)
+}
+
+/// Further sources that the admin wants and no uplink of these has.
+pub(crate) fn absent_sources(intent: &Intent, uplinks: &BTreeSet<u32>, node: &Snapshot) -> Vec<IpAddr> {
+    let links: Vec<&Link> = uplinks.iter().filter_map(|index| node.links.get(index)).collect();
+    let absent = |addr: &&IpAddr| !links.iter().any(|link| has_source(link, **addr));
+    intent.nat_addresses.iter().filter(absent).copied().collect()
+}
+
 fn key_of(listener: Listener) -> u32 {
     match listener {
         Listener::Tcp(port) => listener_key(6, port),
@@ -234,7 +268,6 @@ fn beyond(v4: bool) -> IpAddr {
 mod tests {
     use super::*;
     use crate::Wt0;
-    use crate::kernel::Link;
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a prefix")
@@ -268,6 +301,7 @@ mod tests {
             routes: routes.iter().map(route).collect(),
             rules: Arc::default(),
             nat_ports: crate::intent::DEFAULT_NAT_PORTS,
+            nat_addresses: Vec::new(),
             listeners: vec![Listener::Udp(51820)],
             peer_quota: None,
             protect_node: false,
@@ -338,5 +372,24 @@ mod tests {
             [kind("100.64.0.1"), kind("198.51.100.1")],
             [LocalKind::Overlay as u32, LocalKind::Protected as u32]
         );
+    }
+
+    #[test]
+    fn further_sources_are_those_that_the_uplink_has() {
+        let mut node = node();
+        let more = ["198.51.100.7/24", "198.51.100.8/24", "2001:db8:2::7/64", "198.51.100.9/24"];
+        let mut addresses: Vec<_> = more.map(|text| Address { net: net(text), usable: true }).into();
+        addresses[3].usable = false;
+        node.links.get_mut(&3).expect("eth0").addresses.extend(addresses);
+        let wanted = ["198.51.100.8", "192.0.2.1", "2001:db8:2::7", "198.51.100.7", "198.51.100.9"];
+        let mut intent = intent(&[("198.51.100.0/24", UplinkChoice::Auto)]);
+        intent.nat_addresses = wanted.map(|text| text.parse().expect("an address")).into();
+        let plan = plan(&intent, &Arc::default(), &node, &BTreeMap::new()).expect("a plan");
+        assert_eq!(plan.uplinks[&3].sources, [0, 2, 2, 1]);
+        let sources: Vec<IpAddr> = plan.nat_sources.iter().map(|&addr| addr.into()).collect();
+        assert_eq!(sources, [wanted[0], wanted[3], wanted[2]].map(|text| text.parse::<IpAddr>().expect("an address")));
+        assert!(sources.iter().all(|&addr| plan.sources().contains(&addr.into())));
+        let absent = absent_sources(&intent, &[3].into(), &node);
+        assert_eq!(absent, [wanted[1], wanted[4]].map(|text| text.parse::<IpAddr>().expect("an address")));
     }
 }

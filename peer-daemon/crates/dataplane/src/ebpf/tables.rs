@@ -10,7 +10,7 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use peer_common::layout::map;
-use peer_common::route::MAX_PEERS;
+use peer_common::route::{MAX_NAT_SOURCES, MAX_PEERS};
 use peer_common::{Addr, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, Route, Uplink};
 
 use super::difference::{Difference, difference};
@@ -20,6 +20,7 @@ use super::peers::PeerTable;
 use super::plan::{Plan, Prefix};
 use super::policy::Policy;
 use super::policy_tables::PolicyTables;
+use super::ports::PortCounts;
 use crate::observe::Ended;
 use crate::{Error, PeerPrefixes, sys};
 
@@ -45,6 +46,9 @@ pub(super) struct Tables {
     flows: MapData,
     mappings: MapData,
     peer_flows: Array<MapData, u32>,
+    nat_sources: Array<MapData, Addr>,
+    remote_ports: MapData,
+    member_ports: MapData,
     /// A second handle of each map that lives, for its memory.
     handles: Vec<MapData>,
     /// What the tables hold; `None`: not known, or a write has failed on its way.
@@ -90,6 +94,9 @@ impl Tables {
             flows,
             handles,
             peer_flows: take(ebpf, map::PEER_FLOWS)?,
+            nat_sources: take(ebpf, map::NAT_SOURCES)?,
+            remote_ports: map_data(ebpf, map::REMOTE_PORTS)?,
+            member_ports: map_data(ebpf, map::MEMBER_PORTS)?,
             mappings: map_data(ebpf, map::MAPPINGS)?,
         })
     }
@@ -102,7 +109,9 @@ impl Tables {
             Some(known) => known,
             None => self.read()?,
         };
-        let mut written = sync_hash(&mut self.uplinks, &known.uplinks, &plan.uplinks, map::UPLINKS)?;
+        // Before the uplinks that name them.
+        let mut written = self.write_sources(&known.nat_sources, &plan.nat_sources)?;
+        written += sync_hash(&mut self.uplinks, &known.uplinks, &plan.uplinks, map::UPLINKS)?;
         let mut judging = sync_hash(&mut self.locals, &known.locals, &plan.locals, map::LOCALS)?;
         judging += sync_hash(&mut self.listeners, &known.listeners, &plan.listeners, map::LISTENERS)?;
         judging += sync_trie(&mut self.routes, &known.routes, &plan.routes, map::ROUTES)?;
@@ -113,6 +122,17 @@ impl Tables {
         let judged = judging > 0 || self.policy_in_force.as_ref() != Some(&plan.policy);
         self.known = Some(plan.clone());
         Ok(judged)
+    }
+
+    fn write_sources(&mut self, known: &[Addr], wanted: &[Addr]) -> Result<usize, Error> {
+        let at = |list: &[Addr], index: u32| list.get(index as usize).copied().unwrap_or(Addr::NONE);
+        let mut written = 0;
+        for index in (0..MAX_NAT_SOURCES).filter(|&index| at(known, index) != at(wanted, index)) {
+            let set = self.nat_sources.set(index, at(wanted, index), 0);
+            set.map_err(|source| Error::Map { map: map::NAT_SOURCES, source })?;
+            written += 1;
+        }
+        Ok(written)
     }
 
     fn write_peers(&mut self, peers: &Arc<[PeerPrefixes]>) -> Result<usize, Error> {
@@ -160,7 +180,9 @@ impl Tables {
 
     /// What is in force, as the kernel has it.
     fn read(&self) -> Result<Plan, Error> {
+        let source = |index| self.nat_sources.get(&index, 0).map_err(|source| Error::Map { map: map::NAT_SOURCES, source });
         Ok(Plan {
+            nat_sources: (0..MAX_NAT_SOURCES).map(source).collect::<Result<_, _>>()?,
             uplinks: read_hash(&self.uplinks, map::UPLINKS)?,
             locals: read_hash(&self.locals, map::LOCALS)?,
             listeners: read_hash(&self.listeners, map::LISTENERS)?,
@@ -210,6 +232,11 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Sets the counts of ports in use.
+    pub(super) fn set_ports(&self, counts: &PortCounts) -> Result<(), Error> {
+        counts.write(self.remote_ports.fd().as_fd(), self.member_ports.fd().as_fd())
     }
 
     pub(super) fn flow_tables<'a>(&'a self, told: &'a dyn Fn(&Ended<'_>)) -> FlowTables<'a> {

@@ -74,8 +74,10 @@ pub enum CloseReason {
     Closed,
     /// One side of a TCP connection had broken it off.
     Reset,
-    /// The table is nearly full, and it was idle.
+    /// The table is nearly full, or ports towards its destination are scarce, and it was idle.
     Evicted,
+    /// It had ended, or was never answered, and another flow needed its port.
+    Reused,
     /// The rules do not permit it any more.
     PolicyRevoked,
     /// No route covers its destination any more.
@@ -92,11 +94,12 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Expired,
         Self::Closed,
         Self::Reset,
         Self::Evicted,
+        Self::Reused,
         Self::PolicyRevoked,
         Self::RouteRemoved,
         Self::PeerRemoved,
@@ -113,6 +116,7 @@ impl CloseReason {
             Self::Closed => "closed",
             Self::Reset => "reset",
             Self::Evicted => "evicted",
+            Self::Reused => "reused",
             Self::PolicyRevoked => "policy_revoked",
             Self::RouteRemoved => "route_removed",
             Self::PeerRemoved => "peer_removed",
@@ -120,6 +124,14 @@ impl CloseReason {
             Self::Changed => "changed",
             Self::Stopped => "stopped",
         }
+    }
+}
+
+/// Why a program has forgotten a flow: what a packet without a port would have been dropped for says that its port was taken.
+fn closed(event: &FlowEvent) -> CloseReason {
+    match drop_reason(event.verdict) {
+        Some(DropReason::PortsExhausted) => CloseReason::Reused,
+        _ => CloseReason::Changed,
     }
 }
 
@@ -139,7 +151,7 @@ impl FlowRecord {
         let direction = if event.way == Way::FromMesh as u8 { Direction::FromPeer } else { Direction::ToPeer };
         let what = match event.event {
             kind if kind == EventKind::Opened as u8 => What::Opened,
-            kind if kind == EventKind::Closed as u8 => What::Closed(CloseReason::Changed),
+            kind if kind == EventKind::Closed as u8 => What::Closed(closed(event)),
             kind if kind == EventKind::Dropped as u8 => What::Denied(drop_reason(event.verdict)?, direction),
             _ => return None,
         };

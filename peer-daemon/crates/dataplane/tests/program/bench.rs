@@ -14,6 +14,7 @@ use caps::CapSet;
 use ipnet::{IpNet, Ipv6Net};
 use peer_common::addr::MAPPED_BITS;
 use peer_common::layout::{map, program};
+use peer_common::ports;
 use peer_common::route::{Route, listener_key};
 use peer_common::{
     Addr, Answer, Config, Counter, Direction, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
@@ -381,6 +382,19 @@ impl Bench {
         }
     }
 
+    /// Gives both uplinks further sources: `places` says which of them are whose.
+    pub(crate) fn sources(&mut self, addresses: &[IpAddr], places: [u8; 4]) {
+        let mut sources: Array<_, Addr> = self.map(map::NAT_SOURCES);
+        for (place, &addr) in (0..).zip(addresses) {
+            sources.set(place, Addr::from(addr), 0).expect("write");
+        }
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
+        for index in [ETH0, LO] {
+            let uplink = Uplink { sources: places, ..uplinks.get(&index, 0).expect("read") };
+            uplinks.insert(index, uplink, 0).expect("insert");
+        }
+    }
+
     /// Adds an uplink with the addresses of the lab.
     pub(crate) fn uplink(&mut self, index: u32, mtu: u32) {
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
@@ -450,7 +464,8 @@ impl Bench {
 
     /// Forgets flows, mappings, fragments and what peers have of them, and allows errors again.
     pub(crate) fn clear(&mut self) {
-        for (key, _) in self.flows() {
+        for (key, flow) in self.flows() {
+            self.set_ports(&key, &flow, (0, 0));
             self.forget_flow(&key);
         }
         for (key, _) in self.mappings() {
@@ -482,6 +497,44 @@ impl Bench {
                 .insert(key, Flow { last_seen: flow.last_seen.wrapping_sub(2_000_000_000), ..flow }, 0)
                 .expect("write");
         }
+    }
+
+    /// Makes every flow and every mapping look unused for `seconds` more.
+    pub(crate) fn age(&mut self, seconds: u64) {
+        let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
+        // On a machine that has just booted, to before its clock began.
+        let earlier = |then: u64| then.wrapping_sub(seconds * 1_000_000_000);
+        for (key, flow) in self.flows() {
+            flows.insert(key, Flow { last_seen: earlier(flow.last_seen), ..flow }, 0).expect("write");
+        }
+        for (key, mapping) in self.mappings() {
+            self.put_mapping(key, Mapping { last_seen: earlier(mapping.last_seen), ..mapping });
+        }
+    }
+
+    pub(crate) fn put_flow(&mut self, key: FlowKey, flow: Flow) {
+        let mut flows: HashMap<_, FlowKey, Flow> = self.map(map::FLOWS);
+        flows.insert(key, flow, 0).expect("write");
+    }
+
+    /// Ports in use towards the remote of a flow, and those that its peer has of them, as the programs have counted.
+    pub(crate) fn ports(&mut self, key: &FlowKey, flow: &Flow) -> (u32, u32) {
+        let configs: Array<_, Config> = self.map(map::CONFIG);
+        let remote = ports::remote_hash(configs.get(&0, 0).expect("read").hash_key, key, &flow.nat_addr);
+        let remotes: Array<_, u32> = self.map(map::REMOTE_PORTS);
+        let members: Array<_, u32> = self.map(map::MEMBER_PORTS);
+        let used = remotes.get(&ports::remote_place(remote), 0).expect("read");
+        (used, members.get(&ports::member_place(remote, flow.peer_id), 0).expect("read"))
+    }
+
+    /// Sets what [`Bench::ports`] returns.
+    pub(crate) fn set_ports(&mut self, key: &FlowKey, flow: &Flow, (remote_ports, member_ports): (u32, u32)) {
+        let configs: Array<_, Config> = self.map(map::CONFIG);
+        let remote = ports::remote_hash(configs.get(&0, 0).expect("read").hash_key, key, &flow.nat_addr);
+        let mut remotes: Array<_, u32> = self.map(map::REMOTE_PORTS);
+        let mut members: Array<_, u32> = self.map(map::MEMBER_PORTS);
+        remotes.set(ports::remote_place(remote), remote_ports, 0).expect("write");
+        members.set(ports::member_place(remote, flow.peer_id), member_ports, 0).expect("write");
     }
 
     /// Makes every remembered fragment `seconds` older.

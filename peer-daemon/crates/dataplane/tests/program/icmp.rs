@@ -7,7 +7,7 @@ use peer_common::{Counter, DropReason};
 use crate::bench::{accept_all, with_bench};
 use crate::lab::{FAMILIES, Family, PEER, ROUTER, SERVER, UPLINK};
 use crate::packet::{echo_reply, echo_request, tcp, udp, udp_unchecked, with_ttl};
-use crate::wire::{ETH, assert_sound, header, icmp_error, icmp_of};
+use crate::wire::{ETH, Ip, TCP, assert_sound, header, icmp_error, icmp_of, seal, tcp_payload};
 use crate::{Bench, REDIRECT, SHOT, UNSPEC};
 
 /// Type and code: unreachable, time exceeded, parameter problem, and for IPv6 packet too big.
@@ -109,6 +109,65 @@ fn an_error_about_nothing_of_ours_passes_the_uplink_and_not_the_mesh() {
             assert_eq!(bench.arrive_from_mesh(&error).0, SHOT);
         }
         assert_eq!(bench.drops(DropReason::IcmpUnmatched), 2);
+    });
+}
+
+/// A segment of TCP without options, with its sequence and acknowledgement number.
+fn segment(src: (IpAddr, u16), dst: (IpAddr, u16), flags: u8, (seq, ack): (u32, u32)) -> Vec<u8> {
+    let mut bytes = tcp_payload(src, dst, flags, &[], &[7; 100]);
+    bytes[4..8].copy_from_slice(&seq.to_be_bytes());
+    bytes[8..12].copy_from_slice(&ack.to_be_bytes());
+    seal(src.0, dst.0, TCP, &mut bytes);
+    Ip::new(src.0, dst.0, TCP).frame(&bytes)
+}
+
+/// Opens a connection in which either side has sent up to 1101 and acknowledged up to 1001. Returns a function that gives
+/// errors about a segment of the peer (from the LAN) or of the server (from the peer).
+fn connection(bench: &mut Bench, family: Family) -> impl Fn(bool, u32) -> Vec<u8> + use<> {
+    let (peer, server) = ((family.peer, 40000), (family.server, 80));
+    let there = forward(bench, &segment(peer, server, 0x10, (1001, 1001)));
+    let node = (family.uplink, u16::from_be_bytes([there[header(&there).l4], there[header(&there).l4 + 1]]));
+    assert_eq!(bench.arrive_on_uplink(&segment(server, node, 0x10, (1001, 1001))).0, REDIRECT);
+    let kind = kinds(family.peer.is_ipv4())[0];
+    move |of_peer, seq| {
+        if of_peer {
+            icmp_error(family.router, family.uplink, kind, &segment(node, server, 0x10, (seq, 1))[ETH..])
+        } else {
+            icmp_error(family.peer, family.server, kind, &segment(server, peer, 0x10, (seq, 1))[ETH..])
+        }
+    }
+}
+
+#[test]
+fn an_error_about_data_never_sent_is_dropped() {
+    with_bench(|bench| {
+        for family in FAMILIES {
+            let about = connection(bench, family);
+            let before = bench.drops(DropReason::IcmpUnmatched);
+            for seq in [1102, 70_000, 0x8000_0000] {
+                assert_eq!(bench.arrive_on_uplink(&about(true, seq)).0, SHOT, "{seq}");
+                assert_eq!(bench.arrive_from_mesh(&about(false, seq)).0, SHOT, "{seq}");
+            }
+            assert_eq!(bench.drops(DropReason::IcmpUnmatched), before + 6);
+            for seq in [1001, 1050, 1101] {
+                assert_eq!(bench.arrive_on_uplink(&about(true, seq)).0, REDIRECT, "{seq}");
+                assert_eq!(bench.arrive_from_mesh(&about(false, seq)).0, REDIRECT, "{seq}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_error_about_acknowledged_data_is_dropped() {
+    with_bench(|bench| {
+        for family in FAMILIES {
+            let about = connection(bench, family);
+            for seq in [1000, 901] {
+                assert_eq!(bench.arrive_on_uplink(&about(true, seq)).0, SHOT, "{seq}");
+                assert_eq!(bench.arrive_from_mesh(&about(false, seq)).0, SHOT, "{seq}");
+            }
+        }
+        assert_eq!(bench.drops(DropReason::IcmpUnmatched), 8);
     });
 }
 

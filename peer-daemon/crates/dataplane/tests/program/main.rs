@@ -25,7 +25,9 @@ mod own_errors;
 mod policy;
 mod property;
 mod quota;
+mod reuse;
 mod sockets;
+mod sources;
 mod tcp_state;
 mod translate;
 

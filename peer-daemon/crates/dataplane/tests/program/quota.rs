@@ -73,6 +73,6 @@ fn a_refused_flow_takes_no_place() {
         for port in 4000..4006 {
             bench.arrive_from_mesh(&udp((PEER, port), (SERVER, 53)));
         }
-        assert_eq!((bench.drops(DropReason::PortsExhausted), bench.peer_flows(1)), (4, 2));
+        assert_eq!((bench.drops(DropReason::PortShare), bench.peer_flows(1)), (4, 2));
     });
 }

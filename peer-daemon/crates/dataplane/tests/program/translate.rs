@@ -148,7 +148,7 @@ fn a_port_is_used_again_for_another_remote_but_never_for_the_same() {
         }
         assert_eq!(ports.len(), 3, "three flows to one endpoint have three ports");
         assert_eq!(bench.arrive_from_mesh(&udp((PEER, 40003), (SERVER, 53))).0, SHOT);
-        assert_eq!(bench.drops(DropReason::PortsExhausted), 1);
+        assert_eq!(bench.drops(DropReason::PortShare), 1);
         assert_eq!(
             bench.arrive_from_mesh(&udp((PEER, 40003), (SERVER, 54))).0,
             REDIRECT,

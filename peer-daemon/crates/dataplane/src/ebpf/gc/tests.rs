@@ -9,10 +9,10 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
+use peer_common::{Addr, Config, Flow, FlowKey, FlowKind, Mapping};
 
 use self::sys::Table;
-use super::FlowTables;
+use super::{FlowTables, PortCounts};
 use crate::observe::{CloseReason, Ended};
 use crate::sys::{lookup, monotonic_coarse};
 
@@ -71,6 +71,11 @@ impl Tables {
     fn has_mapping(&self, reply: &FlowKey) -> bool {
         lookup::<_, Mapping>(self.mappings.as_fd(), reply).expect("read").is_some()
     }
+}
+
+/// No port is in use.
+fn none() -> PortCounts {
+    PortCounts::default()
 }
 
 /// A UDP flow of its own for each number.
@@ -136,7 +141,7 @@ fn scans_under_traffic_remove_the_dead_and_none_that_lives() {
                 tables.put(round * 100_000 + number, started.saturating_sub(10 * SECOND), 2);
             }
             let now = monotonic_coarse() + 295 * SECOND;
-            removed += tables.view().collect(now, 0).expect("a scan").collected.expired;
+            removed += tables.view().collect(now, 0, &none(), none()).expect("a scan").collected.expired;
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -150,8 +155,8 @@ fn under_pressure_flows_of_one_packet_go_first() {
     let tables = Tables::new(100);
     let (one, ..) = tables.put(1, NOW - 31 * SECOND, 1);
     let (more, ..) = tables.put(2, NOW - 31 * SECOND, 3);
-    assert_eq!(tables.view().collect(NOW, 80).expect("a scan").flows, 2, "80 of 100 is no pressure yet");
-    assert_eq!(tables.view().collect(NOW, 81).expect("a scan").collected.expired, 1);
+    assert_eq!(tables.view().collect(NOW, 80, &none(), none()).expect("a scan").flows, 2, "80 of 100 is no pressure yet");
+    assert_eq!(tables.view().collect(NOW, 81, &none(), none()).expect("a scan").collected.expired, 1);
     assert!(!tables.has(&one) && tables.has(&more));
 }
 
@@ -165,7 +170,7 @@ fn mappings_without_their_flow_go_when_they_are_old() {
     tables.mappings.put(&stray, &old).expect("room");
     let young = key.reply_key(flow.nat_addr, 21002);
     tables.mappings.put(&young, &Mapping { last_seen: NOW - SECOND, ..mapping }).expect("room");
-    let scan = tables.view().collect(NOW, 0).expect("a scan");
+    let scan = tables.view().collect(NOW, 0, &none(), none()).expect("a scan");
     assert_eq!((scan.collected.orphans, scan.mappings, scan.flows), (1, 2, 1));
     assert!(tables.has_mapping(&own), "an old mapping of a live flow is no orphan");
     assert!(tables.has_mapping(&young), "its flow may just be on its way");
@@ -198,7 +203,7 @@ fn each_removed_flow_is_told_once_with_its_reason_and_its_answers() {
     let (old, ..) = tables.put(1, NOW - 301 * SECOND, 5);
     let (idle, ..) = tables.put(2, NOW - 31 * SECOND, 1);
     let (alive, flow, mapping) = tables.put(3, NOW - SECOND, 5);
-    let mut told = told_by(&tables, |view| assert_eq!(view.collect(NOW, 90).expect("a scan").flows, 1));
+    let mut told = told_by(&tables, |view| assert_eq!(view.collect(NOW, 90, &none(), none()).expect("a scan").flows, 1));
     told.sort();
     let expected = [(old, CloseReason::Expired, Some(4)), (idle, CloseReason::Evicted, Some(0))];
     assert_eq!(told, expected, "under pressure the idle one gives way");
@@ -239,11 +244,24 @@ fn a_scan_of_a_full_table_takes_bounded_time() {
     for number in 0..tables.max {
         tables.put(number, if number % 2 == 0 { NOW } else { NOW - 301 * SECOND }, 2);
     }
-    let scan = tables.view().collect(NOW, 0).expect("a scan");
+    let scan = tables.view().collect(NOW, 0, &none(), none()).expect("a scan");
     eprintln!(
         "{} flows scanned, {} removed, in {:?}",
         scan.collected.scanned, scan.collected.expired, scan.collected.took
     );
     assert_eq!((scan.collected.scanned, scan.collected.expired, scan.flows), (131_072, 65_536, 65_536));
     assert!(scan.collected.took < Duration::from_secs(20), "the driver scans every few seconds");
+}
+
+#[test]
+fn flows_towards_a_remote_with_scarce_ports_end_sooner_and_no_others() {
+    let tables = Tables::new(100);
+    let config = Config { hash_key: [1, 2], nat_port_count: 3, ..Config::default() };
+    let mut known = PortCounts::new(&config);
+    let (crowded, flow, _) = tables.put(1, NOW - 31 * SECOND, 1);
+    let (quiet, ..) = tables.put(2, NOW - 31 * SECOND, 1);
+    (0..3).for_each(|_| known.add(&crowded, &flow));
+    let scan = tables.view().collect(NOW, 0, &known, PortCounts::new(&config)).expect("a scan");
+    assert_eq!((scan.collected.expired, scan.flows, scan.port_counts.busiest()), (1, 1, 1));
+    assert!(!tables.has(&crowded) && tables.has(&quiet));
 }

@@ -27,6 +27,7 @@ fn view() -> View {
         routes: Vec::new(),
         rules: [].into(),
         nat_ports: crate::DEFAULT_NAT_PORTS,
+        nat_addresses: Vec::new(),
         listeners: Vec::new(),
         peer_quota: None,
         protect_node: false,

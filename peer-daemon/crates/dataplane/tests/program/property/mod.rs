@@ -11,14 +11,17 @@ use std::time::{Duration, Instant};
 
 use peer_common::layout::program;
 use peer_common::route::{NO_ROUTE, Route};
-use peer_common::{Addr, Counter, DropReason, FlowEvent, FlowKey, FlowKind, LocalKind, Mapping, PacketCount};
+use peer_common::{
+    Addr, Counter, DropReason, FlowEvent, FlowKey, FlowKind, LocalKind, Mapping, PacketCount, TcpSeen, TcpWindow,
+};
 use peer_dataplane::observe::drop_reason;
 
 use self::random::Random;
 use crate::bench::with_bench;
 use crate::lab::{ETH0, NODE, NODE6, UPLINK, UPLINK6};
-use crate::reference::parse::Tuple;
-use crate::reference::{Network, Outcome, RefRoute, Reference};
+use crate::reference::parse::{Tuple, parse};
+use crate::reference::ports::Times;
+use crate::reference::{Network, Outcome, RefRoute, Reference, reply_of};
 use crate::wire::{self, ETH, ICMP, ICMPV6, TCP, header, is_readable};
 use crate::{Bench, REDIRECT, SHOT, UNSPEC};
 
@@ -235,10 +238,12 @@ impl<'a> Sequence<'a> {
     }
 
     fn compare(&mut self, step: usize, program: &'static str, mut frame: Vec<u8>) -> Outcome {
+        self.number(program, &mut frame);
         packets::disturb(&mut self.random, &mut frame);
         let gso = self.gso(&frame);
         let before = (self.bench.counters(), self.bench.drop_counts());
         let described = (program == program::TEST_WT0_INGRESS && gso == 0).then(|| self.bench.describe(&frame));
+        self.reference.times = self.times();
         let (verdict, bytes) = self.bench.run_segmented(program, &frame, gso as u32);
         let expected = match program {
             program::TEST_WT0_INGRESS => self.reference.arrive_from_mesh(&frame, gso),
@@ -267,6 +272,24 @@ impl<'a> Sequence<'a> {
             *self.met.entry(name).or_default() += count;
         }
         expected
+    }
+
+    /// Gives a TCP segment numbers by what its connection has shown.
+    fn number(&mut self, program: &'static str, frame: &mut [u8]) {
+        let Some(parsed) = parse(&frame[ETH..]) else { return };
+        let tuple = parsed.tuple;
+        let reference = &self.reference;
+        let (own, other) = if program == program::TEST_WT0_INGRESS {
+            let flow = reference.flows.get(&tuple);
+            let mapping = flow.and_then(|flow| reference.mappings.get(&reply_of(tuple, flow.nat)));
+            (flow.map(|flow| flow.tcp), mapping.map(|mapping| mapping.tcp))
+        } else {
+            let mapping = reference.mappings.get(&tuple);
+            let asked = mapping.map(|mapping| Tuple { src: mapping.peer, dst: tuple.src, protocol: tuple.protocol });
+            let flow = asked.and_then(|asked| reference.flows.get(&asked));
+            (mapping.map(|mapping| mapping.tcp), flow.map(|flow| flow.tcp))
+        };
+        packets::number(&mut self.random, frame, own.unwrap_or_default(), other.unwrap_or_default());
     }
 
     /// What the description of the packet said must have come true. Errors of ICMP are none of the packets that it is for.
@@ -327,8 +350,21 @@ impl<'a> Sequence<'a> {
     }
 
     fn age(&mut self) {
-        self.bench.age_flows();
+        // Past a second, past the wait for an answer, past TIME-WAIT.
+        let seconds = self.random.pick(&[2, 2, 31, 61]);
+        self.bench.age(seconds);
         self.reference.age();
+    }
+
+    /// Times as the tables have them: the reference has no clock.
+    fn times(&mut self) -> Times {
+        let flows = self.bench.flows().into_iter();
+        let mappings = self.bench.mappings().into_iter();
+        Times {
+            now: crate::sys::monotonic_coarse(),
+            flows: flows.map(|(key, flow)| (tuple(&key), flow.last_seen)).collect(),
+            mappings: mappings.map(|(key, mapping)| (tuple(&key), mapping.last_seen)).collect(),
+        }
     }
 
     /// A mapping vanishes under its flow, or becomes another's.
@@ -360,14 +396,17 @@ impl<'a> Sequence<'a> {
         let flows: BTreeMap<FlowKey, _> =
             self.bench.flows().into_iter().map(|(key, flow)| (key, flow_view(&flow))).collect();
         let told = self.reference.flows.iter().map(|(&tuple, flow)| {
-            let nat = (Addr::from(flow.nat.0), flow.nat.1, flow.kind as u8, flow.tcp_seen);
-            (key(tuple), (nat, flow.packets, flow.bytes, flow.peer, flow.by_uplink))
+            let (seen, tcp) = flow.tcp.stored();
+            let seen = if flow.timestamp.is_some() { seen | TcpSeen::TIMESTAMP } else { seen };
+            let nat = (Addr::from(flow.nat.0), flow.nat.1, flow.kind as u8, seen, tcp);
+            (key(tuple), (nat, flow.timestamp, flow.packets, flow.bytes, flow.peer, flow.by_uplink))
         });
         assert_eq!(flows, told.collect(), "flows (program, reference) of PEER_SEED={seed}");
         let mappings: BTreeMap<FlowKey, _> =
             self.bench.mappings().into_iter().map(|(key, mapping)| (key, mapping_view(&mapping))).collect();
         let told = self.reference.mappings.iter().map(|(&tuple, mapping)| {
-            let peer = (Addr::from(mapping.peer.0), mapping.peer.1, mapping.kind as u8, mapping.tcp_seen);
+            let (seen, tcp) = mapping.tcp.stored();
+            let peer = (Addr::from(mapping.peer.0), mapping.peer.1, mapping.kind as u8, seen, tcp);
             (key(tuple), (peer, mapping.packets, mapping.bytes))
         });
         assert_eq!(mappings, told.collect(), "mappings (program, reference) of PEER_SEED={seed}");
@@ -379,16 +418,25 @@ type Counts = BTreeMap<&'static str, u64>;
 /// Packets and bytes by reason.
 type Drops = BTreeMap<&'static str, (u64, u64)>;
 
-type View = (Addr, u16, u8, u8);
+type View = (Addr, u16, u8, u8, TcpWindow);
 
-fn flow_view(flow: &peer_common::Flow) -> (View, u64, u64, u32, bool) {
-    let view = (flow.nat_addr, u16::from_be(flow.nat_port), flow.kind, flow.tcp_seen);
-    (view, flow.packets, flow.bytes, flow.peer_id, flow.next_hop != 0)
+fn flow_view(flow: &peer_common::Flow) -> (View, Option<u32>, u64, u64, u32, bool) {
+    let view = (flow.nat_addr, u16::from_be(flow.nat_port), flow.kind, flow.tcp_seen, flow.tcp);
+    let timestamp = (flow.tcp_seen & TcpSeen::TIMESTAMP != 0).then_some(flow.tcp_timestamp);
+    (view, timestamp, flow.packets, flow.bytes, flow.peer_id, flow.next_hop != 0)
 }
 
 fn mapping_view(mapping: &Mapping) -> (View, u64, u64) {
-    let view = (mapping.peer_addr, u16::from_be(mapping.peer_port), mapping.kind, mapping.tcp_seen);
+    let view = (mapping.peer_addr, u16::from_be(mapping.peer_port), mapping.kind, mapping.tcp_seen, mapping.tcp);
     (view, mapping.packets, mapping.bytes)
+}
+
+fn tuple(key: &FlowKey) -> Tuple {
+    Tuple {
+        src: (key.src.into(), u16::from_be(key.src_port)),
+        dst: (key.dst.into(), u16::from_be(key.dst_port)),
+        protocol: key.protocol as u8,
+    }
 }
 
 fn key(tuple: Tuple) -> FlowKey {

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::random::Random;
-use crate::reference::parse::Tuple;
-use crate::reference::{Outcome, Reference};
+use crate::reference::parse::{Tuple, parse};
+use crate::reference::{Outcome, Reference, Side};
 use crate::wire::{
     ETH, ICMP, ICMPV6, Ip, TCP, UDP, icmp_error, icmp_of, icmp_payload, is_readable, put16, seal, tcp_payload,
     udp_payload,
@@ -159,7 +159,8 @@ fn fragment(random: &mut Random, v4: bool) -> u16 {
 
 fn tcp_options(random: &mut Random) -> Vec<u8> {
     let mss = random.pick(&[0, 536, 1240, 1380, 1381, 1460, 8960, 65535_u16]).to_be_bytes();
-    let mut options: Vec<u8> = match random.below(8) {
+    let shift = random.below(17) as u8;
+    let mut options: Vec<u8> = match random.below(9) {
         0 | 1 => vec![2, 4, mss[0], mss[1]],
         2 => vec![1, 2, 4, mss[0], mss[1], 3, 3, 7],
         3 => vec![4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 4, mss[0], mss[1]],
@@ -169,6 +170,7 @@ fn tcp_options(random: &mut Random) -> Vec<u8> {
         }
         5 => vec![2, 3, mss[0], 2, 4, mss[0], mss[1]],
         6 => vec![1, 1, 1, 1, 1, 2, 4, mss[0]],
+        7 => vec![1, 3, 3, shift, 1, 1, 8, 10, 9, 8, 7, shift, 0, 0, 0, 0],
         _ => vec![],
     };
     options.resize(options.len().div_ceil(4) * 4, 0);
@@ -230,6 +232,38 @@ fn set_ttl(frame: &mut [u8], ttl: u8) {
     put16(l3, 10, 0);
     let header = !crate::wire::sum(&[&l3[..20]]);
     put16(l3, 10, header);
+}
+
+/// Gives a TCP segment numbers that its connection may have, or nearly: `own` is what its side has shown, `other` the other.
+pub(crate) fn number(random: &mut Random, frame: &mut [u8], own: Side, other: Side) {
+    let l3 = &mut frame[ETH..];
+    let Some(parsed) = parse(l3).filter(|parsed| parsed.tuple.protocol == TCP && parsed.tcp_flags != 0) else { return };
+    let expected = other.acked.map(|(ack, _)| ack);
+    let room = other.acked.map_or(0, |(_, window)| u32::from(window) << other.scale);
+    let sent = own.end.or(expected);
+    let near = random.pick(&[0, 0, 1, 100, 1460, 70_000, 1 << 20, (1 << 20) + 1, 1 << 24, 1 << 30]);
+    let seq = match random.below(10) {
+        0..=3 => sent,
+        4 => sent.map(|sent| sent.wrapping_sub(parsed.tcp.data + 1)),
+        5 => sent.map(|sent| sent.wrapping_add(near)),
+        6 => expected,
+        7 => expected.map(|expected| expected.wrapping_add(room).wrapping_add(random.below(3) as u32)),
+        8 => expected.map(|expected| expected.wrapping_sub(near)),
+        _ => None,
+    };
+    let ack = match random.below(8) {
+        0..=3 => other.end,
+        4 => other.end.map(|end| end.wrapping_sub(near)),
+        5 => other.end.map(|end| end.wrapping_add(near)),
+        6 => own.acked.map(|(ack, _)| ack),
+        _ => None,
+    };
+    let (seq, ack) = (seq.unwrap_or(random.next() as u32), ack.unwrap_or(random.next() as u32));
+    let at = parsed.l4;
+    l3[at + 4..at + 8].copy_from_slice(&seq.to_be_bytes());
+    l3[at + 8..at + 12].copy_from_slice(&ack.to_be_bytes());
+    put16(l3, at + 14, random.pick(&[0, 1, 1024, 64_240, 65_535]));
+    seal(parsed.tuple.src.0, parsed.tuple.dst.0, TCP, &mut l3[at..parsed.len]);
 }
 
 /// Now and then breaks a frame, or lets the link put something behind it.

@@ -1,11 +1,11 @@
 //! The three places where packets pass.
 
-use peer_common::{Counter, DropReason, FlowKind, TcpSeen};
+use peer_common::{Counter, DropReason, FlowKind};
 
 use super::parse::{Parsed, Part, Quoted, Tuple, parse, quoted};
 use super::rewrite::{self, End};
 use super::{Outcome, RefFlow, Reference, reply_of};
-use crate::wire::{ETH, ICMP, ICMPV6, TCP};
+use crate::wire::{ETH, ICMP, ICMPV6};
 
 /// Why a packet goes no further, and the MTU that was too small for it.
 type Refusal = (DropReason, usize);
@@ -92,12 +92,12 @@ impl Reference {
                 (false, false) => {}
                 (true, true) => {
                     flow.nat.0 = self.network.uplink[usize::from(!parsed.is_v4())];
-                    self.allocate(tuple, &mut flow)?;
+                    self.allocate(parsed, &mut flow)?;
                 }
                 (true, false) => self.map_as_is(tuple, &flow),
             }
         }
-        self.opened(flow);
+        self.opened(tuple, flow);
         self.flows.insert(tuple, flow);
         Ok(Some(()))
     }
@@ -156,7 +156,7 @@ impl Reference {
         flow.packets += segments;
         flow.bytes += parsed.len as u64;
         flow.aged = false;
-        flow.tcp_seen = seen(flow.tcp_seen, parsed);
+        self.see_out(parsed);
     }
 
     fn clamp(&mut self, frame: &mut [u8], parsed: &Parsed, mtu: usize) {
@@ -179,6 +179,10 @@ impl Reference {
         }
         if flow.generation != self.generation && flow.kind != FlowKind::FromNode {
             self.judge(quoted.tuple.reversed(), None).map_err(plain)?;
+        }
+        let asked = quoted.tuple.reversed();
+        if flow.route.is_some() && !self.on_the_way(quoted, asked, reply_of(asked, flow.nat), false) {
+            return Err((DropReason::IcmpUnmatched, 0));
         }
         if !flow.by_uplink {
             self.count(Counter::IcmpErrors, 1);
@@ -250,6 +254,12 @@ impl Reference {
             self.remember(parsed);
         }
         self.judge_reply(reply)?;
+        if let Some(quoted) = quoted {
+            let asked = Tuple { src: self.mappings[&reply].peer, dst: reply.src, protocol: reply.protocol };
+            if !self.on_the_way(quoted, asked, reply, true) {
+                return Err((DropReason::IcmpUnmatched, 0));
+            }
+        }
         if parsed.ttl <= 1 {
             return Err((DropReason::TtlExceeded, 0));
         }
@@ -271,7 +281,7 @@ impl Reference {
         let touched = self.mappings.get_mut(&reply).expect("known");
         touched.packets += segments;
         touched.bytes += parsed.len as u64;
-        touched.tcp_seen = seen(touched.tcp_seen, parsed);
+        self.see_in(parsed, reply);
         self.count(Counter::ForwardedIn, segments);
         rewrite::decrement_ttl(&mut frame_out);
         self.clamp(&mut frame_out, parsed, self.network.uplink_mtu.min(self.network.wt0_mtu));
@@ -341,7 +351,7 @@ impl Reference {
             flow.route = Some(route.id);
             self.map_as_is(tuple, &flow);
         }
-        self.opened(flow);
+        self.opened(tuple, flow);
         self.flows.insert(tuple, flow);
         Ok(frame)
     }
@@ -374,19 +384,4 @@ fn segments(parsed: &Parsed, gso: usize) -> u64 {
 fn fits(parsed: &Parsed, gso: usize, mtu: usize) -> bool {
     let len = if gso == 0 { parsed.len } else { parsed.headers + gso };
     len <= mtu
-}
-
-fn seen(before: u8, parsed: &Parsed) -> u8 {
-    if parsed.tuple.protocol != TCP {
-        return before;
-    }
-    let (fin, syn, rst, ack) =
-        (parsed.tcp_flags & 1, parsed.tcp_flags & 2, parsed.tcp_flags & 4, parsed.tcp_flags & 16);
-    let mut now = 0;
-    for (set, flag) in
-        [(syn, TcpSeen::SYN), (fin, TcpSeen::FIN), (rst, TcpSeen::RST), (if rst == 0 { ack } else { 0 }, TcpSeen::ACK)]
-    {
-        now |= if set == 0 { 0 } else { flag };
-    }
-    if syn == 0 { before | now } else { now }
 }

@@ -3,19 +3,22 @@
 
 mod forward;
 pub(crate) mod parse;
+pub(crate) mod ports;
 mod rewrite;
+mod tcp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use peer_common::hash::siphash13;
-use peer_common::{Addr, Counter, DropReason, FlowKind};
+use peer_common::{Counter, DropReason, FlowKind};
 use peer_core::desired::{Rule, Scope};
 use peer_core::policy::{self, Query, Verdict};
 
 use self::parse::{Parsed, Part, Tuple};
-use crate::wire::{ICMP, ICMPV6, TCP, UDP};
+use self::ports::{Ports, Times};
+pub(crate) use self::tcp::Side;
+use crate::wire::{TCP, UDP};
 
 /// What cannot change while packets flow.
 #[derive(Clone)]
@@ -52,7 +55,8 @@ pub(crate) struct RefFlow {
     pub(crate) by_uplink: bool,
     pub(crate) route: Option<u32>,
     pub(crate) peer: u32,
-    pub(crate) tcp_seen: u8,
+    pub(crate) tcp: Side,
+    pub(crate) timestamp: Option<u32>,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     generation: u32,
@@ -64,7 +68,7 @@ pub(crate) struct RefMapping {
     pub(crate) peer: (IpAddr, u16),
     pub(crate) kind: FlowKind,
     pub(crate) route: Option<u32>,
-    pub(crate) tcp_seen: u8,
+    pub(crate) tcp: Side,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     generation: u32,
@@ -82,6 +86,8 @@ pub(crate) struct Reference {
     pub(crate) drops: BTreeMap<&'static str, (u64, u64)>,
     fragments: BTreeMap<(IpAddr, IpAddr, u8, u32), (u16, u16)>,
     peer_flows: BTreeMap<u32, u32>,
+    ports: Ports,
+    pub(crate) times: Times,
 }
 
 /// What passes, and how.
@@ -112,6 +118,8 @@ impl Reference {
             drops: BTreeMap::new(),
             fragments: BTreeMap::new(),
             peer_flows: BTreeMap::new(),
+            ports: Ports::default(),
+            times: Times::default(),
         }
     }
 
@@ -203,7 +211,8 @@ impl Reference {
         }
     }
 
-    fn opened(&mut self, flow: RefFlow) {
+    fn opened(&mut self, tuple: Tuple, flow: RefFlow) {
+        self.count_port(tuple, &flow, true);
         self.count(Counter::FlowsOpened, 1);
         *self.peer_flows.entry(flow.peer).or_default() += 1;
     }
@@ -215,7 +224,8 @@ impl Reference {
             by_uplink: false,
             route: None,
             peer: 0,
-            tcp_seen: 0,
+            tcp: Side::default(),
+            timestamp: None,
             packets: 0,
             bytes: 0,
             generation: self.generation,
@@ -228,7 +238,7 @@ impl Reference {
             peer: tuple.src,
             kind: flow.kind,
             route: flow.route,
-            tcp_seen: 0,
+            tcp: Side::default(),
             packets: 0,
             bytes: 0,
             generation: flow.generation,
@@ -241,36 +251,11 @@ impl Reference {
         let Some(flow) = self.flows.remove(&tuple) else { return };
         let peer = self.peer_flows.entry(flow.peer).or_default();
         *peer = peer.saturating_sub(1);
+        self.count_port(tuple, &flow, false);
         let reply = reply_of(tuple, flow.nat);
         if self.mappings.get(&reply).is_some_and(|mapping| mapping.peer == tuple.src) {
             self.mappings.remove(&reply);
         }
-    }
-
-    /// Chooses a port by the documented hash and probes. Takes the mapping.
-    fn allocate(&mut self, tuple: Tuple, flow: &mut RefFlow) -> Result<(), DropReason> {
-        let (min, range) = (u32::from(self.network.ports.0), u32::from(self.network.ports.1));
-        let hash = port_hash(self.network.hash_key, tuple);
-        let wanted = u32::from(tuple.src.1);
-        let keep = !matches!(tuple.protocol, ICMP | ICMPV6) && (min..min + range).contains(&wanted);
-        let start = if keep { wanted - min } else { hash as u32 % range };
-        let step = 1 + (hash >> 32) as u32 % (range - 1);
-        for probe in 0..32_u64 {
-            let offset = (u64::from(start) + probe * u64::from(step)) % u64::from(range);
-            let port = (min + offset as u32) as u16;
-            let reply = reply_of(tuple, (flow.nat.0, port));
-            match self.mappings.get_mut(&reply) {
-                None => self.map(reply, tuple, flow),
-                Some(owner) if owner.peer == tuple.src => owner.generation = flow.generation,
-                Some(_) => {
-                    self.count(Counter::PortProbes, 1);
-                    continue;
-                }
-            }
-            flow.nat.1 = port;
-            return Ok(());
-        }
-        Err(DropReason::PortsExhausted)
     }
 }
 
@@ -281,13 +266,6 @@ pub(crate) fn reply_of(tuple: Tuple, nat: (IpAddr, u16)) -> Tuple {
 
 fn fragment_key(parsed: &Parsed) -> (IpAddr, IpAddr, u8, u32) {
     (parsed.tuple.src.0, parsed.tuple.dst.0, parsed.tuple.protocol, parsed.id)
-}
-
-fn port_hash(key: [u64; 2], tuple: Tuple) -> u64 {
-    let (src, dst) = (Addr::from(tuple.src.0).words, Addr::from(tuple.dst.0).words);
-    let pair = |words: [u32; 4], at: usize| u64::from(words[at]) << 32 | u64::from(words[at + 1]);
-    let ports = u64::from(tuple.src.1.to_be()) << 32 | u64::from(tuple.dst.1.to_be()) << 16;
-    siphash13(key, [pair(src, 0), pair(src, 2), pair(dst, 0), pair(dst, 2), ports | u64::from(tuple.protocol)])
 }
 
 /// Where clouds keep what only the node should read, beyond link-local addresses.

@@ -27,6 +27,18 @@ pub(crate) enum Part {
     Later,
 }
 
+/// What a TCP header says besides ports and flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) window: u16,
+    /// Bytes of payload.
+    pub(crate) data: u32,
+    pub(crate) scale: u8,
+    pub(crate) timestamp: Option<u32>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Parsed {
     pub(crate) tuple: Tuple,
@@ -38,6 +50,7 @@ pub(crate) struct Parsed {
     pub(crate) l4: usize,
     pub(crate) ttl: u8,
     pub(crate) tcp_flags: u8,
+    pub(crate) tcp: Segment,
     pub(crate) is_query: bool,
     pub(crate) icmp_kind: u8,
     pub(crate) part: Part,
@@ -72,6 +85,7 @@ fn blank(src: IpAddr, dst: IpAddr, protocol: u8, len: usize, ttl: u8) -> Parsed 
         l4: 0,
         ttl,
         tcp_flags: 0,
+        tcp: Segment::default(),
         is_query: false,
         icmp_kind: 0,
         part: Part::All,
@@ -151,6 +165,14 @@ fn layer4(l3: &[u8], mut parsed: Parsed, later: bool, more: bool) -> Option<Pars
             (parsed.tuple.src.1, parsed.tuple.dst.1) = (get16(bytes, 0), get16(bytes, 2));
             parsed.headers = parsed.l4 + size;
             parsed.tcp_flags = bytes[13];
+            parsed.tcp = Segment {
+                seq: get32(bytes, 4),
+                ack: get32(bytes, 8),
+                window: get16(bytes, 14),
+                data: (bytes.len() - size) as u32,
+                scale: option(&bytes[20..size], 3, 3).map_or(0, |value| value[0].min(14)),
+                timestamp: option(&bytes[20..size], 8, 10).map(|value| get32(value, 0)),
+            };
         }
         UDP => {
             if bytes.len() < 8 {
@@ -188,6 +210,28 @@ fn query(kind: u8, v4: bool) -> Option<bool> {
     }
 }
 
+fn get32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The value of the last option of that kind and length.
+fn option(mut options: &[u8], kind: u8, size: usize) -> Option<&[u8]> {
+    let mut found = None;
+    loop {
+        options = match *options {
+            [1, ref rest @ ..] => rest,
+            [met, len, ..] if met != 0 && len >= 2 && usize::from(len) <= options.len() => {
+                let (option, rest) = options.split_at(len.into());
+                if (met, option.len()) == (kind, size) {
+                    found = Some(&option[2..]);
+                }
+                rest
+            }
+            _ => return found,
+        };
+    }
+}
+
 /// What an ICMP error quotes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quoted {
@@ -196,6 +240,8 @@ pub(crate) struct Quoted {
     pub(crate) ip: usize,
     /// Offset of its layer 4.
     pub(crate) l4: usize,
+    /// Its sequence number, of TCP.
+    pub(crate) seq: u32,
 }
 
 /// `None`: no error that is translated, or none that quotes enough.
@@ -244,5 +290,5 @@ pub(crate) fn quoted(l3: &[u8], parsed: &Parsed) -> Option<Quoted> {
         },
         _ => return None,
     };
-    Some(Quoted { tuple: Tuple { src: (src, src_port), dst: (dst, dst_port), protocol }, ip, l4: ip + l4 })
+    Some(Quoted { tuple: Tuple { src: (src, src_port), dst: (dst, dst_port), protocol }, ip, l4: ip + l4, seq: get32(header, 4) })
 }

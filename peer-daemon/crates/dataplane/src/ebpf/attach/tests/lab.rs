@@ -92,6 +92,7 @@ impl Lab {
             routes: self.routes.iter().map(route).collect(),
             rules: [].into(),
             nat_ports: crate::DEFAULT_NAT_PORTS,
+            nat_addresses: Vec::new(),
             listeners: Vec::new(),
             peer_quota: None,
             protect_node: false,
