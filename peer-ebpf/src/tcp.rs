@@ -154,12 +154,7 @@ fn judge_in<const L2: usize>(ctx: &TcContext, work: &mut Scratch, mapping: &mut 
 
 /// `false`: it claims what does not fit, and counts for nothing.
 #[inline(always)]
-fn judged<const FROM_MESH: bool>(
-    packet: &Packet,
-    options: *const Options,
-    own: Side<'_>,
-    other: Side<'_>,
-) -> bool {
+fn judged<const FROM_MESH: bool>(packet: &Packet, options: *const Options, own: Side<'_>, other: Side<'_>) -> bool {
     // In the order of RFC 9293 §3.10.7.4.
     if packet.tcp_flags & TCP_RST != 0 {
         reset::<FROM_MESH>(packet, own, other)
@@ -233,11 +228,8 @@ fn open_in(packet: &Packet, scale: u8, own: Side<'_>, other: Side<'_>) -> bool {
     let answered = *own.seen & TcpSeen::ACK != 0;
     let acks = packet.tcp_flags & TCP_ACK != 0;
     let peer_acks = *other.seen & TcpSeen::ACK != 0;
-    let wanted = if acks {
-        !(peer_acks && answered) && acknowledges(packet, &other, SYN_DATA)
-    } else {
-        !peer_acks && !answered
-    };
+    let wanted =
+        if acks { !(peer_acks && answered) && acknowledges(packet, &other, SYN_DATA) } else { !peer_acks && !answered };
     if !wanted || *other.seen & MARKS != 0 {
         return false;
     }
@@ -275,8 +267,7 @@ fn clear(tcp: &mut TcpWindow) {
 #[inline(always)]
 fn data<const FROM_MESH: bool>(packet: &Packet, own: Side<'_>, other: Side<'_>) -> bool {
     let fin = packet.tcp_flags & TCP_FIN != 0;
-    let (end, ack) =
-        (packet.tcp_seq().wrapping_add(packet.payload()).wrapping_add(fin as u32), packet.tcp_ack());
+    let (end, ack) = (packet.tcp_seq().wrapping_add(packet.payload()).wrapping_add(fin as u32), packet.tcp_ack());
     if (fin || !FROM_MESH) && !fits::<FROM_MESH>(packet, end, &own, &other) {
         return !fin;
     }
