@@ -134,9 +134,12 @@ pub struct TraceFilter {
     pub peer_port: u16,
     /// Port of the other end, network byte order; 0: any.
     pub remote_port: u16,
+    /// Not 0: the end in the mesh, the other end, must have an IPv6 address. A prefix of IPv6 may be so short that mapped
+    /// addresses lie in it.
+    pub only_v6: [u32; 2],
 }
 
-const _: () = assert!(size_of::<TraceFilter>() == 80);
+const _: () = assert!(size_of::<TraceFilter>() == 88);
 
 impl TraceFilter {
     /// Whether a packet of this tuple is followed. `peer_known`: the end in the mesh is; else only the other one counts.
@@ -145,10 +148,12 @@ impl TraceFilter {
     pub fn takes(&self, key: &FlowKey, peer_known: bool) -> bool {
         let protocol = key.protocol as u16;
         within(&key.dst, &self.remote, &self.remote_mask)
+            && (self.only_v6[1] == 0 || !key.dst.is_v4())
             && (self.remote_port == 0 || self.remote_port == key.dst_port)
             && (self.protocols[0] == 0 || self.protocols[0] == protocol || self.protocols[1] == protocol)
             && (!peer_known
                 || within(&key.src, &self.peer, &self.peer_mask)
+                    && (self.only_v6[0] == 0 || !key.src.is_v4())
                     && (self.peer_port == 0 || self.peer_port == key.src_port))
     }
 }

@@ -129,6 +129,6 @@ mod tests {
         let intent = intent(&desired, &PeerIds::default().with(&desired.peers), wt0, &limits);
         assert_eq!((&intent.listeners, intent.protect_node), (&limits.listeners, true));
         assert_eq!(intent.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(intent.addresses, ["100.64.0.1".parse::<std::net::IpAddr>().expect("an address")]);
+        assert_eq!(intent.addresses, ["100.64.0.1".parse::<IpAddr>().expect("an address")]);
     }
 }

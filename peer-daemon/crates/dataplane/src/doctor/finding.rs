@@ -46,7 +46,7 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,

@@ -57,7 +57,8 @@ impl Follow {
         };
         let port = |port: Option<u16>| port.unwrap_or(0).to_be();
         let (peer_port, remote_port) = (port(self.peer_port), port(self.remote_port));
-        TraceFilter { peer, peer_mask, remote, remote_mask, until, protocols, peer_port, remote_port }
+        let only_v6 = [self.peer, self.remote].map(|net| u32::from(matches!(net, Some(IpNet::V6(_)))));
+        TraceFilter { peer, peer_mask, remote, remote_mask, until, protocols, peer_port, remote_port, only_v6 }
     }
 }
 
@@ -122,6 +123,14 @@ mod tests {
         followed.begin();
         let later = followed.since(got.next);
         assert_eq!((later.packets.len(), later.next, later.missed), (0, got.next, 0), "numbers go on");
+    }
+
+    #[test]
+    fn a_short_prefix_of_ipv6_takes_no_ipv4() {
+        let all = Follow { remote: "::/0".parse().ok(), ..Follow::default() };
+        let key = |dst: &str| FlowKey { dst: dst.parse::<IpAddr>().expect("an address").into(), ..FlowKey::default() };
+        assert!(all.filter(9).takes(&key("fd00::1"), false));
+        assert!(!all.filter(9).takes(&key("10.64.0.0"), false));
     }
 
     fn addr() -> impl Strategy<Value = IpAddr> {

@@ -148,7 +148,7 @@ fn follow(met: &Met, own: &mut Side, other: Option<&mut Side>) -> bool {
     match met {
         Met { rst: true, .. } => reset(met, own, other),
         Met { syn: true, from_mesh: true, .. } => open_out(met, own, other),
-        Met { syn: true, .. } => open_in(met, own, other),
+        Met { syn: true, .. } => open_in(met, own, other.as_deref()),
         Met { ack: true, .. } => data(met, own, other),
         _ => false,
     }
@@ -197,8 +197,8 @@ fn open_out(met: &Met, own: &mut Side, other: Option<&mut Side>) -> bool {
     true
 }
 
-fn open_in(met: &Met, own: &mut Side, other: Option<&mut Side>) -> bool {
-    let peer = other.as_deref().copied().unwrap_or_default();
+fn open_in(met: &Met, own: &mut Side, other: Option<&Side>) -> bool {
+    let peer = other.copied().unwrap_or_default();
     let is_wanted = match met.ack {
         true => !(peer.ack && own.ack) && peer.is_acknowledged_by(met.segment.ack, 1460),
         false => !peer.ack && !own.ack,
