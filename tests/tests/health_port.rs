@@ -267,7 +267,7 @@ fn scraping_in_a_loop_costs_a_download_next_to_nothing() {
         "a member's download: {without:.0} Mbit/s, beside {SCRAPERS} scrapers in a loop {with:.0} ({:.0} %); in \
          {scraping:.1?} they had {pages} pages of {} KiB, {different} different ones",
         with / without * 100.0,
-        bytes / pages.max(1) >> 10
+        (bytes / pages.max(1)) >> 10
     ));
     let (seconds, rounds) = (1 + scraping.as_secs(), ROUNDS as u64);
     assert!(pages > SCRAPERS as u64 && pages < 25 * seconds + 30 * rounds, "{pages} pages in {scraping:?}");
