@@ -56,7 +56,7 @@ pub use container::{Container, DEPLOYED, Image};
 pub use counting::{Behaviour, ForeignProgram, Hook, LegacyFilter};
 pub use errors::{IcmpListener, IcmpMessage};
 pub use flood::{Flood, flood, random_flows};
-pub use forge::{Datagram, announce, forge, forge_bytes};
+pub use forge::{Datagram, announce, forge, forge_bytes, forge_towards};
 pub use gateway::{ECHO_PORT, Gateway, HTTP_PORT, IPERF_PORT};
 pub use http::{Download, get, get_within, pattern_word};
 pub use initiations::{Attacker, InitiationFlood, Senders};

@@ -225,14 +225,28 @@ pub fn forge_bytes(from: &Namespace, device: &str, packets: &[Vec<u8>]) -> Resul
     Ok(())
 }
 
+/// As [`forge_bytes`], to a neighbour on the wire: `to` has the address on its device `their`.
+///
+/// # Errors
+/// As [`forge`]; the neighbour's device has no hardware address.
+pub fn forge_towards(from: &Namespace, device: &str, to: &Namespace, their: &str, packets: &[Vec<u8>]) -> Result<()> {
+    let socket = from.enter(|| PacketSocket::open(device)).with_context(|| format!("{}: {device}", from.name()))?;
+    let hardware = hardware(to, their)?;
+    let socket = socket.towards(hardware.try_into().ok().context("a hardware address has six bytes")?);
+    let mut left = packets;
+    while !left.is_empty() {
+        let sent = socket.send_many(left).with_context(|| format!("{}: send out of {device}", from.name()))?;
+        left = &left[sent..];
+    }
+    Ok(())
+}
+
 /// Says to all of a wire that an IPv4 address is at this device now: a gratuitous ARP request (RFC 5227 §3).
 ///
 /// # Errors
 /// No such device, or no hardware address.
 pub fn announce(from: &Namespace, device: &str, address: std::net::Ipv4Addr) -> Result<()> {
-    let text = from.exec("cat", &[&format!("/sys/class/net/{device}/address")])?;
-    let hardware: Vec<u8> =
-        text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    let hardware = hardware(from, device)?;
     let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1];
     packet.extend(&hardware);
     packet.extend(address.octets());
@@ -240,6 +254,12 @@ pub fn announce(from: &Namespace, device: &str, address: std::net::Ipv4Addr) -> 
     packet.extend(address.octets());
     let socket = from.enter(|| PacketSocket::open(device))?;
     Ok(socket.send_as(libc::ETH_P_ARP, &[0xff; 6], &packet)?)
+}
+
+/// The hardware address of a device.
+fn hardware(of: &Namespace, device: &str) -> Result<Vec<u8>> {
+    let text = of.exec("cat", &[&format!("/sys/class/net/{device}/address")])?;
+    Ok(text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?)
 }
 
 /// The internet checksum (RFC 1071) of the parts one after the other; all but the last have an even length.
