@@ -84,7 +84,10 @@ mod tests {
         assert_ne!(remote_place(remote), remote_place(hash(1, &FlowKey { protocol: 17, ..key })));
         let mut places: [u32; 1000] = core::array::from_fn(|id| member_place(remote, id as u32));
         places.sort_unstable();
-        assert!(places.windows(2).all(|pair| pair[0] != pair[1]), "a thousand peers of one remote have places of their own");
+        assert!(
+            places.windows(2).all(|pair| pair[0] != pair[1]),
+            "a thousand peers of one remote have places of their own"
+        );
         assert!(places.iter().all(|&place| place < PORT_COUNTS) && remote_place(remote) < PORT_COUNTS);
     }
 }

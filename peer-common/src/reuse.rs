@@ -153,7 +153,9 @@ mod tests {
             assert_eq!(at(5), rank_of(SYN, OWN, out, back, 5), "whose it is says nothing");
         }
         // A SYN whose answer is on its way comes after all others.
-        assert!(rank_of(SYN, OTHER, DONE | TcpSeen::FIN_FIRST, Some(DONE), 2) > rank_of(SYN, OWN, TcpSeen::SYN, None, 1));
+        assert!(
+            rank_of(SYN, OTHER, DONE | TcpSeen::FIN_FIRST, Some(DONE), 2) > rank_of(SYN, OWN, TcpSeen::SYN, None, 1)
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Instant;
 use common::{SECOND, alone, becomes, page, tell};
 use peer_common::Counter;
 use peer_tests::lab::{
-    Answering, Baseline, Binaries, Connections, Datagram, GATEWAY, GATEWAY6, Lab, Namespace, Plan, allow_many, connect_many,
-    find_wireguard_go, forge,
+    Answering, Baseline, Binaries, Connections, Datagram, GATEWAY, GATEWAY6, Lab, Namespace, Plan, allow_many,
+    connect_many, find_wireguard_go, forge,
 };
 
 /// Where the service is that all want.
@@ -41,7 +41,12 @@ fn twelve_thousand_short_connections_in_a_minute_and_none_fails() {
     page(lab.client(), GATEWAY);
     let to = (GATEWAY, PORT).into();
     let found = load(&lab.client().namespace, &lab.gateway.namespace, to, 12_000, None);
-    tell(&format!("12 000 short connections: {} answered in {:?}, {:.0} a second", found.answered, found.took, found.rate()));
+    tell(&format!(
+        "12 000 short connections: {} answered in {:?}, {:.0} a second",
+        found.answered,
+        found.took,
+        found.rate()
+    ));
     assert_eq!((found.answered, found.failed), (12_000, 0), "{:?}", found.errors);
     assert!(found.took < SECOND * 60, "{:?}", found.took);
 }
@@ -77,7 +82,12 @@ fn connections_that_clients_close_first_never_run_out_of_ports() {
         let twin = Baseline::start(&find_wireguard_go().expect("wireguard-go")).expect("baseline");
         let to = (GATEWAY, PORT).into();
         let found = load(&twin.client.namespace, &twin.gateway.namespace, to, 0, until(seconds));
-        tell(&format!("MASQUERADE: {} answered, {} failed, {:.0} a second", found.answered, found.failed, found.rate()));
+        tell(&format!(
+            "MASQUERADE: {} answered, {} failed, {:.0} a second",
+            found.answered,
+            found.failed,
+            found.rate()
+        ));
     }
 }
 

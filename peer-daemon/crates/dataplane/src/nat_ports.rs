@@ -52,11 +52,16 @@ pub fn choose(occupied: &Occupied) -> Choice {
     let widest = widest(free);
     let mut bounds = occupied.bounds();
     let len = widest.as_ref().map_or(0, ExactSizeIterator::len);
-    if let Some(before) = occupied.before.clone().filter(|ports| ports.clone().all(|port| WIDEST.contains(&port) && free(&port)))
+    if let Some(before) =
+        occupied.before.clone().filter(|ports| ports.clone().all(|port| WIDEST.contains(&port) && free(&port)))
         && before.len() * KEEP.1 >= len * KEEP.0
     {
         if before.len() < len {
-            bounds.push(format!("{}-{} was the range before: it stays, so that flows keep their ports", before.start(), before.end()));
+            bounds.push(format!(
+                "{}-{} was the range before: it stays, so that flows keep their ports",
+                before.start(),
+                before.end()
+            ));
         }
         return Choice { ports: before, bounds };
     }
@@ -76,7 +81,9 @@ pub fn look(bpffs: &Path, wt0: &str) -> Choice {
     let sysctl = procfs::sysctl;
     choose(&Occupied {
         local_ports: sysctl("net/ipv4/ip_local_port_range").and_then(|text| procfs::port_range(&text)),
-        reserved_ports: sysctl("net/ipv4/ip_local_reserved_ports").map(|text| procfs::port_list(&text)).unwrap_or_default(),
+        reserved_ports: sysctl("net/ipv4/ip_local_reserved_ports")
+            .map(|text| procfs::port_list(&text))
+            .unwrap_or_default(),
         sockets: sockets(),
         before: before(bpffs, wt0),
     })
@@ -191,7 +198,11 @@ mod tests {
         let reserved = Occupied { reserved_ports: vec![20_480..=29_999], ..all };
         assert_eq!(choose(&reserved).ports, 20_480..=29_999, "the node's connections leave these alone");
         let awaited = Occupied { reserved_ports: vec![12_000..=12_000], ..usual() };
-        assert_eq!(choose(&awaited).ports, 12_001..=29_999, "nobody reserves what the kernel does not give away, but for use");
+        assert_eq!(
+            choose(&awaited).ports,
+            12_001..=29_999,
+            "nobody reserves what the kernel does not give away, but for use"
+        );
     }
 
     #[test]

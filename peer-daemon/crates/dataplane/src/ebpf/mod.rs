@@ -35,8 +35,8 @@ use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;
 use self::policy::Policies;
-use self::ports::PortCounts;
 pub use self::policy::Policy;
+use self::ports::PortCounts;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
 use crate::doctor::{self, Finding, Subject};
@@ -331,9 +331,10 @@ impl Dataplane for EbpfDataplane {
         }
         let gone: BTreeSet<_> = self.plan.sources().difference(&plan.sources()).copied().collect();
         let judged = self.tables.write(&plan, &intent.peers)?;
-        let moved =
-            self.plan.uplinks != plan.uplinks
-                || self.plan.nat_sources != plan.nat_sources || self.plan.routes != plan.routes || self.plan.links != plan.links;
+        let moved = self.plan.uplinks != plan.uplinks
+            || self.plan.nat_sources != plan.nat_sources
+            || self.plan.routes != plan.routes
+            || self.plan.links != plan.links;
         self.plan = plan;
         self.write_config(intent)?;
         if moved {

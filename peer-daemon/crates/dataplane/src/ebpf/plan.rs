@@ -132,7 +132,8 @@ impl Plan {
                 let has = |addr: &&IpAddr| addr.is_ipv4() == v4 && has_source(link, **addr);
                 let room = MAX_NAT_SOURCES as usize - self.nat_sources.len();
                 let first = self.nat_sources.len();
-                self.nat_sources.extend(intent.nat_addresses.iter().filter(has).map(|&addr| Addr::from(addr)).take(room));
+                self.nat_sources
+                    .extend(intent.nat_addresses.iter().filter(has).map(|&addr| Addr::from(addr)).take(room));
                 // Below `MAX_NAT_SOURCES`, both.
                 *part = (first as u8, (self.nat_sources.len() - first) as u8);
             }

@@ -21,12 +21,7 @@ impl PortCounts {
     /// No port is in use yet.
     pub(super) fn new(config: &Config) -> Self {
         let none = vec![0; PORT_COUNTS as usize];
-        Self {
-            hash_key: config.hash_key,
-            range: config.nat_port_count.into(),
-            remotes: none.clone(),
-            members: none,
-        }
+        Self { hash_key: config.hash_key, range: config.nat_port_count.into(), remotes: none.clone(), members: none }
     }
 
     /// Counts the port of a flow, if it has one.

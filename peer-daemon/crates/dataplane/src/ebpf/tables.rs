@@ -180,7 +180,8 @@ impl Tables {
 
     /// What is in force, as the kernel has it.
     fn read(&self) -> Result<Plan, Error> {
-        let source = |index| self.nat_sources.get(&index, 0).map_err(|source| Error::Map { map: map::NAT_SOURCES, source });
+        let source =
+            |index| self.nat_sources.get(&index, 0).map_err(|source| Error::Map { map: map::NAT_SOURCES, source });
         Ok(Plan {
             nat_sources: (0..MAX_NAT_SOURCES).map(source).collect::<Result<_, _>>()?,
             uplinks: read_hash(&self.uplinks, map::UPLINKS)?,

@@ -29,7 +29,10 @@ fn exhaust(bench: &mut Bench) -> [(DropReason, &'static str); 2] {
     assert_eq!(send(bench), SHOT);
     assert_eq!(send(bench), SHOT);
     assert_eq!((bench.drops(DropReason::PortShare), bench.drops(DropReason::PeerQuota)), (2, 2));
-    [(DropReason::PortShare, "ports are scarce, and its peer has its share"), (DropReason::PeerQuota, "its peer has too many")]
+    [
+        (DropReason::PortShare, "ports are scarce, and its peer has its share"),
+        (DropReason::PeerQuota, "its peer has too many"),
+    ]
 }
 
 /// Whether the kernel takes the logging program of somebody with these capabilities.

@@ -65,9 +65,8 @@ impl Service<'_> {
 
     fn entry(&mut self, peer: IpAddr, port: u16) -> (FlowKey, Flow, FlowKey, Mapping) {
         let mut flows = self.bench.flows().into_iter();
-        let (key, flow) = flows
-            .find(|(key, _)| IpAddr::from(key.src) == peer && key.src_port == port.to_be())
-            .expect("the flow");
+        let (key, flow) =
+            flows.find(|(key, _)| IpAddr::from(key.src) == peer && key.src_port == port.to_be()).expect("the flow");
         let reply = key.reply_key(flow.nat_addr, flow.nat_port);
         let mut mappings = self.bench.mappings().into_iter();
         (key, flow, reply, mappings.find(|(key, _)| *key == reply).expect("its mapping").1)

@@ -10,8 +10,7 @@ use crate::lab::{FAMILIES, Family};
 use crate::packet::{read, tcp, udp};
 use crate::{Bench, REDIRECT, SHOT};
 
-const SOURCES: [&str; 5] =
-    ["198.51.100.11", "198.51.100.12", "198.51.100.13", "2001:db8:2::11", "2001:db8:2::12"];
+const SOURCES: [&str; 5] = ["198.51.100.11", "198.51.100.12", "198.51.100.13", "2001:db8:2::11", "2001:db8:2::12"];
 /// Three of IPv4 from the first place on, then two of IPv6.
 const PLACES: [u8; 4] = [0, 3, 3, 2];
 

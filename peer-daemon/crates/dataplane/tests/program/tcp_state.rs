@@ -161,7 +161,10 @@ fn numbers_are_followed_over_their_end() {
         let (flow, mapping) = connection.entries();
         let (peer, server) = (PEER_ISS.wrapping_add(101), SERVER_ISS.wrapping_add(101));
         assert_eq!((flow.tcp.end, flow.tcp.ack, flow.tcp.window, flow.tcp.scale), (peer, server, WINDOW, 2));
-        assert_eq!((mapping.tcp.end, mapping.tcp.ack, mapping.tcp.window, mapping.tcp.scale), (server, peer, WINDOW, 2));
+        assert_eq!(
+            (mapping.tcp.end, mapping.tcp.ack, mapping.tcp.window, mapping.tcp.scale),
+            (server, peer, WINDOW, 2)
+        );
         // An old one changes nothing.
         connection.forge_out(ACK, (peer.wrapping_sub(50), server.wrapping_sub(50)), 20);
         assert_eq!(connection.entries().0.tcp, flow.tcp);

@@ -155,7 +155,11 @@ fn under_pressure_flows_of_one_packet_go_first() {
     let tables = Tables::new(100);
     let (one, ..) = tables.put(1, NOW - 31 * SECOND, 1);
     let (more, ..) = tables.put(2, NOW - 31 * SECOND, 3);
-    assert_eq!(tables.view().collect(NOW, 80, &none(), none()).expect("a scan").flows, 2, "80 of 100 is no pressure yet");
+    assert_eq!(
+        tables.view().collect(NOW, 80, &none(), none()).expect("a scan").flows,
+        2,
+        "80 of 100 is no pressure yet"
+    );
     assert_eq!(tables.view().collect(NOW, 81, &none(), none()).expect("a scan").collected.expired, 1);
     assert!(!tables.has(&one) && tables.has(&more));
 }
@@ -203,7 +207,8 @@ fn each_removed_flow_is_told_once_with_its_reason_and_its_answers() {
     let (old, ..) = tables.put(1, NOW - 301 * SECOND, 5);
     let (idle, ..) = tables.put(2, NOW - 31 * SECOND, 1);
     let (alive, flow, mapping) = tables.put(3, NOW - SECOND, 5);
-    let mut told = told_by(&tables, |view| assert_eq!(view.collect(NOW, 90, &none(), none()).expect("a scan").flows, 1));
+    let mut told =
+        told_by(&tables, |view| assert_eq!(view.collect(NOW, 90, &none(), none()).expect("a scan").flows, 1));
     told.sort();
     let expected = [(old, CloseReason::Expired, Some(4)), (idle, CloseReason::Evicted, Some(0))];
     assert_eq!(told, expected, "under pressure the idle one gives way");

@@ -290,5 +290,10 @@ pub(crate) fn quoted(l3: &[u8], parsed: &Parsed) -> Option<Quoted> {
         },
         _ => return None,
     };
-    Some(Quoted { tuple: Tuple { src: (src, src_port), dst: (dst, dst_port), protocol }, ip, l4: ip + l4, seq: get32(header, 4) })
+    Some(Quoted {
+        tuple: Tuple { src: (src, src_port), dst: (dst, dst_port), protocol },
+        ip,
+        l4: ip + l4,
+        seq: get32(header, 4),
+    })
 }

@@ -128,8 +128,7 @@ impl Reference {
         let (remote, member) = places(self.network.hash_key, tuple, flow);
         let range = u32::from(self.network.ports.1);
         let used = |counts: &BTreeMap<u32, u32>, place| counts.get(&place).copied().unwrap_or(0);
-        used(&self.ports.remotes, remote) * 4 >= range * 3
-            && used(&self.ports.members, member) >= (range / 8).max(1)
+        used(&self.ports.remotes, remote) * 4 >= range * 3 && used(&self.ports.members, member) >= (range / 8).max(1)
     }
 
     /// Counts a port as taken, or as given back.
@@ -138,9 +137,7 @@ impl Reference {
             return;
         }
         let (remote, member) = places(self.network.hash_key, tuple, flow);
-        for count in
-            [self.ports.remotes.entry(remote).or_default(), self.ports.members.entry(member).or_default()]
-        {
+        for count in [self.ports.remotes.entry(remote).or_default(), self.ports.members.entry(member).or_default()] {
             *count = if taken { *count + 1 } else { count.saturating_sub(1) };
         }
     }

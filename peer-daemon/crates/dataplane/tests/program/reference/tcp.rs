@@ -228,7 +228,13 @@ fn data(met: &Met, own: &mut Side, other: Option<&mut Side>) -> bool {
     if let (true, Some(known_end), Some((known_ack, _))) = (is_plain, own.end, own.acked) {
         let moved = |from, to| match met.from_mesh {
             true => current(from, to),
-            false => if (0..REACH).contains(&i64::from(to.wrapping_sub(from) as i32)) { to } else { from },
+            false => {
+                if (0..REACH).contains(&i64::from(to.wrapping_sub(from) as i32)) {
+                    to
+                } else {
+                    from
+                }
+            }
         };
         (own.end, own.acked) = (Some(moved(known_end, end)), Some((moved(known_ack, ack), window)));
         return true;
