@@ -32,6 +32,26 @@ impl Baseline {
     /// # Errors
     /// A program is missing or fails.
     pub fn start(wireguard_go: &Path) -> Result<Self> {
+        let masquerade = |node: &Namespace| {
+            for tables in ["iptables", "ip6tables"] {
+                node.exec(tables, &["-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE"])?;
+            }
+            Ok(())
+        };
+        Self::start_with(wireguard_go, masquerade)
+    }
+
+    /// As [`Self::start`], with a rule of nft in place of those of iptables.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with_nft(wireguard_go: &Path) -> Result<Self> {
+        const RULES: &str =
+            "table inet twin { chain out { type nat hook postrouting priority srcnat; oif eth0 masquerade; }; }";
+        Self::start_with(wireguard_go, |node| node.exec("nft", &["add", RULES]).map(drop))
+    }
+
+    fn start_with(wireguard_go: &Path, masquerade: impl Fn(&Namespace) -> Result<()>) -> Result<Self> {
         let (node, gateway) = lan("node-baseline")?;
         let keys = KeyPair::generate()?;
         let tunnel = Tunnel::WireguardGo(wireguard_go.to_owned());
@@ -50,9 +70,7 @@ impl Baseline {
         add_address(&node, "wt0", NODE_OVERLAY, 24)?;
         add_address(&node, "wt0", NODE_OVERLAY6, 64)?;
         node.exec("ip", &["link", "set", "wt0", "up"])?;
-        for tables in ["iptables", "ip6tables"] {
-            node.exec(tables, &["-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE"])?;
-        }
+        masquerade(&node)?;
         client.connect()?;
         Ok(Self { client, node, wireguard, gateway })
     }
