@@ -23,7 +23,7 @@ pub struct NextHopKey {
     pub uplink: u32,
     /// MTU on this way, bytes of layer 3.
     pub mtu: u32,
-    /// [`NextHop::GATEWAY`], or zero.
+    /// [`NextHop::GATEWAY`] and [`NextHop::V4`].
     pub flags: u32,
 }
 
@@ -44,7 +44,7 @@ pub struct NextHop {
     pub source: Addr,
     /// The Ethernet header of packets to it, if [`NextHop::HEADER`] is set: destination, source, type.
     pub header: [u8; LINK_HEADER],
-    /// [`NextHop::HEADER`], [`NextHop::GATEWAY`]. Right behind the header: they are read together.
+    /// [`NextHop::HEADER`] and the others. Right behind the header: they are read together.
     pub flags: u16,
     /// Bumped by the daemon when a flow must resolve its way anew.
     pub generation: u32,
@@ -65,6 +65,8 @@ impl NextHop {
     pub const GATEWAY: u16 = 2;
     /// The neighbour was not known when the way was resolved, so the kernel has not told the MTU of the route.
     pub const MTU_GUESSED: u16 = 4;
+    /// Its packets are IPv4, whatever the family of the neighbour's own address (RFC 8950).
+    pub const V4: u16 = 8;
 
     /// Its key.
     #[must_use]
@@ -74,7 +76,7 @@ impl NextHop {
             source: self.source,
             uplink: self.uplink,
             mtu: self.mtu,
-            flags: (self.flags & Self::GATEWAY) as u32,
+            flags: (self.flags & (Self::GATEWAY | Self::V4)) as u32,
         }
     }
 }

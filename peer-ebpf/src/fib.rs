@@ -40,7 +40,8 @@ pub struct Hop {
 pub fn resolve(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, hop: &mut Hop) -> u32 {
     let Hop { entry, params, .. } = hop;
     entry.addr = Addr::NONE;
-    (entry.flags, entry.mtu, entry.asked, entry.uplink) = (0, 0, 0, route.uplink);
+    let family = if key.dst.is_v4() { NextHop::V4 } else { 0 };
+    (entry.flags, entry.mtu, entry.asked, entry.uplink) = (family, 0, 0, route.uplink);
     if let Err(reason) = lookup(ctx, config, route, key, entry, params) {
         return reason as u32 + 1;
     }

@@ -82,12 +82,7 @@ fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch
 
 /// An ICMP error about a packet that the flow has brought to the peer. It refreshes nothing (RFC 5508 REQ-6).
 #[inline(always)]
-fn error<const L2: usize>(
-    ctx: &TcContext,
-    work: &mut Scratch,
-    flow: &mut Flow,
-    now: u64,
-) -> Result<i32, DropReason> {
+fn error<const L2: usize>(ctx: &TcContext, work: &mut Scratch, flow: &mut Flow, now: u64) -> Result<i32, DropReason> {
     let Scratch { packet, quoted, query, .. } = &mut *work;
     let teller = judge::peer_of(&mut query.keys, &packet.key.src).ok_or(DropReason::ForeignSource)?;
     let told = judge::peer_of(&mut query.keys, &quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;

@@ -120,6 +120,23 @@ fn a_neighbour_gets_another_link_address_and_flows_go_on() {
 }
 
 #[test]
+fn the_uplink_gets_another_link_address_and_next_hops_have_it() {
+    let lab = lab(&Plan::default());
+    let service = pair(&lab, GATEWAY, 7411);
+    let ask = |content: &[u8]| {
+        service.member.send(content).expect("send");
+        service.service.receive(SECOND / 10).expect("receive").is_some_and(|(got, _)| got == content)
+    };
+    assert!(wait_for(PATIENCE, || ask(b"before")));
+    let updates = || lab.node.metric("peer_next_hop_updates_total", &[]).expect("metrics");
+    let before = updates();
+    lab.node.namespace.exec("ip", &["link", "set", "eth0", "address", "02:00:00:00:77:02"]).expect("ip");
+    // Sooner than the look every ten seconds would see it.
+    assert!(wait_for(SECOND * 4, || updates() > before), "the entry was rewritten");
+    assert!(wait_for(PATIENCE, || ask(b"after")));
+}
+
+#[test]
 fn a_flood_of_first_fragments_costs_another_member_none_of_its_own() {
     let lab = lab(&Plan { clients: 2, ..Plan::default() });
     let (flooder, other) = (&lab.clients[0], &lab.clients[1]);

@@ -33,6 +33,13 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     if args.log_file.iter().any(|file| !file.is_empty() && file != "console") {
         tracing::warn!("--log-file is without effect: logs go to standard error");
     }
+    let (named, most) = (args.nat_addresses.len(), peer_common::route::MAX_NAT_SOURCES as usize);
+    if named > most {
+        eprintln!(
+            "peer-daemon: --nat-addresses (NB_NAT_ADDRESSES): {named} addresses, of which {most} fit: name fewer"
+        );
+        return Ok(ExitCode::from(EXIT_CONFIG));
+    }
     // The official client's configuration is JSON; ours is not.
     match args.config.as_deref() {
         Some(file) if file.extension().is_none_or(|extension| extension != "json") => run_static(args, file),

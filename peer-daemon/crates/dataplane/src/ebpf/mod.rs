@@ -335,8 +335,12 @@ impl Dataplane for EbpfDataplane {
             || self.plan.nat_sources != plan.nat_sources
             || self.plan.routes != plan.routes
             || self.plan.links != plan.links;
+        let rewired = self.plan.hardware != plan.hardware;
         self.plan = plan;
         self.write_config(intent)?;
+        if rewired {
+            self.tables.next_hops.own_hardware(&self.plan.hardware)?;
+        }
         if moved {
             self.tables.next_hops.resolve_again(&Ways::All)?;
         }

@@ -84,6 +84,15 @@ impl NextHops {
         })
     }
 
+    /// Writes the uplinks' own Ethernet addresses.
+    pub(super) fn own_hardware(&mut self, hardware: &Hardware) -> Result<(), Error> {
+        self.write(|entry| {
+            let [destination, ..] = LINK_PARTS;
+            let there = <[u8; 6]>::try_from(&entry.header[destination]).ok();
+            (entry.flags & NextHop::HEADER != 0).then(|| follow_neighbour(entry, there, hardware))
+        })
+    }
+
     /// As [`NextHops::neighbours`], where `all` are all that there are.
     pub(super) fn all_neighbours(&mut self, all: &[Neighbour], hardware: &Hardware) -> Result<(), Error> {
         let all: StdHashMap<(u32, Addr), [u8; 6]> = all
@@ -142,16 +151,28 @@ impl NextHops {
 
     /// Writes entries for which `change` has another content.
     fn write(&mut self, change: impl Fn(&NextHop) -> Option<NextHop>) -> Result<(), Error> {
+        let mut changed = Vec::new();
         for (_, number) in self.all()? {
             let entry = self.entry(number)?;
-            let Some(wanted) = change(&entry).filter(|wanted| *wanted != entry) else { continue };
-            self.updates += 1;
-            if entry.flags & wanted.flags & NextHop::HEADER != 0 && entry.header != wanted.header {
-                // Whoever reads while this is written must not see half of each: for a moment there is none.
-                self.set(number, NextHop { flags: entry.flags & !NextHop::HEADER, ..entry })?;
-                thread::sleep(PACKET);
+            changed.extend(change(&entry).filter(|wanted| *wanted != entry).map(|wanted| (number, entry, wanted)));
+        }
+        // Whoever reads a header while it is written must not see half of each: for a moment there is none.
+        let moves = |entry: &NextHop, wanted: &NextHop| {
+            entry.flags & wanted.flags & NextHop::HEADER != 0 && entry.header != wanted.header
+        };
+        let mut any_moves = false;
+        for (number, entry, wanted) in &changed {
+            if moves(entry, wanted) {
+                self.set(*number, NextHop { flags: entry.flags & !NextHop::HEADER, ..*entry })?;
+                any_moves = true;
             }
+        }
+        if any_moves {
+            thread::sleep(PACKET);
+        }
+        for (number, _, wanted) in changed {
             self.set(number, wanted)?;
+            self.updates += 1;
         }
         Ok(())
     }
@@ -206,7 +227,7 @@ fn follow_neighbour(entry: &NextHop, found: Option<[u8; 6]>, hardware: &Hardware
     let [destination, source, kind] = LINK_PARTS;
     entry.header[destination].copy_from_slice(&found);
     entry.header[source].copy_from_slice(own);
-    let ethertype = if entry.addr.is_v4() { ETH_P_IP } else { ETH_P_IPV6 };
+    let ethertype = if entry.flags & NextHop::V4 != 0 { ETH_P_IP } else { ETH_P_IPV6 };
     entry.header[kind].copy_from_slice(&ethertype.to_be_bytes());
     entry.flags |= NextHop::HEADER;
     if entry.flags & NextHop::MTU_GUESSED != 0 {
@@ -225,7 +246,9 @@ mod tests {
     const THERE: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
     fn entry(addr: &str) -> NextHop {
-        NextHop { addr: addr.parse::<IpAddr>().expect("an address").into(), uplink: 3, mtu: 1500, ..NextHop::default() }
+        let addr: IpAddr = addr.parse().expect("an address");
+        let flags = if addr.is_ipv4() { NextHop::V4 } else { 0 };
+        NextHop { addr: addr.into(), uplink: 3, mtu: 1500, flags, ..NextHop::default() }
     }
 
     #[test]
@@ -233,19 +256,23 @@ mod tests {
         let hardware = Hardware::from([(3, OWN)]);
         let known = follow_neighbour(&entry("192.0.2.9"), Some(THERE), &hardware);
         assert_eq!(known.header, [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0]);
-        assert_eq!((known.flags, known.generation), (NextHop::HEADER, 0));
-        assert_eq!(follow_neighbour(&known, None, &hardware).flags, 0);
-        assert_eq!(follow_neighbour(&known, Some(THERE), &Hardware::new()).flags, 0, "an uplink that is gone");
+        assert_eq!((known.flags, known.generation), (NextHop::HEADER | NextHop::V4, 0));
+        assert_eq!(follow_neighbour(&known, None, &hardware).flags, NextHop::V4);
+        let gone = follow_neighbour(&known, Some(THERE), &Hardware::new());
+        assert_eq!(gone.flags, NextHop::V4, "an uplink that is gone");
         let v6 = follow_neighbour(&entry("2001:db8::9"), Some(THERE), &hardware);
         assert_eq!(v6.header[12..], [0x86, 0xdd]);
+        let v4_by_v6 = NextHop { flags: NextHop::V4, ..entry("fe80::9") };
+        assert_eq!(follow_neighbour(&v4_by_v6, Some(THERE), &hardware).header[12..], [8, 0]);
     }
 
     #[test]
     fn a_guessed_mtu_is_asked_for_once_the_neighbour_is_known() {
         let hardware = Hardware::from([(3, OWN)]);
-        let guessed = NextHop { flags: NextHop::MTU_GUESSED, ..entry("192.0.2.9") };
+        let plain = entry("192.0.2.9");
+        let guessed = NextHop { flags: plain.flags | NextHop::MTU_GUESSED, ..plain };
         let known = follow_neighbour(&guessed, Some(THERE), &hardware);
-        assert_eq!((known.flags, known.generation), (NextHop::HEADER, 1));
+        assert_eq!((known.flags, known.generation), (NextHop::HEADER | NextHop::V4, 1));
         assert_eq!(follow_neighbour(&known, Some(THERE), &hardware), known, "once");
     }
 }

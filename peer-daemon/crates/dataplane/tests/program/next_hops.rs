@@ -73,7 +73,8 @@ fn a_known_neighbour_has_its_header_stored_and_is_asked_for_once_in_a_tick() {
             let flow = only_flow(bench);
             let hop = bench.next_hop(flow.next_hop);
             assert_eq!((hop.addr, hop.source), (family.server.into(), family.uplink.into()));
-            assert_eq!((hop.uplink, hop.mtu, hop.header, hop.flags), (uplink, 1500, header, NextHop::HEADER));
+            let flags = NextHop::HEADER | if family.server.is_ipv4() { NextHop::V4 } else { 0 };
+            assert_eq!((hop.uplink, hop.mtu, hop.header, hop.flags), (uplink, 1500, header, flags));
             // The first packet went by the kernel's table, so that the kernel goes on asking.
             assert_ne!(hop.asked, 0);
             // A tick may end between two packets, hardly between four.
