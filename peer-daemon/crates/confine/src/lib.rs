@@ -2,7 +2,7 @@
 //!
 //! [`confine`] is called once at the start, before any thread exists: capabilities and `no_new_privs` belong to threads
 //! and are inherited. [`settle`] follows when the eBPF programs are loaded. [`look`] asks the kernel what is in force.
-//! [`conceal`] takes secrets out of the command line and the environment that other processes can read.
+//! [`conceal()`] takes secrets out of the command line and the environment that other processes can read.
 #![forbid(unsafe_code)]
 
 mod capabilities;
