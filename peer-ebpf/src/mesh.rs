@@ -1,5 +1,7 @@
 //! wt0 ingress: a packet of the mesh, already decrypted, on its way to the node or through it.
 
+use core::ptr;
+
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
@@ -10,6 +12,7 @@ use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch};
 use crate::parse::{IPPROTO_TCP, parse};
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
+use crate::verifier::opaque_address;
 use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, next_hop, observe, redirect, stats, tcp};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
@@ -184,19 +187,15 @@ fn judged<const L2: usize>(
     }
 }
 
-/// The next hop of the flow, resolved again when it is not in force any more. `None`: the flow has none.
+/// The next hop of the flow, resolved again when it is not in force any more. Of a flow that has none it is an entry that means
+/// nothing: in what a CPU may run ahead of a comparison, verifiers before 6.8 follow a null pointer, too, and refuse it.
 #[inline(always)]
-fn hop_of(
-    ctx: &TcContext,
-    config: &Config,
-    work: &mut Scratch,
-    flow: &mut Flow,
-) -> Result<Option<*mut NextHop>, DropReason> {
+fn hop_of(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Flow) -> Result<*mut NextHop, DropReason> {
     if flow.next_hop == 0 {
-        return Ok(None);
+        return Ok(opaque_address(&raw const work.hop.entry).cast_mut());
     }
     if let Some(hop) = next_hop::current(flow) {
-        return Ok(Some(hop));
+        return Ok(opaque_address(ptr::from_mut(hop)).cast_mut());
     }
     let route = judge::route_to(&mut work.query.keys, &work.packet.key.dst).ok_or(DropReason::NoRoute)?;
     failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
@@ -206,11 +205,12 @@ fn hop_of(
     }
     flow.next_hop = next_hop::number(&mut work.hop);
     flow.next_hop_generation = work.hop.entry.generation;
-    Ok(Some(match next_hop::current(flow) {
-        Some(hop) => hop,
+    Ok(match next_hop::current(flow) {
+        Some(hop) => opaque_address(ptr::from_mut(hop)),
         // All entries are taken.
-        None => &raw mut work.hop.entry,
-    }))
+        None => opaque_address(&raw const work.hop.entry),
+    }
+    .cast_mut())
 }
 
 /// Asks about the packet itself. Returns 0, or a drop reason plus 1.
@@ -268,7 +268,7 @@ fn follow<const L2: usize>(
     }
     let packet = &work.packet;
     let segments = stats::segments(packet, gso_size);
-    let Some(hop) = hop else {
+    if flow.next_hop == 0 {
         flow::touch_out(flow, packet, segments, now);
         if flow.route_id == NO_ROUTE {
             flow::see(&mut flow.tcp_seen, packet);
@@ -278,7 +278,7 @@ fn follow<const L2: usize>(
             stats::count(Counter::ToStack, segments);
         }
         return Ok(TC_ACT_UNSPEC);
-    };
+    }
     // SAFETY: a map value lives until the program ends; fields are written one by one.
     let hop = unsafe { &mut *hop };
     let mtu = hop.mtu;
