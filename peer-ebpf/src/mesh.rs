@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Judged, NextHop, Way};
+use peer_common::{Addr, Config, Counter, Direction, DropReason, Flow, FlowKey, FlowKind, Judged, NextHop, Way};
 
 use crate::maps::{FLOWS, MAPPINGS, Scratch, config, scratch};
 use crate::parse::{IPPROTO_TCP, parse};
@@ -86,6 +86,7 @@ fn forward<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch
 /// An ICMP error about a packet that the flow has brought to the peer. It refreshes nothing (RFC 5508 REQ-6).
 #[inline(always)]
 fn error<const L2: usize>(ctx: &TcContext, work: &mut Scratch, flow: &mut Flow, now: u64) -> Result<i32, DropReason> {
+    let way = &raw mut work.hop.entry;
     let Scratch { packet, quoted, query, .. } = &mut *work;
     let teller = judge::peer_of(&mut query.keys, &packet.key.src).ok_or(DropReason::ForeignSource)?;
     let told = judge::peer_of(&mut query.keys, &quoted.key.dst).ok_or(DropReason::IcmpUnmatched)?;
@@ -111,8 +112,19 @@ fn error<const L2: usize>(ctx: &TcContext, work: &mut Scratch, flow: &mut Flow, 
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExceeded);
     }
-    // Of a way that is not in force any more: the next packet of the flow finds another.
-    let hop = next_hop::current(flow).ok_or(DropReason::IcmpUnmatched)?;
+    // Where the way is not in force any more, the kernel finds the neighbour: the flow's next packet resolves it anew.
+    let hop = match next_hop::current(flow) {
+        Some(hop) => opaque_address(ptr::from_mut(hop)),
+        None => {
+            // SAFETY: this CPU's own, and nothing else refers to it here.
+            let entry = unsafe { &mut *way };
+            (entry.addr, entry.flags, entry.asked) = (Addr::NONE, 0, 0);
+            entry.uplink = next_hop::uplink(flow).ok_or(DropReason::IcmpUnmatched)?;
+            opaque_address(&raw const *entry)
+        }
+    };
+    // SAFETY: a map value lives until the program ends, or it is this CPU's own.
+    let hop = unsafe { &mut *hop.cast_mut() };
     stats::count(Counter::IcmpErrors, 1);
     rewrite::decrement_ttl::<L2>(ctx, packet)?;
     if flow.kind == FlowKind::Masqueraded as u8 {

@@ -24,6 +24,13 @@ pub fn current(flow: &Flow) -> Option<&'static mut NextHop> {
     (entry.generation == flow.next_hop_generation).then_some(entry)
 }
 
+/// The uplink of the flow's next hop, in force or not: an entry that a flow names is nobody else's.
+#[inline(always)]
+pub fn uplink(flow: &Flow) -> Option<u32> {
+    // SAFETY: as above.
+    value(&NEXT_HOPS, flow.next_hop).map(|entry| unsafe { (*entry).uplink })
+}
+
 /// Whether the peer may reach for a neighbour whose link address is not known: once in a tick for each of them, up to a limit.
 #[inline(always)]
 pub fn may_ask(hop: &NextHop, peer_id: u32, now: u64) -> Result<(), DropReason> {
