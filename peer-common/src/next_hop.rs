@@ -17,7 +17,7 @@ pub const UNLISTED: u32 = u32::MAX;
 pub struct NextHopKey {
     /// Address of the neighbour; [`Addr::NONE`]: the kernel finds it for each packet.
     pub addr: Addr,
-    /// Source address after NAT, [`Addr::NONE`]: there is none of this family.
+    /// Source address after NAT; [`Addr::NONE`]: the uplink has no address of this family.
     pub source: Addr,
     /// Interface index of the uplink.
     pub uplink: u32,

@@ -295,7 +295,7 @@ fn headers(way: Way) -> [u8; 56] {
     headers[port_at..port_at + 2].copy_from_slice(&PORT.to_be_bytes());
     headers[46] = 0x50;
     headers[47] = 0x10;
-    // A window, without which the other side's data is none of an established connection.
+    // A window: without one, data of the other side does not fit the connection.
     headers[48..50].copy_from_slice(&[0xff, 0xff]);
     headers
 }

@@ -156,7 +156,7 @@ impl NextHops {
             let entry = self.entry(number)?;
             changed.extend(change(&entry).filter(|wanted| *wanted != entry).map(|wanted| (number, entry, wanted)));
         }
-        // Whoever reads a header while it is written must not see half of each: for a moment there is none.
+        // A program that reads a header while it is written must not see half of each: for a moment the entry has none.
         let moves = |entry: &NextHop, wanted: &NextHop| {
             entry.flags & wanted.flags & NextHop::HEADER != 0 && entry.header != wanted.header
         };

@@ -52,7 +52,7 @@ pub enum Ways {
     All,
 }
 
-/// Prefixes that are told one by one; with more of them all ways are looked at.
+/// Prefixes that are kept one by one; with more of them, all ways may be others.
 const MANY: usize = 64;
 
 impl Default for Ways {
