@@ -9,13 +9,12 @@ use aya_ebpf::programs::TcContext;
 
 use crate::maps::scratch;
 use crate::parse::{Packet, TCP_LEN};
-use crate::verifier::opaque;
 
-/// The options of a TCP header, 40 bytes at most, how far they have been looked through, and what was found.
+/// The options of a TCP header, 40 bytes at most: where they stand, how far they have been looked through, and what was found.
 #[repr(C)]
 pub struct Options {
-    /// Up to a power of two: an index is kept inside by a mask.
-    bytes: [u8; 64],
+    /// Where they start in the packet.
+    start: u32,
     at: u32,
     len: u32,
     /// The maximum segment size in the upper half, and where it stands among the options in the lower one; 0: none.
@@ -24,9 +23,9 @@ pub struct Options {
     scale: u32,
     timestamp: u32,
     has_timestamp: u32,
+    /// A piece of the packet, copied here.
+    piece: [u8; 4],
 }
-
-const MASK: u32 = 63;
 
 const END: u8 = 0;
 const NOTHING: u8 = 1;
@@ -91,35 +90,34 @@ fn look_through(ctx: &TcContext, offset: u32, len: u32, options: *mut Options) -
     if len < SCALE_LEN || len > 40 {
         return 0;
     }
-    // The compiler knows the bounds and would leave the mask out; the verifier needs it, and before Linux 6.8 learns nothing
-    // from a comparison with zero.
-    let len = (opaque(len - 1) & MASK) + 1;
-    // SAFETY: the context is the kernel's, and the buffer is longer than any options; the callback has the signature that
-    // the helper wants, and reads and writes by a pointer of its own, hence volatile.
+    let mut skb = ctx.as_ptr();
+    // SAFETY: as above; the callback has the signature that the helper wants, and is done with `skb` when the helper returns.
     unsafe {
+        ptr::write_volatile(&raw mut (*options).start, offset);
         ptr::write_volatile(&raw mut (*options).at, 0);
         ptr::write_volatile(&raw mut (*options).len, len);
-        if bpf_skb_load_bytes(ctx.as_ptr(), offset, (&raw mut (*options).bytes).cast(), len) != 0 {
-            return 0;
-        }
         // Every option but "nothing" has two bytes or more; 40 steps see them all. A loop of our own would be followed step
         // by step by the verifier, and grow over its limit.
         let step: extern "C" fn(u32, *mut c_void) -> i64 = step;
-        bpf_loop(40, step as *mut c_void, ptr::null_mut(), 0);
+        bpf_loop(40, step as *mut c_void, (&raw mut skb).cast(), 0);
     }
     0
 }
 
-extern "C" fn step(_index: u32, _context: *mut c_void) -> i64 {
-    // What is read back from a map has no history: an index that the verifier knows in the first step and does not know in
-    // the next is refused without CAP_PERFMON.
+/// Looks at one option of the packet that `skb` points to. Returns 0, or 1 when there are no more.
+///
+/// Pieces are copied to a place that is always the same. An index that the verifier does not know would have it tell all
+/// numbers apart from there on, without CAP_PERFMON, and grow over its limit before Linux 6.8.
+extern "C" fn step(_index: u32, skb: *mut c_void) -> i64 {
+    // SAFETY: `look_through` passes the place of its pointer to the context.
+    let skb = unsafe { *skb.cast::<*mut c_void>() };
     let Some(work) = scratch() else { return 1 };
     let options = &mut work.options;
     let at = options.at;
     if at + 2 > options.len {
         return 1;
     }
-    let kind = byte(options, at);
+    let Some([kind, size, ..]) = piece(skb, options, at, 2) else { return 1 };
     if kind == END {
         return 1;
     }
@@ -127,31 +125,34 @@ extern "C" fn step(_index: u32, _context: *mut c_void) -> i64 {
         options.at = at + 1;
         return 0;
     }
-    let size = byte(options, at + 1) as u32;
+    let size = size as u32;
     if size < 2 || at + size > options.len {
         return 1;
     }
     options.at = at + size;
     if kind == MSS && size == MSS_LEN && options.mss == 0 {
-        options.mss = number(options, at + 2) << 16 | (at + 2);
+        let Some([high, low, ..]) = piece(skb, options, at + 2, 2) else { return 1 };
+        options.mss = (high as u32) << 24 | (low as u32) << 16 | (at + 2);
     } else if kind == SCALE && size == SCALE_LEN {
-        let scale = byte(options, at + 2);
+        let Some([scale, ..]) = piece(skb, options, at + 2, 1) else { return 1 };
         options.scale = if scale < MAX_SCALE { scale } else { MAX_SCALE } as u32;
     } else if kind == TIMESTAMP && size == TIMESTAMP_LEN {
-        options.timestamp = number(options, at + 2) << 16 | number(options, at + 4);
+        let Some(value) = piece(skb, options, at + 2, 4) else { return 1 };
+        options.timestamp = u32::from_be_bytes(value);
         options.has_timestamp = 1;
     }
     0
 }
 
-/// Two bytes.
+/// `len` bytes, four at most, at `at` of the options. `None`: the kernel refused.
 #[inline(always)]
-fn number(options: &Options, at: u32) -> u32 {
-    (byte(options, at) as u32) << 8 | byte(options, at + 1) as u32
-}
-
-#[inline(always)]
-fn byte(options: &Options, at: u32) -> u8 {
-    // SAFETY: the mask keeps the index inside.
-    unsafe { *options.bytes.as_ptr().add((opaque(at) & MASK) as usize) }
+fn piece(skb: *mut c_void, options: &mut Options, at: u32, len: u32) -> Option<[u8; 4]> {
+    let piece = &raw mut options.piece;
+    // SAFETY: the context is the kernel's; the piece has room, and is written by the helper, hence volatile.
+    unsafe {
+        if bpf_skb_load_bytes(skb, options.start + at, piece.cast(), len) != 0 {
+            return None;
+        }
+        Some(ptr::read_volatile(piece))
+    }
 }

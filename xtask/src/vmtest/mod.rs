@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Only this kernel; may be given more than once. All of them unless given
     #[arg(long = "kernel", value_name = "VERSION", value_parser = KERNELS.map(|kernel| kernel.version))]
     kernels: Vec<String>,
+    /// Only suites whose names contain this; may be given more than once. All of them unless given
+    #[arg(long = "suite", value_name = "PART")]
+    suites: Vec<String>,
 }
 
 pub(crate) fn command(options: &Options) -> Result<()> {
@@ -45,7 +48,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let (wireguard_go, machines) = steps.run("setup", || Ok((setup::ensure()?, machines::ensure(&releases)?)))?;
     steps.run("build-ebpf", || build_ebpf::build(false))?;
     let daemon = steps.run("build the daemon", daemon::build)?;
-    run(&steps, daemon, &wireguard_go, &machines)?;
+    run(&steps, daemon, &wireguard_go, &machines, &chosen(&options.suites)?)?;
     steps.done();
     Ok(())
 }
@@ -57,25 +60,42 @@ pub(crate) fn all(steps: &Steps, daemon: PathBuf, wireguard_go: &WireguardGo) ->
         return Ok(());
     }
     let machines = steps.run("setup of virtual machines", || machines::ensure(&KERNELS))?;
-    run(steps, daemon, wireguard_go, &machines)
+    run(steps, daemon, wireguard_go, &machines, &chosen(&[])?)
 }
 
-fn run(steps: &Steps, daemon: PathBuf, wireguard_go: &WireguardGo, machines: &Machines) -> Result<()> {
+/// The suites whose names contain any of `parts`; all without parts.
+fn chosen(parts: &[String]) -> Result<Vec<&'static Suite>> {
+    if let Some(part) = parts.iter().find(|part| !SUITES.iter().any(|suite| suite.name.contains(part.as_str()))) {
+        let names: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+        bail!("--suite {part}: no suite has that in its name; there are: {}", names.join("; "));
+    }
+    let asked = |suite: &&Suite| parts.is_empty() || parts.iter().any(|part| suite.name.contains(part.as_str()));
+    Ok(SUITES.iter().filter(asked).collect())
+}
+
+fn run(
+    steps: &Steps,
+    daemon: PathBuf,
+    wireguard_go: &WireguardGo,
+    machines: &Machines,
+    suites: &[&Suite],
+) -> Result<()> {
     let built = steps.run("build the tests", || Built::build(daemon, wireguard_go.binary.clone()))?;
     for (what, why) in LEFT_OUT {
         eprintln!("vmtest: left out: {what}: {why}");
     }
     let packages: Vec<_> = machines.kernels.iter().map(|kernel| kernel.package.as_str()).collect();
-    steps.run(&format!("Linux {}", packages.join(" and ")), || boot_all(machines, &built))
+    steps.run(&format!("Linux {}", packages.join(" and ")), || boot_all(machines, &built, suites))
 }
 
 /// All at once: each machine has one CPU.
-fn boot_all(machines: &Machines, built: &Built) -> Result<()> {
+fn boot_all(machines: &Machines, built: &Built, suites: &[&Suite]) -> Result<()> {
     let folder = workspace::root().join("target/vmtest");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let verdicts: Vec<_> = thread::scope(|scope| {
         let folder = &folder;
-        let running = machines.kernels.iter().map(|kernel| scope.spawn(move || boot(machines, kernel, built, folder)));
+        let running =
+            machines.kernels.iter().map(|kernel| scope.spawn(move || boot(machines, kernel, built, suites, folder)));
         running.collect::<Vec<_>>().into_iter().map(ScopedJoinHandle::join).collect()
     });
     let mut failed = Vec::new();
@@ -94,17 +114,17 @@ fn boot_all(machines: &Machines, built: &Built) -> Result<()> {
 }
 
 /// Whether all passed.
-fn boot(machines: &Machines, kernel: &Kernel, built: &Built, folder: &Path) -> Result<bool> {
+fn boot(machines: &Machines, kernel: &Kernel, built: &Built, suites: &[&Suite], folder: &Path) -> Result<bool> {
     let version = kernel.release.version;
     let image = folder.join(format!("{version}.cpio"));
     let log = folder.join(format!("{version}.log"));
-    image::write(&image, kernel, built, &mut plan(kernel.release, built)?)?;
+    image::write(&image, kernel, built, &mut plan(kernel.release, built, suites)?)?;
     let passed = qemu::run(&machines.qemu, kernel, &image, &log)?;
     fs::remove_file(&image).with_context(|| format!("cannot remove {}", image.display()))?;
     Ok(passed)
 }
 
-fn plan(release: Release, built: &Built) -> Result<Plan> {
+fn plan(release: Release, built: &Built, suites: &[&Suite]) -> Result<Plan> {
     let daemon = image::in_machine(&built.daemon);
     let wireguard_go = image::in_machine(&built.wireguard_go);
     let variables = [
@@ -115,7 +135,7 @@ fn plan(release: Release, built: &Built) -> Result<Plan> {
         (PATIENCE, SLOWNESS.to_string()),
     ];
     let environment = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let suites = SUITES.iter().filter(|suite| suite.on.holds(release.has_tcx));
+    let suites = suites.iter().filter(|suite| suite.on.holds(release.has_tcx));
     let runs = suites.map(|suite| test_run(suite, built)).collect::<Result<_>>()?;
     Ok(Plan { modules: Vec::new(), environment, runs })
 }
