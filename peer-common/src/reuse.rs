@@ -11,7 +11,7 @@
 //!   of the new connection (RFC 1337). That cannot be where the client closed first: then the client is in TIME-WAIT, and the
 //!   server has forgotten all. Nor when [`TIME_WAIT`] has passed, which Linux and Cilium (60 s; 10 s for closing entries in
 //!   its own table) do not outlast. Nor where a server in TIME-WAIT must accept the SYN: its timestamp is later than the
-//!   old connection's last one (RFC 6191 §2, what RFC 6056 §2.2 asks of whoever chooses ports). A peer's own mapping goes
+//!   old connection's last one (RFC 6191 §2, what RFC 6056 §2.2 asks of those who choose ports). A peer's own mapping goes
 //!   first; it, too, under these conditions only.
 //! - *Never answered*, UDP and echo: after [`UNANSWERED`]. RFC 4787 REQ-5 wants two minutes, so that an answer finds its
 //!   way; here the filter is address and port dependent, so that nobody but this silent remote could use the mapping, and the

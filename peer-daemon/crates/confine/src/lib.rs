@@ -1,4 +1,4 @@
-//! The process gives up what it does not need, so that whoever takes it over gets no more than that.
+//! The process gives up what it does not need, so that an attacker who takes it over gets no more than that.
 //!
 //! [`confine`] is called once at the start, before any thread exists: capabilities and `no_new_privs` belong to threads
 //! and are inherited. [`settle`] follows when the eBPF programs are loaded. [`look`] asks the kernel what is in force.

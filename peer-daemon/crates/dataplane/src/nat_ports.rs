@@ -1,7 +1,7 @@
 //! The default range of ports of source NAT: the widest in which nothing of the node's own, of Kubernetes' or of Cilium's is.
 //!
 //! [`choose`] is pure; [`look`] reads what it needs. The choice is made once, at start; where the range of the run before is still
-//! free, and not much narrower than what could be had, it stays.
+//! free, and has most of the ports that a new choice would have, it stays.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::{DEFAULT_NAT_PORTS, ebpf, sys};
 pub const WIDEST: RangeInclusive<u16> = 11_000..=29_999;
 /// A range with fewer ports than this is not worth having: then [`DEFAULT_NAT_PORTS`] is used, and `doctor` says what is in it.
 const LEAST: usize = 1024;
-/// The range of the run before stays if it has this part of what could be had.
+/// The range of the run before stays if it has this part of the ports that a new choice would have.
 const KEEP: (usize, usize) = (4, 5);
 /// Processes named in an explanation.
 const NAMED: usize = 8;

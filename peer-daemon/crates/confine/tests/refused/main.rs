@@ -201,7 +201,7 @@ fn status(field: &str) -> String {
     line.trim().to_owned()
 }
 
-/// As an admin is told by `doctor`.
+/// What `doctor` tells an admin.
 #[test]
 fn a_process_that_was_not_confined_says_so() {
     let seccomp = peer_confine::look().into_iter().find(|(measure, _)| *measure == Measure::Seccomp);
