@@ -57,6 +57,8 @@ pub struct NextHop {
 }
 
 const _: () = assert!(size_of::<NextHop>() == 64);
+// Programs copy the header by words, out of a map whose values are aligned to eight bytes.
+const _: () = assert!(core::mem::offset_of!(NextHop, header).is_multiple_of(8) && LINK_HEADER == 14);
 
 impl NextHop {
     /// The link header is known.

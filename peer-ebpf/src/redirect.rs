@@ -12,7 +12,6 @@ use peer_common::{DropReason, NextHop};
 
 use crate::fib::{AF_INET, AF_INET6};
 use crate::parse::ETH_LEN;
-use crate::verifier::store_from;
 
 /// Out of an uplink by the stored link header; without one, and once in a tick, by the kernel's neighbour table, so that a
 /// neighbour that moves is followed. `params` is room for what the kernel is told.
@@ -42,12 +41,9 @@ pub fn to_uplink<const L2: usize>(
     let tick = tick(now);
     if hop.asked == tick {
         if hop.flags & NextHop::HEADER != 0 {
-            // SAFETY: the header is as long as that.
-            return match unsafe { store_from(ctx, 0, hop.header.as_ptr(), LINK_HEADER) } {
-                // SAFETY: takes numbers only.
-                Ok(()) => Ok(unsafe { bpf_redirect(uplink, 0) } as i32),
-                Err(_) => Err(DropReason::Rewrite),
-            };
+            write_header(ctx, hop)?;
+            // SAFETY: takes numbers only.
+            return Ok(unsafe { bpf_redirect(uplink, 0) } as i32);
         }
     } else {
         hop.asked = tick;
@@ -69,6 +65,24 @@ pub fn to_uplink<const L2: usize>(
     let len = size_of::<bpf_redir_neigh>() as i32;
     // SAFETY: the parameters are a whole, initialised structure of the length given.
     Ok(unsafe { bpf_redirect_neigh(uplink, ptr::from_mut(params), len, 0) } as i32)
+}
+
+/// Writes the stored link header over the packet's. Where it lies, as [`crate::rewrite::forward`] does: a helper would cost as
+/// much as the rest.
+#[inline(always)]
+fn write_header(ctx: &TcContext, hop: &NextHop) -> Result<(), DropReason> {
+    let start = ctx.data();
+    if start + LINK_HEADER > ctx.data_end() {
+        return Err(DropReason::Rewrite);
+    }
+    let (from, to) = (hop.header.as_ptr(), start as *mut u8);
+    // SAFETY: both have as many bytes. The entry's are aligned to eight; the packet's are as in the parser.
+    unsafe {
+        *to.cast::<u64>() = *from.cast::<u64>();
+        *to.add(8).cast::<u32>() = *from.add(8).cast::<u32>();
+        *to.add(12).cast::<u16>() = *from.add(12).cast::<u16>();
+    }
+    Ok(())
 }
 
 /// Back where the frame came from, to its sender. `None`: the kernel refused.

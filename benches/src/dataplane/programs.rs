@@ -40,10 +40,12 @@ impl Table {
         Ok(Self { name: name.to_owned(), flows, _node: node, entries })
     }
 
-    /// One packet more of each flow, so that every one is what an established flow is.
+    /// One packet more of each flow both ways, so that every one is what an established flow is.
     fn settle(&mut self) -> Result<()> {
-        self.entries.plan(Way::Out, self.flows, (HOSTS, 1), true)?;
-        self.entries.run(program::BENCH_OUT, self.flows)?;
+        for (way, entry) in [(Way::Out, program::BENCH_OUT), (Way::In, program::BENCH_IN)] {
+            self.entries.plan(way, self.flows, (HOSTS, 1), true)?;
+            self.entries.run(entry, self.flows)?;
+        }
         Ok(())
     }
 

@@ -547,14 +547,25 @@ impl Bench {
         }
     }
 
-    /// Spends what all sources may have remembered of first fragments, at the time of the last one that was.
-    pub(crate) fn spend_fragments(&mut self) {
+    /// The budget that a first fragment is remembered by: the one that changes when it is.
+    pub(crate) fn fragment_budget(&mut self, first: &[u8]) -> u32 {
+        let read = |bench: &mut Self| {
+            let budgets: Array<_, [u64; 2]> = bench.map("FRAGMENT_BUDGETS");
+            budgets.iter().collect::<Result<Vec<_>, _>>().expect("read")
+        };
+        let before = read(self);
+        assert_eq!(self.arrive_from_mesh(first).0, crate::REDIRECT);
+        let changed = before.iter().zip(read(self)).position(|(before, after)| *before != after);
+        u32::try_from(changed.expect("one has changed")).expect("a number of an array")
+    }
+
+    /// Spends a budget of first fragments, at the time of the last one that was remembered. That one alone, because to write
+    /// them all may take longer than a tick of the clock.
+    pub(crate) fn spend_fragments(&mut self, budget: u32) {
         let fragments: HashMap<_, FragmentKey, Fragment> = self.map(map::FRAGMENTS);
         let now = fragments.iter().map(|entry| entry.expect("read").1.seen).max().expect("one was remembered");
         let mut budgets: Array<_, [u64; 2]> = self.map("FRAGMENT_BUDGETS");
-        for place in 0..budgets.len() {
-            budgets.set(place, [0, now], 0).expect("write");
-        }
+        budgets.set(budget, [0, now], 0).expect("write");
     }
 
     pub(crate) fn put_mapping(&mut self, key: FlowKey, mapping: Mapping) {

@@ -209,13 +209,14 @@ fn a_source_that_sends_too_many_first_fragments_has_no_more_of_them_remembered()
         for family in FAMILIES {
             let payload = udp_payload((family.peer, 4000), (family.server, 80), &[7; 61]);
             let parts = |id| cut(family.peer, family.server, UDP, id, &payload);
+            let budget = bench.fragment_budget(&parts(1)[0]);
             // Within one tick of the clock nothing is earned.
             let refused = (10..60).find(|&id| {
                 let tracked = bench.counter(Counter::FragmentsTracked);
                 while bench.counter(Counter::FragmentsTracked) == tracked {
                     assert_eq!(bench.arrive_from_mesh(&parts(1)[0]).0, REDIRECT);
                 }
-                bench.spend_fragments();
+                bench.spend_fragments(budget);
                 let limited = bench.counter(Counter::FragmentsLimited);
                 assert_eq!(bench.arrive_from_mesh(&parts(id)[0]).0, REDIRECT, "it passes all the same");
                 bench.counter(Counter::FragmentsLimited) > limited
