@@ -250,10 +250,19 @@ impl Entries {
         Ok(())
     }
 
-    /// Forgets all flows.
+    /// Forgets all flows, and how many ports they had: the daemon counts them anew too seldom for that.
     pub(crate) fn clear(&mut self) -> Result<()> {
         clear::<peer_common::Flow>(self.ebpf.map_mut(map::FLOWS).context("flows")?)?;
-        clear::<Mapping>(self.ebpf.map_mut(map::MAPPINGS).context("mappings")?)
+        clear::<Mapping>(self.ebpf.map_mut(map::MAPPINGS).context("mappings")?)?;
+        for name in [map::REMOTE_PORTS, map::MEMBER_PORTS] {
+            let mut counts: Array<_, u32> = self.ebpf.map_mut(name).context(name)?.try_into()?;
+            for at in 0..counts.len() {
+                if counts.get(&at, 0)? != 0 {
+                    counts.set(at, 0, 0)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
