@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use common::{SECOND, alone, page, tell};
+use common::{SECOND, alone, goes_on, page, tell};
 use peer_tests::lab::{
     Binaries, Direction, GATEWAY, Lab, MemoryLimit, NODE_LAN, Namespace, Plan, Resident, Slow, Slowness, add_address,
-    get, iperf, ping, raise_descriptor_limit, wait_for,
+    iperf, raise_descriptor_limit, wait_for,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -87,17 +87,6 @@ fn probing(from: &Namespace, source: IpAddr, stop: &AtomicBool) -> anyhow::Resul
     Ok(times)
 }
 
-/// New connections of a member through the node, and echo requests: all must succeed.
-fn used(lab: &Lab) {
-    for attempt in 0..20 {
-        let (status, _) = get(&lab.client().namespace, (GATEWAY, 80).into(), "/")
-            .unwrap_or_else(|error| panic!("connection {attempt} of 20: {error:#}"));
-        assert_eq!(status, 200);
-    }
-    let pings = ping(&lab.client().namespace, GATEWAY, 20, SECOND).expect("ping");
-    assert!(pings.all_answered(), "{pings:?}");
-}
-
 #[test]
 fn slow_connections_take_a_bounded_part_of_memory_and_probes_are_answered() {
     let _alone = alone();
@@ -138,7 +127,7 @@ fn slow_connections_take_a_bounded_part_of_memory_and_probes_are_answered() {
             slow
         });
         while !attack.is_finished() {
-            used(&lab);
+            goes_on(lab.client(), GATEWAY);
         }
         let slow = attack.join().expect("attackers");
         let open = lab.node.metric("peer_listener_connections", &[("listener", "health")]).expect("metrics");
@@ -175,7 +164,7 @@ fn slow_connections_take_a_bounded_part_of_memory_and_probes_are_answered() {
         MEMORY >> 20
     ));
     assert!(back, "{after:?} after {before:?}");
-    used(&lab);
+    goes_on(lab.client(), GATEWAY);
 }
 
 fn mib(bytes: u64) -> f64 {
@@ -273,7 +262,7 @@ fn scraping_in_a_loop_costs_a_download_next_to_nothing() {
     assert!(pages > SCRAPERS as u64 && pages < 25 * seconds + 30 * rounds, "{pages} pages in {scraping:?}");
     assert!(different <= seconds + 2 * rounds, "a page is made at most once a second: {different} in {scraping:?}");
     assert!(with > 0.9 * without, "{with:.0} of {without:.0} Mbit/s");
-    used(&lab);
+    goes_on(lab.client(), GATEWAY);
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -2,14 +2,11 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, SECOND, alone, flow, page, tell};
-use peer_tests::lab::{
-    Attacker, Binaries, Client, Direction, GATEWAY, HTTP_PORT, Lab, Plan, Senders, get, iperf, patient, ping, wait_for,
-};
+use common::{PATIENCE, SECOND, alone, flow, goes_on, page, tell};
+use peer_tests::lab::{Attacker, Binaries, Client, Direction, GATEWAY, Lab, Plan, Senders, iperf, patient, wait_for};
 
 /// The node's WireGuard port, and one where nobody listens.
 const PORT: u16 = 51820;
@@ -31,7 +28,7 @@ fn a_member_is_back_while_its_address_is_spoofed_at_once_with_a_cookie_else_by_i
     let flood = attacker.flood(spoofed, PORT, 5_000).expect("flood");
     handshakes(&lab, "cookie_sent", 1.0);
     thread::scope(|scope| {
-        let beside = scope.spawn(|| goes_on(other));
+        let beside = scope.spawn(|| goes_on(other, GATEWAY));
         // One in ten of the flood is taken without a proof, and so may the member's be: then it has no cookie yet.
         let mut tries = 0;
         let without_cookie = loop {
@@ -90,7 +87,7 @@ fn a_flood_of_initiations_leaves_a_download_what_a_flood_to_a_closed_port_leaves
     assert!(rates[1] > rates[0] * 0.7, "the floods differ: {rates:?}");
     assert!(open >= closed * 0.8, "{open} of {closed} Gbit/s");
     let flood = attacker.flood(Senders::Invented, PORT, PER_SECOND).expect("flood");
-    goes_on(other);
+    goes_on(other, GATEWAY);
     // At its known address it is back at once, without a cookie.
     let took = reconnect(other);
     assert!(took <= patient(AT_ONCE), "{took:?}");
@@ -114,20 +111,6 @@ fn reconnect(member: &Client) -> Duration {
     let back = wait_for(PATIENCE, || socket.ask_within(b"back", SECOND / 5).expect("send"));
     assert!(back, "it does not come back");
     start.elapsed()
-}
-
-/// New connections, datagrams and pings of a member.
-fn goes_on(member: &Client) {
-    let pages = (0..20).filter(|_| {
-        let page = get(&member.namespace, SocketAddr::new(GATEWAY, HTTP_PORT), "/");
-        page.is_ok_and(|(status, _)| status == 200)
-    });
-    assert_eq!(pages.count(), 20, "new connections");
-    let socket = flow(member, GATEWAY);
-    let lost = (0..400_u32).filter(|number| !socket.ask(&number.to_be_bytes(), SECOND / 2).expect("send")).count();
-    assert!(lost < 4, "{lost} of 400 datagrams lost");
-    let pings = ping(&member.namespace, GATEWAY, 50, SECOND).expect("ping");
-    assert!(pings.all_answered(), "{} of {} pings answered", pings.round_trips.len(), pings.sent);
 }
 
 fn handshakes(lab: &Lab, result: &str, least: f64) {

@@ -4,7 +4,7 @@ mod common;
 
 use std::net::IpAddr;
 
-use common::{PATIENCE, SECOND, answered, becomes, flow, lab, page, pair, tell};
+use common::{PATIENCE, SECOND, answered, becomes, flow, goes_on, lab, page, pair, tell};
 use peer_common::DropReason;
 use peer_tests::lab::{
     Binaries, Datagram, ECHO_PORT, GATEWAY, GATEWAY6, Lab, NODE_LAN6, Namespace, Plan, RouteEntry, RuleEntry,
@@ -69,11 +69,7 @@ fn a_scan_of_the_lan_fills_no_table_of_neighbours_and_hurts_nobody_else() {
     let started = std::time::Instant::now();
     std::thread::scope(|scope| {
         let scanning = scope.spawn(|| forge_bytes(&scanner.namespace, "wg0", &scan).expect("send"));
-        for _ in 0..20 {
-            page(other, GATEWAY);
-        }
-        let pings = ping(&other.namespace, GATEWAY, 20, SECOND * 2).expect("ping");
-        assert!(pings.all_answered(), "another member's pings");
+        goes_on(other, GATEWAY);
         scanning.join().expect("the scan");
     });
     let refused = || lab.node.dropped(DropReason::SilentNeighbours).expect("metrics");
@@ -159,6 +155,7 @@ fn a_flood_of_first_fragments_costs_another_member_none_of_its_own() {
             let arrived = || lab.gateway.senders_of(content.as_bytes()).len() == 1;
             assert!(wait_for(SECOND * 5, arrived), "datagram {number} was put together");
         }
+        goes_on(other, GATEWAY);
         flooding.join().expect("the flood");
     });
     let tracked = lab.node.metric("peer_packets_total", &[("path", "fragments_tracked")]).expect("metrics");

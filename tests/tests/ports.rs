@@ -5,7 +5,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use common::{SECOND, alone, becomes, page, tell};
+use common::{SECOND, alone, becomes, goes_on, page, tell};
 use peer_common::Counter;
 use peer_tests::lab::{
     Answering, Baseline, Binaries, Connections, Datagram, GATEWAY, GATEWAY6, Lab, Namespace, Plan, allow_many,
@@ -108,5 +108,6 @@ fn a_flood_of_syns_of_one_member_leaves_the_service_to_others() {
         let found = connect_many(&other.namespace, (service, PORT).into(), 20, None).expect("connections");
         assert_eq!((found.answered, found.failed), (20, 0), "{:?}", found.errors);
         assert!(started.elapsed() < SECOND * 5, "at once: {:?}", started.elapsed());
+        goes_on(other, service);
     }
 }

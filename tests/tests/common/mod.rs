@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peer_tests::lab::{
     Client, ECHO_PORT, EchoSocket, GATEWAY, HTTP_PORT, Lab, Mesh, MeshPlan, Namespace, Official, Plan, Udp, get,
-    page_within, wait_for,
+    page_within, ping, wait_for,
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -53,6 +53,22 @@ pub(crate) fn page(client: &Client, service: IpAddr) -> String {
     let (status, page) = get(&client.namespace, SocketAddr::new(service, HTTP_PORT), "/").expect("page");
     assert_eq!(status, 200);
     page
+}
+
+/// Asserts that a member does not notice what happens beside: 20 of 20 new connections, less than 1 % of datagrams lost, all
+/// of its pings answered.
+#[track_caller]
+pub(crate) fn goes_on(member: &Client, service: IpAddr) {
+    let pages = (0..20).filter(|_| {
+        let page = get(&member.namespace, SocketAddr::new(service, HTTP_PORT), "/");
+        page.is_ok_and(|(status, _)| status == 200)
+    });
+    assert_eq!(pages.count(), 20, "new connections");
+    let socket = flow(member, service);
+    let lost = (0..400_u32).filter(|number| !socket.ask(&number.to_be_bytes(), SECOND / 2).expect("send")).count();
+    assert!(lost < 4, "{lost} of 400 datagrams lost");
+    let pings = ping(&member.namespace, service, 50, SECOND).expect("ping");
+    assert!(pings.all_answered(), "{} of {} pings answered", pings.round_trips.len(), pings.sent);
 }
 
 /// A UDP flow of this member with the service.
