@@ -554,7 +554,7 @@ impl Bench {
             budgets.iter().collect::<Result<Vec<_>, _>>().expect("read")
         };
         let before = read(self);
-        assert_eq!(self.arrive_from_mesh(first).0, crate::REDIRECT);
+        assert_eq!(self.arrive_from_mesh(first).0, REDIRECT);
         let changed = before.iter().zip(read(self)).position(|(before, after)| *before != after);
         u32::try_from(changed.expect("one has changed")).expect("a number of an array")
     }
