@@ -41,6 +41,7 @@ pub(crate) struct Options {
 
 pub(crate) fn command(options: &Options) -> Result<()> {
     process::need_root("vmtest")?;
+    let suites = chosen(&options.suites)?;
     let asked =
         |release: &Release| options.kernels.is_empty() || options.kernels.iter().any(|it| it == release.version);
     let releases: Vec<_> = KERNELS.into_iter().filter(asked).collect();
@@ -48,7 +49,7 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     let (wireguard_go, machines) = steps.run("setup", || Ok((setup::ensure()?, machines::ensure(&releases)?)))?;
     steps.run("build-ebpf", || build_ebpf::build(false))?;
     let daemon = steps.run("build the daemon", daemon::build)?;
-    run(&steps, daemon, &wireguard_go, &machines, &chosen(&options.suites)?)?;
+    run(&steps, daemon, &wireguard_go, &machines, &suites)?;
     steps.done();
     Ok(())
 }
