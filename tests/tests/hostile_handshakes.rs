@@ -83,9 +83,10 @@ fn a_flood_of_initiations_leaves_a_download_what_a_flood_to_a_closed_port_leaves
         open / closed * 100.0,
     ));
     let refused: Vec<_> =
-        ["cookie_limited", "initiation_flood"].map(|why| lab.node.refused(why).expect("metrics")).into();
+        ["cookie_limited", "initiation_flood", "screened"].map(|why| lab.node.refused(why).expect("metrics")).into();
     tell(&format!("refused without an answer: {refused:?}"));
     assert!(refused[0] > 0.0, "it is a flood");
+    assert!(refused[2] > refused[0], "the kernel drops most of it");
     assert!(rates[1] > rates[0] * 0.7, "the floods differ: {rates:?}");
     assert!(open >= closed * 0.8, "{open} of {closed} Gbit/s");
     let flood = attacker.flood(Senders::Invented, PORT, PER_SECOND).expect("flood");

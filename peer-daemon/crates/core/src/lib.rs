@@ -13,6 +13,7 @@
 pub mod batch;
 pub mod desired;
 pub mod diff;
+pub mod filter;
 pub mod key;
 pub mod net;
 pub mod path;

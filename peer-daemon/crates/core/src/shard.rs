@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::batch::{DatagramBatch, PacketBatch};
+use crate::filter::FilterChange;
 
 /// Which of how many shards. The number is also in the session indexes that the shard hands out, so that a datagram
 /// can be steered to its owner by its receiver index.
@@ -77,6 +78,14 @@ pub trait Engine: Send + 'static {
 
     /// Appends datagrams that are waiting, as long as there is room. Returns whether more are waiting.
     fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool;
+
+    /// What the kernel shall do from now on with what arrives, if that has changed.
+    fn poll_filter(&mut self) -> Option<FilterChange> {
+        None
+    }
+
+    /// The kernel has taken none: all is received, now and later.
+    fn filter_refused(&mut self) {}
 
     /// The next thing that the control side should know.
     fn poll_event(&mut self) -> Option<Self::Event>;

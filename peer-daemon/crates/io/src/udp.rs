@@ -10,6 +10,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use peer_core::batch::DatagramBatch;
+use peer_core::filter::{FilterChange, Filters};
 use peer_core::path::Path;
 
 use self::socket::{Outcome, Socket};
@@ -129,6 +130,26 @@ impl Sockets {
             send_run(socket, bytes, segment, (*remote, local), stats, &mut deadline);
         }
         others
+    }
+
+    /// Has the kernel drop what the filters refuse. After an error there are none.
+    pub(crate) fn filter(&self, change: &FilterChange) -> io::Result<()> {
+        let FilterChange::Attach(Filters { v4, v6 }) = change else {
+            self.unfilter();
+            return Ok(());
+        };
+        let attached = self.v4.attach(v4).and_then(|()| self.v6.as_ref().map_or(Ok(()), |socket| socket.attach(v6)));
+        if attached.is_err() {
+            self.unfilter();
+        }
+        attached
+    }
+
+    fn unfilter(&self) {
+        for socket in std::iter::once(&self.v4).chain(&self.v6) {
+            // It fails where there is none.
+            _ = socket.detach();
+        }
     }
 
     /// Writes sizes and states of the sockets into `stats`.

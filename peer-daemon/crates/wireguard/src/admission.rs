@@ -30,7 +30,7 @@ use crate::cookies::Cookies;
 use crate::error::DatagramError;
 use crate::limits::{
     COOKIE_INITIATIONS, COOKIE_REPLIES, PLAIN_INITIATIONS, PROVEN_HANDSHAKES, RELAYED_HANDSHAKES, UNPROVEN_INITIATIONS,
-    UNPROVEN_RESPONSES,
+    UNPROVEN_RESPONSES, UNPROVEN_WEIGHT_IN_FLOOD,
 };
 use crate::message::HandshakeMacs;
 
@@ -75,6 +75,17 @@ pub(crate) enum Sender {
     Unknown,
 }
 
+/// What the address of a message tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// A member came from it lately.
+    Known,
+    /// Nothing.
+    Stranger,
+    /// Nothing, and a flood of initiations from strangers is going on.
+    Flooding,
+}
+
 /// What becomes of a message that is not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admitted {
@@ -96,12 +107,12 @@ impl Admission {
         }
     }
 
-    /// Decides on a message. Each check costs more than the one before. `known`: a member came from that address lately.
+    /// Decides on a message. Each check costs more than the one before.
     pub(crate) fn admit(
         &mut self,
         now: Instant,
         rng: &mut impl CryptoRng,
-        (kind, sender, known): (Kind, Sender, bool),
+        (kind, sender, standing): (Kind, Sender, Standing),
         macs: &HandshakeMacs<'_>,
     ) -> Result<Admitted, DatagramError> {
         if let Sender::Relayed(id) = sender {
@@ -110,7 +121,7 @@ impl Admission {
             self.relayed.take(now).or(DatagramError::UnderLoad)?;
             return Ok(Admitted::Yes);
         }
-        let share = if known { &mut self.members } else { &mut self.strangers };
+        let share = if standing == Standing::Known { &mut self.members } else { &mut self.strangers };
         if kind == Kind::Initiation {
             let read = if macs.has_mac2() { &mut share.with_mac2 } else { &mut share.plain };
             read.take(now).or(DatagramError::InitiationFlood)?;
@@ -120,7 +131,8 @@ impl Admission {
             Kind::Initiation => &mut share.initiations,
             Kind::Response => &mut share.responses,
         };
-        if unproven.take(now) {
+        let weight = if standing == Standing::Flooding { UNPROVEN_WEIGHT_IN_FLOOD } else { 1 };
+        if unproven.take_as(weight, now) {
             return Ok(Admitted::Yes);
         }
         let Sender::Claimed(remote) = sender else { return Err(DatagramError::UnderLoad) };

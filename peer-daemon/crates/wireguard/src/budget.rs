@@ -35,9 +35,14 @@ impl Budget {
 
     /// Takes one event. `false`: nothing is left.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.take_as(1, now)
+    }
+
+    /// Takes an event that counts as so many.
+    pub(crate) fn take_as(&mut self, count: u64, now: Instant) -> bool {
         self.credit = self.credit_at(now);
         self.at = self.at.max(now);
-        let rest = self.credit.checked_sub(self.rate.cost);
+        let rest = self.credit.checked_sub(self.rate.cost * count);
         self.credit = rest.unwrap_or(self.credit);
         rest.is_some()
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
+use peer_core::filter::FilterChange;
 use peer_core::key::{PrivateKey, PublicKey};
 use peer_core::shard::{self, ShardId};
 use rand::rngs::StdRng;
@@ -23,6 +24,7 @@ use crate::event::Event;
 use crate::index::IndexTable;
 use crate::limits::{DEFAULT_MTU, HOUSEKEEPING, PEERS_PER_TIMEOUT};
 use crate::message::DATA_OVERHEAD;
+use crate::screen::Screen;
 use crate::stats::EngineStats;
 use crate::summary::DropSummary;
 use crate::tunnel::Identity;
@@ -42,6 +44,7 @@ pub struct Engine {
     cx: Context,
     deadlines: Deadlines,
     admission: Admission,
+    screen: Screen,
     summary: DropSummary,
     housekeeping_at: Option<Instant>,
     housekept_at: Instant,
@@ -62,6 +65,7 @@ impl Engine {
             cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into(), now),
             deadlines: Deadlines::default(),
             admission,
+            screen: Screen::default(),
             summary: DropSummary::default(),
             housekeeping_at: None,
             housekept_at: now,
@@ -137,13 +141,17 @@ impl shard::Engine for Engine {
             }
             self.reschedule(id);
         }
+        if self.screen.deadline().is_some_and(|at| at <= now) {
+            let screened = self.screen.handle_timeout(now, &self.cx.known, &mut self.cx.rng);
+            self.cx.stats.screened(screened);
+        }
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.keep_house(now);
         }
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        [self.deadlines.next(), self.housekeeping_at].into_iter().flatten().min()
+        [self.deadlines.next(), self.screen.deadline(), self.housekeeping_at].into_iter().flatten().min()
     }
 
     fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool {
@@ -151,6 +159,14 @@ impl shard::Engine for Engine {
         self.cx.stats.drop_packets(PacketError::NoRoom, dropped as u64);
         self.cx.stats.transmit_queue.set(self.cx.outbox.len());
         self.cx.outbox.len() > 0
+    }
+
+    fn poll_filter(&mut self) -> Option<FilterChange> {
+        self.screen.poll_filter()
+    }
+
+    fn filter_refused(&mut self) {
+        self.screen.give_up();
     }
 
     fn poll_event(&mut self) -> Option<Event> {

@@ -44,6 +44,7 @@ reasons! {
         Garbage: "garbage", DEBUG, "no WireGuard message: unknown type or impossible length";
         BadMac: "bad_mac", DEBUG, "a handshake message whose first MAC was not made for our public key";
         InitiationFlood: "initiation_flood", WARN, "more handshake initiations than are looked at: a flood";
+        Screened: "screened", WARN, "a handshake initiation from an unknown address that the kernel dropped under a flood; counted by what it let through";
         CookieLimited: "cookie_limited", WARN, "a handshake message without a valid cookie while too many come, and more of them than cookies are sent";
         SourceLimited: "source_limited", WARN, "more handshake messages from one source, whose address is proven, than its token bucket allows";
         UnderLoad: "under_load", WARN, "more handshake messages of proven sources, or through relays, than all of them may send together";

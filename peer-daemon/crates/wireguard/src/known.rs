@@ -21,11 +21,13 @@ pub(crate) struct KnownAddresses {
     young: HashSet<IpAddr>,
     old: HashSet<IpAddr>,
     since: Instant,
+    /// Addresses that came to both.
+    changes: u64,
 }
 
 impl KnownAddresses {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { young: HashSet::new(), old: HashSet::new(), since: now }
+        Self { young: HashSet::new(), old: HashSet::new(), since: now, changes: 0 }
     }
 
     /// A member has made a session by this path. Relays are no addresses.
@@ -36,14 +38,26 @@ impl KnownAddresses {
             self.since = now;
         }
         let address = remote.ip().to_canonical();
-        self.old.remove(&address);
-        self.young.insert(address);
+        let was_old = self.old.remove(&address);
+        if self.young.insert(address) && !was_old {
+            self.changes += 1;
+        }
     }
 
     pub(crate) fn contains(&self, path: Path) -> bool {
         let Path::Udp { remote, .. } = path else { return false };
         let address = remote.ip().to_canonical();
         self.young.contains(&address) || self.old.contains(&address)
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.young.iter().chain(&self.old).copied()
+    }
+
+    /// Another number: there are addresses that were not there before.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(crate) fn len(&self) -> usize {

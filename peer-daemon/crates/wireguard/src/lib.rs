@@ -34,6 +34,7 @@ mod message;
 pub mod metrics;
 mod outbox;
 mod peer;
+mod screen;
 pub mod stats;
 mod summary;
 pub mod traffic;

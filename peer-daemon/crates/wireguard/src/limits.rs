@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::budget::Rate;
+use crate::screen::Flood;
 
 /// Peers per engine.
 pub const MAX_PEERS: usize = 65_536;
@@ -27,6 +28,14 @@ pub(crate) const PLAIN_INITIATIONS: Rate = Rate::new(20_000, 2_000);
 /// Initiations with a second MAC, of which a false one costs 1 µs. They are counted apart: a flood without cookies does not
 /// keep out those who have one.
 pub(crate) const COOKIE_INITIATIONS: Rate = Rate::new(50_000, 5_000);
+/// Initiations without a second MAC from unknown addresses that are a flood ([`crate::screen`]): beyond as many a second as may get
+/// an answer, and some more. Of a flood half as many are received: what it costs is taken from the traffic.
+pub(crate) const PLAIN_FLOOD: Flood = Flood { from: 8_000, received: 4_000 };
+/// And those with one.
+pub(crate) const MAC2_FLOOD: Flood = Flood { from: 20_000, received: 10_000 };
+/// Under a flood an initiation from an unknown address counts as so many of [`UNPROVEN_INITIATIONS`]: it would be one of the flood
+/// anyway, and members who get a cookie need none.
+pub(crate) const UNPROVEN_WEIGHT_IN_FLOOD: u64 = 10;
 /// Initiations that are taken without a proof of their address, all sources together. Beyond, cookies are asked for: 0.05 ms of curve
 /// arithmetic each, 0.25 if it is a peer's.
 pub(crate) const UNPROVEN_INITIATIONS: Rate = Rate::new(500, 250);

@@ -16,7 +16,7 @@ const RESPONSE: usize = 92;
 pub(crate) const COOKIE_REPLY: usize = 64;
 
 /// Length of either MAC at the end of a handshake message, bytes.
-const MAC: usize = 16;
+pub(crate) const MAC: usize = 16;
 
 /// The parts of an initiation or a response that its MACs are about.
 #[derive(Clone, Copy, Debug)]

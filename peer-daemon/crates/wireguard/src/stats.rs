@@ -159,6 +159,10 @@ impl EngineStats {
         self.datagram_drops[reason as usize].add(1);
     }
 
+    pub(crate) fn screened(&self, count: u64) {
+        self.datagram_drops[DatagramError::Screened as usize].add(count);
+    }
+
     pub(crate) fn drop_packets(&self, reason: PacketError, count: u64) {
         if count > 0 {
             tracing::trace!(reason = reason.name(), count, "packets dropped");

@@ -167,6 +167,12 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         let now = Instant::now();
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
+            if let Some(change) = self.engine.poll_filter()
+                && let Err(error) = self.ways.sockets.filter(&change)
+            {
+                tracing::warn!("the kernel takes no filter for a UDP socket, floods are received whole: {error}");
+                self.engine.filter_refused();
+            }
             self.after_input();
         }
     }

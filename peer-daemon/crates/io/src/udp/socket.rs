@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use peer_core::batch::{DatagramBatch, Scatter};
+use peer_core::filter::Instruction;
 use peer_core::path::Path;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, SockAddr, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Type};
 
 use crate::stats::{IoDrop, ShardStats};
 use crate::{Error, sys};
@@ -130,6 +131,26 @@ impl Socket {
         if let Ok(state) = configure(&self.socket, self.v6) {
             self.state = state;
         }
+    }
+
+    /// Has the kernel drop what the program refuses, before it is queued.
+    pub(crate) fn attach(&self, program: &[Instruction]) -> io::Result<()> {
+        let program: Vec<_> = program
+            .iter()
+            .map(|&Instruction { code, if_true, if_false, operand }| SockFilter::new(code, if_true, if_false, operand))
+            .collect();
+        match self.socket.attach_filter(&program) {
+            // It has no room for two at once (`net.core.optmem_max`).
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && self.detach().is_ok() => {
+                self.socket.attach_filter(&program)
+            }
+            result => result,
+        }
+    }
+
+    /// Takes the program away.
+    pub(crate) fn detach(&self) -> io::Result<()> {
+        self.socket.detach_filter()
     }
 
     /// See [`super::Sockets::receive`].

@@ -33,15 +33,21 @@ fn gate() -> Gate {
 }
 
 impl Gate {
-    fn admit(&mut self, kind: Kind, sender: Sender, known: bool, message: &[u8]) -> Result<Admitted, DatagramError> {
+    fn admit(
+        &mut self,
+        kind: Kind,
+        sender: Sender,
+        standing: Standing,
+        message: &[u8],
+    ) -> Result<Admitted, DatagramError> {
         let macs = HandshakeMacs::of(message).expect("a handshake message");
-        self.admission.admit(self.now, &mut self.rng, (kind, sender, known), &macs)
+        self.admission.admit(self.now, &mut self.rng, (kind, sender, standing), &macs)
     }
 
     /// An initiation with a right first MAC from a stranger, without a cookie.
     fn initiation(&mut self, from: SocketAddr) -> Result<Admitted, DatagramError> {
         let message = message(self, 1, true);
-        self.admit(Kind::Initiation, Sender::Claimed(from), false, &message)
+        self.admit(Kind::Initiation, Sender::Claimed(from), Standing::Stranger, &message)
     }
 
     /// Uses up what strangers may send without a proof.
@@ -71,7 +77,10 @@ fn count<T: PartialEq>(outcome: &T, tries: usize, mut attempt: impl FnMut() -> T
 fn a_false_first_mac_uses_up_nothing_but_a_look() {
     let mut gate = gate();
     let (bad, from) = (message(&gate, 1, false), Sender::Claimed(address(1)));
-    assert_eq!(count(&Err(DatagramError::BadMac), 1500, || gate.admit(Kind::Initiation, from, false, &bad)), 1500);
+    assert_eq!(
+        count(&Err(DatagramError::BadMac), 1500, || gate.admit(Kind::Initiation, from, Standing::Stranger, &bad)),
+        1500
+    );
     assert_eq!(count(&Ok(Admitted::Yes), 400, || gate.initiation(address(1))), 250, "all of it is there");
     assert_eq!(gate.admission.sources(), 0);
 }
@@ -85,15 +94,22 @@ fn what_is_not_proven_takes_nothing_of_an_address() {
     assert_eq!(count(&cookie, 500, || gate.initiation(victim)), 500);
     let mut noise = message(&gate, 3, true);
     noise[INITIATION - 1] = 7;
-    assert_eq!(gate.admit(Kind::Initiation, Sender::Claimed(victim), false, &noise), cookie, "a false cookie");
+    assert_eq!(
+        gate.admit(Kind::Initiation, Sender::Claimed(victim), Standing::Stranger, &noise),
+        cookie,
+        "a false cookie"
+    );
     assert_eq!(gate.admission.sources(), 0);
     let proven = gate.with_cookie(victim);
-    let admitted = |gate: &mut Gate| gate.admit(Kind::Initiation, Sender::Claimed(victim), false, &proven);
+    let admitted = |gate: &mut Gate| gate.admit(Kind::Initiation, Sender::Claimed(victim), Standing::Stranger, &proven);
     assert_eq!(count(&Ok(Admitted::Yes), 100, || admitted(&mut gate)), 100, "its whole bucket");
     assert_eq!(admitted(&mut gate), Err(DatagramError::SourceLimited));
     assert_eq!(gate.admission.sources(), 1);
     let other = gate.with_cookie(address(2));
-    assert_eq!(gate.admit(Kind::Initiation, Sender::Claimed(address(2)), false, &other), Ok(Admitted::Yes));
+    assert_eq!(
+        gate.admit(Kind::Initiation, Sender::Claimed(address(2)), Standing::Stranger, &other),
+        Ok(Admitted::Yes)
+    );
 }
 
 #[test]
@@ -103,7 +119,7 @@ fn one_ipv6_network_is_one_proven_source() {
     let passed = (0..200_u16).filter(|host| {
         let from = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, *host], 51820));
         let proven = gate.with_cookie(from);
-        gate.admit(Kind::Initiation, Sender::Claimed(from), false, &proven) == Ok(Admitted::Yes)
+        gate.admit(Kind::Initiation, Sender::Claimed(from), Standing::Stranger, &proven) == Ok(Admitted::Yes)
     });
     assert_eq!(passed.count(), 100);
 }
@@ -131,13 +147,19 @@ fn a_flood_of_strangers_takes_nothing_of_known_members_responders_and_relays() {
     while gate.initiation(address(1)) != Err(DatagramError::InitiationFlood) {}
     let plain = message(&gate, 1, true);
     let member = Sender::Claimed(address(7));
-    assert_eq!(gate.admit(Kind::Initiation, member, true, &plain), Ok(Admitted::Yes));
-    assert_eq!(gate.admit(Kind::Response, member, false, &plain), Ok(Admitted::Yes));
+    assert_eq!(gate.admit(Kind::Initiation, member, Standing::Known, &plain), Ok(Admitted::Yes));
+    assert_eq!(gate.admit(Kind::Response, member, Standing::Stranger, &plain), Ok(Admitted::Yes));
     let relayed = Sender::Relayed(RelayId { connection: 1, peer: 1 });
-    assert_eq!(gate.admit(Kind::Initiation, relayed, false, &plain), Ok(Admitted::Yes));
-    assert_eq!(gate.admit(Kind::Initiation, Sender::Unknown, false, &plain), Err(DatagramError::InitiationFlood));
+    assert_eq!(gate.admit(Kind::Initiation, relayed, Standing::Stranger, &plain), Ok(Admitted::Yes));
+    assert_eq!(
+        gate.admit(Kind::Initiation, Sender::Unknown, Standing::Stranger, &plain),
+        Err(DatagramError::InitiationFlood)
+    );
     let proven = gate.with_cookie(address(8));
-    assert_eq!(gate.admit(Kind::Initiation, Sender::Claimed(address(8)), false, &proven), Ok(Admitted::Yes));
+    assert_eq!(
+        gate.admit(Kind::Initiation, Sender::Claimed(address(8)), Standing::Stranger, &proven),
+        Ok(Admitted::Yes)
+    );
 }
 
 #[test]
@@ -145,15 +167,17 @@ fn a_loud_peer_of_a_relay_is_limited_alone_and_costs_others_nothing() {
     let mut gate = gate();
     let plain = message(&gate, 1, true);
     let relayed = |peer| Sender::Relayed(RelayId { connection: 1, peer });
-    let loud =
-        count(&Err(DatagramError::SourceLimited), 3000, || gate.admit(Kind::Initiation, relayed(1), false, &plain));
+    let loud = count(&Err(DatagramError::SourceLimited), 3000, || {
+        gate.admit(Kind::Initiation, relayed(1), Standing::Stranger, &plain)
+    });
     assert_eq!(loud, 2900);
-    assert_eq!(gate.admit(Kind::Initiation, relayed(2), false, &plain), Ok(Admitted::Yes));
+    assert_eq!(gate.admit(Kind::Initiation, relayed(2), Standing::Stranger, &plain), Ok(Admitted::Yes));
     // Many of them use up what relays share, and that is all.
-    let many = (3..40)
-        .map(|peer| count(&Ok(Admitted::Yes), 100, || gate.admit(Kind::Initiation, relayed(peer), false, &plain)));
+    let many = (3..40).map(|peer| {
+        count(&Ok(Admitted::Yes), 100, || gate.admit(Kind::Initiation, relayed(peer), Standing::Stranger, &plain))
+    });
     assert_eq!(many.sum::<usize>(), 1000 - 101);
-    assert_eq!(gate.admit(Kind::Initiation, relayed(2), false, &plain), Err(DatagramError::UnderLoad));
+    assert_eq!(gate.admit(Kind::Initiation, relayed(2), Standing::Stranger, &plain), Err(DatagramError::UnderLoad));
     assert_eq!(gate.initiation(address(1)), Ok(Admitted::Yes));
 }
 
@@ -162,7 +186,10 @@ fn a_path_of_an_unknown_kind_is_never_proven() {
     let mut gate = gate();
     gate.load();
     let proven = gate.with_cookie(address(1));
-    assert_eq!(gate.admit(Kind::Initiation, Sender::Unknown, false, &proven), Err(DatagramError::UnderLoad));
+    assert_eq!(
+        gate.admit(Kind::Initiation, Sender::Unknown, Standing::Stranger, &proven),
+        Err(DatagramError::UnderLoad)
+    );
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -212,7 +239,7 @@ proptest! {
                         (Sender::Relayed(RelayId { connection: 1, peer: peer.into() }), message(&gate, 1, true))
                     }
                 };
-                let admitted = gate.admit(Kind::Initiation, sender, false, &message) == Ok(Admitted::Yes);
+                let admitted = gate.admit(Kind::Initiation, sender, Standing::Stranger, &message) == Ok(Admitted::Yes);
                 curve += u64::from(admitted);
                 unproven += u64::from(admitted && sender == Sender::Claimed(victim));
             }
@@ -223,7 +250,7 @@ proptest! {
         let proven = gate.with_cookie(victim);
         // Others with cookies may have used up what all proven sources share, which fills up again.
         gate.now += Duration::from_millis(2);
-        prop_assert_eq!(gate.admit(Kind::Initiation, Sender::Claimed(victim), false, &proven), Ok(Admitted::Yes));
+        prop_assert_eq!(gate.admit(Kind::Initiation, Sender::Claimed(victim), Standing::Stranger, &proven), Ok(Admitted::Yes));
     }
 }
 
@@ -235,4 +262,20 @@ fn a_reply_has_the_length_of_a_cookie_reply() {
     let mut out = [0; INITIATION];
     let len = gate.admission.cookie_reply(gate.now, &mut gate.rng, address(1), &macs, &mut out);
     assert_eq!((len, out[0]), (Some(COOKIE_REPLY), 3));
+}
+
+#[test]
+fn in_a_flood_strangers_get_a_tenth_without_a_proof_and_cookies_as_before() {
+    let mut gate = gate();
+    let plain = message(&gate, 1, true);
+    let (member, stranger) = (Sender::Claimed(address(1)), Sender::Claimed(address(2)));
+    let mut admitted = |standing, sender, kind| {
+        let verdicts: Vec<_> = (0..500).map(|_| gate.admit(kind, sender, standing, &plain)).collect();
+        let with = |wanted| verdicts.iter().filter(|verdict| **verdict == wanted).count();
+        let Sender::Claimed(from) = sender else { panic!("an address") };
+        (with(Ok(Admitted::Yes)), with(Ok(Admitted::WithCookie(from))))
+    };
+    assert_eq!(admitted(Standing::Flooding, stranger, Kind::Initiation), (25, 475));
+    assert_eq!(admitted(Standing::Known, member, Kind::Initiation), (250, 250));
+    assert_eq!(admitted(Standing::Stranger, stranger, Kind::Response), (500, 0));
 }

@@ -6,7 +6,7 @@ use peer_core::batch::PacketBatch;
 use peer_core::path::Path;
 
 use super::Engine;
-use crate::admission::{Admitted, Kind, Sender};
+use crate::admission::{Admitted, Kind, Sender, Standing};
 use crate::context::Context;
 use crate::error::DatagramError;
 use crate::message::{DATA_HEADER, HandshakeMacs, Message};
@@ -86,7 +86,18 @@ impl Engine {
         let Arrival { now, path, message } = *arrival;
         let macs = HandshakeMacs::of(message).ok_or(DatagramError::Garbage)?;
         let Context { rng, scratch, known, .. } = &mut self.cx;
-        let len = match self.admission.admit(now, rng, (kind, Sender::of(path), known.contains(path)), &macs)? {
+        let sender = Sender::of(path);
+        let standing = match kind {
+            _ if known.contains(path) => Standing::Known,
+            Kind::Initiation if self.screen.is_flooded() => Standing::Flooding,
+            _ => Standing::Stranger,
+        };
+        if let (Kind::Initiation, Sender::Claimed(_), Standing::Stranger | Standing::Flooding) =
+            (kind, sender, standing)
+        {
+            self.screen.count(now, macs.has_mac2());
+        }
+        let len = match self.admission.admit(now, rng, (kind, sender, standing), &macs)? {
             Admitted::Yes => {
                 // Buckets are to be forgotten.
                 if self.admission.sources() > 0 {
