@@ -17,8 +17,8 @@ pub struct Config {
     pub policy_generation: u32,
     /// Cells in each half of the policy: told to people only.
     pub policy_len: [u32; 2],
-    /// Further source addresses in use: told to people only.
-    pub nat_sources: u32,
+    /// Flags for FIB lookups of what is masqueraded: `BPF_FIB_LOOKUP_SRC`, where the kernel knows it (Linux 6.7).
+    pub fib_flags: u32,
     /// First port of the NAT range, host byte order.
     pub nat_port_min: u16,
     /// Ports in the NAT range; a prime, so that every probe step visits all of them.

@@ -8,7 +8,7 @@ pub const ABI: u32 = match option_env!("PEER_TEST_ABI") {
 
 /// The version of a build that nothing was said to. `PEER_TEST_ABI`, when daemon and programs are compiled, makes another
 /// one: for tests of upgrade and rollback only, which need two builds with different layouts.
-const CURRENT_ABI: u32 = 3;
+const CURRENT_ABI: u32 = 4;
 
 /// Words that a build of another version for tests has more in `Config`, so that its maps are not the same.
 pub const TEST_WORDS: usize = if ABI == CURRENT_ABI { 0 } else { 1 };
@@ -40,6 +40,8 @@ pub mod map {
     pub const MEMBER_PORTS: &str = "MEMBER_PORTS";
     /// Array of `Addr`: further sources of NAT, by uplink.
     pub const NAT_SOURCES: &str = "NAT_SOURCES";
+    /// LPM of `ChosenKey` → `Addr`: sources of NAT that the kernel would choose.
+    pub const CHOSEN_SOURCES: &str = "CHOSEN_SOURCES";
     /// Array of `NextHop`.
     pub const NEXT_HOPS: &str = "NEXT_HOPS";
     /// `NextHopKey` → number of its entry.
@@ -93,6 +95,7 @@ pub mod map {
         REMOTE_PORTS,
         MEMBER_PORTS,
         NAT_SOURCES,
+        CHOSEN_SOURCES,
         NEXT_HOPS,
         NEXT_HOP_NUMBERS,
         FREE_NEXT_HOPS,

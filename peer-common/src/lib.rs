@@ -33,4 +33,4 @@ pub use flow::{Flow, FlowKey, FlowKind, Mapping, TcpSeen, TcpWindow};
 pub use fragment::{Fragment, FragmentKey};
 pub use next_hop::{NextHop, NextHopKey};
 pub use policy::{Answer, CellKey, CellKind, CellValue, RuleAction, RuleScope};
-pub use route::{LocalAddr, LocalKind, Peer, Route, Uplink};
+pub use route::{ChosenKey, LocalAddr, LocalKind, Peer, Route, Uplink};

@@ -43,7 +43,7 @@ impl Route {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uplink {
-    /// Own IPv4 address, the source after NAT; [`Addr::NONE`]: none.
+    /// Own IPv4 address: the source of our ICMP errors, and after NAT where nothing better is known; [`Addr::NONE`]: none.
     pub addr4: Addr,
     /// Own IPv6 address, global or unique local; [`Addr::NONE`]: none.
     pub addr6: Addr,
@@ -55,6 +55,26 @@ pub struct Uplink {
 }
 
 const _: () = assert!(size_of::<Uplink>() == 40);
+
+/// Key of the map of sources that the kernel would choose, an LPM trie: all of the uplink counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChosenKey {
+    /// Interface index of the uplink.
+    pub uplink: u32,
+    /// Destination before NAT.
+    pub dst: Addr,
+}
+
+const _: () = assert!(size_of::<ChosenKey>() == 20);
+
+impl ChosenKey {
+    /// Bits before those of the destination.
+    pub const UPLINK_BITS: u32 = 32;
+}
+
+/// Sources at most that the kernel would choose, by destination and uplink.
+pub const MAX_CHOSEN: u32 = 8192;
 
 /// Further source addresses at most, of all uplinks and both families.
 pub const MAX_NAT_SOURCES: u32 = 64;

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "Pod is an unsafe trait; records are read from bytes")]
 
 use crate::{
-    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
-    Mapping, NextHop, NextHopKey, PacketCount, Peer, Route, TraceFilter, Uplink,
+    Addr, Answer, BenchPlan, CellKey, CellValue, ChosenKey, Config, Flow, FlowEvent, FlowKey, Fragment, FragmentKey,
+    LocalAddr, Mapping, NextHop, NextHopKey, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 impl FlowEvent {
@@ -31,6 +31,7 @@ pod!(
     BenchPlan,
     CellKey,
     CellValue,
+    ChosenKey,
     Config,
     Flow,
     FlowEvent,

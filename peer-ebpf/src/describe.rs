@@ -88,7 +88,10 @@ fn known_flow(
     if flow.next_hop != 0 && next_hop::current(flow).is_none() {
         let route = judge::route_to(&mut work.query.keys, &work.packet.key.dst).ok_or(DropReason::NoRoute)?;
         failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
-        if flow.kind == FlowKind::Masqueraded as u8 && work.hop.entry.source != flow.nat_addr {
+        if flow.kind == FlowKind::Masqueraded as u8
+            && work.hop.entry.source != flow.nat_addr
+            && !fib::may_keep_source(next_hop::uplink(flow), &work.hop.entry, &flow.nat_addr)
+        {
             return Err(DropReason::SourceChanged);
         }
         set_hop(event, work);

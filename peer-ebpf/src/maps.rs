@@ -19,11 +19,12 @@ use peer_common::layout::DEFAULT_FLOWS;
 use peer_common::next_hop::MAX_NEXT_HOPS;
 use peer_common::policy::{ANSWERS, MAX_CELLS, MAX_DESTINATIONS, MAX_SOURCES};
 use peer_common::route::{
-    MAX_LISTENERS, MAX_LOCALS, MAX_NAT_SOURCES, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS, PORT_COUNTS,
+    MAX_CHOSEN, MAX_LISTENERS, MAX_LOCALS, MAX_NAT_SOURCES, MAX_PEER_PREFIXES, MAX_PEERS, MAX_ROUTES, MAX_UPLINKS,
+    PORT_COUNTS,
 };
 use peer_common::{
-    Addr, Answer, BenchPlan, CellKey, CellValue, Config, Counter, DropReason, Flow, FlowEvent, FlowKey, Fragment,
-    FragmentKey, LocalAddr, Mapping, NextHop, NextHopKey, PacketCount, Peer, Route, TraceFilter, Uplink,
+    Addr, Answer, BenchPlan, CellKey, CellValue, ChosenKey, Config, Counter, DropReason, Flow, FlowEvent, FlowKey,
+    Fragment, FragmentKey, LocalAddr, Mapping, NextHop, NextHopKey, PacketCount, Peer, Route, TraceFilter, Uplink,
 };
 
 /// What a program works on. In a map rather than on the stack of 512 bytes; and what the verifier reads back from a map is
@@ -91,6 +92,8 @@ pub static REMOTE_PORTS: Array<u32> = Array::pinned(PORT_COUNTS, 0);
 pub static MEMBER_PORTS: Array<u32> = Array::pinned(PORT_COUNTS, 0);
 #[map]
 pub static NAT_SOURCES: Array<Addr> = Array::pinned(MAX_NAT_SOURCES, 0);
+#[map]
+pub static CHOSEN_SOURCES: LpmTrie<ChosenKey, Addr> = LpmTrie::pinned(MAX_CHOSEN, 0);
 #[map]
 pub static NEXT_HOPS: Array<NextHop> = Array::pinned(MAX_NEXT_HOPS, 0);
 #[map]

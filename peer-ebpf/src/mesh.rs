@@ -212,8 +212,11 @@ fn hop_of(ctx: &TcContext, config: &Config, work: &mut Scratch, flow: &mut Flow)
     let route = judge::route_to(&mut work.query.keys, &work.packet.key.dst).ok_or(DropReason::NoRoute)?;
     failed(fib::resolve(ctx, config, route, &work.packet.key, &mut work.hop))?;
     if flow.kind == FlowKind::Masqueraded as u8 && work.hop.entry.source != flow.nat_addr {
-        nat::forget(&work.packet.key, flow, &mut work.reply);
-        return Err(DropReason::SourceChanged);
+        if !fib::may_keep_source(next_hop::uplink(flow), &work.hop.entry, &flow.nat_addr) {
+            nat::forget(&work.packet.key, flow, &mut work.reply);
+            return Err(DropReason::SourceChanged);
+        }
+        work.hop.entry.source = flow.nat_addr;
     }
     flow.next_hop = next_hop::number(&mut work.hop);
     flow.next_hop_generation = work.hop.entry.generation;

@@ -332,6 +332,7 @@ fn route(route: &RouteStats) -> Route {
         destination: route.destination,
         masquerade: route.masquerade,
         uplinks: route.uplinks.clone(),
+        by_kernel: route.by_kernel.clone(),
         unserved: route.unserved.clone(),
         forwarded_out: count(route.out),
         forwarded_in: count(route.back),

@@ -45,6 +45,10 @@ pub(crate) struct UpArgs {
     /// towards one destination.
     #[arg(long, value_name = "ADDR,...", value_delimiter = ',', env = "NB_NAT_ADDRESSES")]
     pub(crate) nat_addresses: Vec<IpAddr>,
+    /// Devices by which NetBird's routes may leave: with one, each route leaves by it; of several the node's own routes choose.
+    /// Default: whichever the node's routes name.
+    #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', env = "NB_UPLINKS")]
+    pub(crate) uplinks: Vec<String>,
     /// Flows that one peer may have. Default: a quarter of --max-flows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..), env = "NB_PEER_FLOWS")]
     pub(crate) peer_flows: Option<u32>,

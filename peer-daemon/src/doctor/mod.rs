@@ -82,7 +82,7 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
         listen_port: wanted_port.filter(|_| running.is_none()),
         probe: true,
     };
-    let node = netlink.snapshot(&subject(early.as_ref()).destinations()).await?;
+    let node = netlink.snapshot(&subject(early.as_ref()).questions()).await?;
     // Only now is the index of the device known, which a route must not lead back to.
     let intent = desired.map(|desired| intent(desired, &node));
     let mut findings = examine(&subject(intent.as_ref()), &node);

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use peer_core::desired::UplinkChoice;
 use peer_core::key::{PresharedKey, PrivateKey};
 use peer_identity::{Ephemeral, Identity};
 use peer_netbird::management::SetupKey;
@@ -39,6 +40,7 @@ pub(super) struct Settings {
     pub(super) preshared_key: Option<PresharedKey>,
     pub(super) dns_labels: Vec<String>,
     pub(super) ca_files: Vec<PathBuf>,
+    pub(super) uplinks: UplinkChoice,
     pub(super) server_routes: bool,
     pub(super) block_inbound: bool,
     pub(super) ipv6: bool,
@@ -159,6 +161,7 @@ impl Settings {
             preshared_key: preshared_key(netbird)?.or_else(|| kept.preshared_key.clone()),
             dns_labels: labels.iter().filter(|label| !label.is_empty()).cloned().collect(),
             ca_files: netbird.ca_files.iter().filter(|path| !path.as_os_str().is_empty()).cloned().collect(),
+            uplinks: uplinks(&args.uplinks),
             server_routes: !disable_server_routes && !disable_firewall,
             block_inbound,
             ipv6: !disable_ipv6,
@@ -209,6 +212,16 @@ impl SetupKeySource {
 /// An empty variable says nothing.
 fn given(text: Option<&String>) -> Option<&str> {
     text.map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+/// An empty variable names none.
+fn uplinks(names: &[String]) -> UplinkChoice {
+    let mut names: Vec<_> = names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    match names.len() {
+        0 => UplinkChoice::Auto,
+        1 => UplinkChoice::Named(names.remove(0)),
+        _ => UplinkChoice::Among(names),
+    }
 }
 
 fn server(field: &'static str, url: &str) -> Result<ServerUrl, BadSetting> {

@@ -151,6 +151,9 @@ pub(crate) struct Route {
     pub(crate) masquerade: bool,
     /// Devices that carry it now.
     pub(crate) uplinks: Vec<String>,
+    /// The device by which the kernel forwards it, where no uplink carries it.
+    #[serde(default)]
+    pub(crate) by_kernel: Option<String>,
     /// Why it is not served, if so.
     pub(crate) unserved: Option<String>,
     /// Mesh → LAN.

@@ -104,9 +104,10 @@ fn fmt_peer(f: &mut fmt::Formatter<'_>, peer: &Peer) -> fmt::Result {
 
 fn fmt_route(f: &mut fmt::Formatter<'_>, route: &Route) -> fmt::Result {
     let how = if route.masquerade { "masqueraded" } else { "sources kept" };
-    let by = match &route.unserved {
-        Some(why) => format!("NOT SERVED: {why}"),
-        None => format!("by {}", route.uplinks.join(", ")),
+    let by = match (&route.unserved, &route.by_kernel) {
+        (Some(why), _) => format!("NOT SERVED: {why}"),
+        (None, Some(device)) => format!("by the kernel's forwarding, {device}"),
+        (None, None) => format!("by {}", route.uplinks.join(", ")),
     };
     writeln!(f, "  route {}: {how}, {by}; out {}, in {}", route.destination, route.forwarded_out, route.forwarded_in)
 }

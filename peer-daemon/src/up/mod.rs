@@ -55,6 +55,13 @@ fn run_static(args: &UpArgs, file: &std::path::Path) -> anyhow::Result<ExitCode>
         );
         return Ok(ExitCode::from(EXIT_CONFIG));
     }
+    if args.uplinks.iter().any(|name| !name.trim().is_empty()) {
+        eprintln!(
+            "peer-daemon: --uplinks (NB_UPLINKS): with a file each route names its own (`uplink`): write it there, and leave \
+             this out"
+        );
+        return Ok(ExitCode::from(EXIT_CONFIG));
+    }
     // Whatever is wrong in the file is said before anything is opened.
     let desired = match peer_static::load(file) {
         Ok(desired) => desired,

@@ -80,6 +80,8 @@ pub enum UplinkChoice {
     Auto,
     /// This device only.
     Named(String),
+    /// Whichever of these the kernel's FIB names.
+    Among(Vec<String>),
 }
 
 /// A rule. Empty `sources` permit nobody.

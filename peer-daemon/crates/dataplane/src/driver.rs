@@ -173,7 +173,7 @@ async fn prepare(dataplane: &mut dyn Dataplane, intent: &Intent) -> Result<(Chan
     // Subscribed before the first look: no change falls in between.
     let changes = kernel::changes().map_err(|source| Error::io("subscribe to netlink", source))?;
     let netlink = Netlink::connect().map_err(|source| Error::io("connect to netlink", source))?;
-    let node = netlink.snapshot(&ebpf::destinations(intent)).await?;
+    let node = netlink.snapshot(&ebpf::questions(intent)).await?;
     dataplane.apply(intent, &node)?;
     Ok((Box::new(changes), netlink, node))
 }
@@ -295,7 +295,7 @@ impl Driven {
     }
 
     async fn follow_node(&mut self) -> Result<(), Error> {
-        let node = self.netlink.snapshot(&ebpf::destinations(&self.intent)).await?;
+        let node = self.netlink.snapshot(&ebpf::questions(&self.intent)).await?;
         if !node.links.contains_key(&self.intent.wt0.index) {
             return Err(Error::Wt0Gone { name: self.intent.wt0.name.clone() });
         }
@@ -305,7 +305,7 @@ impl Driven {
     }
 
     async fn follow_intent(&mut self, intent: Arc<Intent>) -> Result<(), Error> {
-        let node = self.netlink.snapshot(&ebpf::destinations(&intent)).await?;
+        let node = self.netlink.snapshot(&ebpf::questions(&intent)).await?;
         // Thousands of rules are compiled and written.
         block_in_place(|| self.dataplane.apply(&intent, &node))?;
         self.intent = intent;

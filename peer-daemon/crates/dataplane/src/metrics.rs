@@ -148,9 +148,12 @@ impl Stats {
     /// Which ones are not served, and why, is what `status` says.
     fn encode_served(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let unserved = self.routes.iter().filter(|route| route.unserved.is_some()).count();
-        let states = [("served", self.routes.len() - unserved), ("unserved", unserved)];
+        let kernel = self.routes.iter().filter(|route| route.by_kernel.is_some()).count();
+        let served = self.routes.len() - unserved - kernel;
+        let states = [("served", served), ("kernel", kernel), ("unserved", unserved)];
         let states = states.map(|(state, count)| ([("state", state)], count as u64));
-        gauges(encoder, "peer_routes", "Routes, by whether an uplink serves them.", states)
+        let help = "Routes: served by an uplink, forwarded by the kernel with sources kept, or not served.";
+        gauges(encoder, "peer_routes", help, states)
     }
 
     /// Zero unless the kernel is told to keep them.

@@ -95,6 +95,8 @@ pub struct RouteStats {
     pub masquerade: bool,
     /// Names of the uplinks that may carry it now.
     pub uplinks: Vec<String>,
+    /// The device by which the kernel forwards it, if no uplink carries it: sources are kept.
+    pub by_kernel: Option<String>,
     /// Why it is not served, if so.
     pub unserved: Option<String>,
     /// Mesh → LAN.

@@ -26,7 +26,7 @@ use tokio::io::unix::AsyncFd;
 
 pub(crate) use self::device::{Features, features, ifindex, tun_features};
 pub(crate) use self::link::{Chain, Link, TcxHook, chain, link_at, pin, pinned_map_head, program_id, program_name};
-pub(crate) use self::probe::{batch_operations, helper, may_write};
+pub(crate) use self::probe::{batch_operations, fib_flags, helper, may_write};
 
 const BPF_MAP_LOOKUP_ELEM: i64 = 1;
 const BPF_MAP_UPDATE_ELEM: i64 = 2;

@@ -85,6 +85,7 @@ impl Node {
             local: Vec::new(),
             keepalive: None,
             preshared_key: None,
+            uplinks: peer_core::desired::UplinkChoice::Auto,
             server_routes: true,
             block_inbound: false,
         };

@@ -32,6 +32,8 @@ pub struct Options {
     pub keepalive: Option<NonZeroU16>,
     /// Mixed into the handshakes with every peer.
     pub preshared_key: Option<PresharedKey>,
+    /// By which devices routes may leave.
+    pub uplinks: UplinkChoice,
     /// Whether routes are served.
     pub server_routes: bool,
     /// Whether all traffic to this node and through it is refused.
@@ -160,7 +162,7 @@ impl Compiled {
         }
         self.served.sort();
         self.served.dedup();
-        let route = |(destination, masquerade)| Route { destination, masquerade, uplink: UplinkChoice::Auto };
+        let route = |(destination, masquerade)| Route { destination, masquerade, uplink: options.uplinks.clone() };
         self.routes = masquerade.into_iter().map(route).collect();
         unserved
     }

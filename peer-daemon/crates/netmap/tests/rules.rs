@@ -25,6 +25,7 @@ fn options() -> Options {
         local: addresses(),
         keepalive: None,
         preshared_key: None,
+        uplinks: peer_core::desired::UplinkChoice::Auto,
         server_routes: true,
         block_inbound: false,
     }

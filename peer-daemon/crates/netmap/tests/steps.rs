@@ -118,6 +118,7 @@ fn options(step: &Step) -> Options {
         local: Vec::new(),
         keepalive: None,
         preshared_key: None,
+        uplinks: peer_core::desired::UplinkChoice::Auto,
         server_routes: true,
         block_inbound: step.block_inbound,
     }

@@ -48,6 +48,7 @@ fn compiled(update: &Update, own: &str) -> (Compiled, Ids) {
         local: NODE.map(|text| text.parse().expect("an address")).to_vec(),
         keepalive: None,
         preshared_key: None,
+        uplinks: peer_core::desired::UplinkChoice::Auto,
         server_routes: true,
         block_inbound: false,
     };

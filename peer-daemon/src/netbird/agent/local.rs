@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _};
-use peer_dataplane::kernel::{Change, Netlink, Snapshot, changes};
+use peer_dataplane::kernel::{Change, Netlink, Questions, Snapshot, changes};
 
 use super::Agent;
 
@@ -53,7 +53,7 @@ impl Local {
             return false;
         }
         self.due = None;
-        match self.netlink.snapshot(&[]).await {
+        match self.netlink.snapshot(&Questions::default()).await {
             Ok(snapshot) => {
                 let addresses = of(&snapshot, except);
                 let changed = addresses != self.addresses;

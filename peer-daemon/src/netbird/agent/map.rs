@@ -102,6 +102,7 @@ impl Agent<'_> {
             local: self.local.addresses.clone(),
             keepalive: Some(self.settings.keepalive),
             preshared_key: self.settings.preshared_key.clone(),
+            uplinks: self.settings.uplinks.clone(),
             server_routes: self.settings.server_routes,
             block_inbound: self.settings.block_inbound,
         };

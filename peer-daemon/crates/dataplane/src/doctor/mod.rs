@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use self::facts::Facts;
 pub use self::finding::{Check, Finding, Severity};
-use crate::kernel::Snapshot;
+use crate::kernel::{Questions, Snapshot};
 use crate::{Intent, ebpf};
 
 /// What is examined.
@@ -41,12 +41,12 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Addresses whose ways the snapshot for [`examine`] must tell.
+    /// What the snapshot for [`examine`] must tell.
     #[must_use]
-    pub fn destinations(&self) -> Vec<std::net::IpAddr> {
+    pub fn questions(&self) -> Questions {
         match self.intent {
-            Some(intent) => ebpf::destinations(intent),
-            None => ebpf::default_destinations(),
+            Some(intent) => ebpf::questions(intent),
+            None => ebpf::default_questions(),
         }
     }
 }

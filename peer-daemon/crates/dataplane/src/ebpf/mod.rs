@@ -48,7 +48,7 @@ use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStat
 
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
-pub(crate) use self::plan::{absent_sources, default_destinations, default_uplinks, destinations, uplinks};
+pub(crate) use self::plan::{absent_sources, default_questions, default_uplinks, questions, uplinks};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub struct EbpfDataplane {
     policy_update: PolicyUpdate,
     scan: Scan,
     hardened: bool,
+    /// What the kernel's FIB lookups can tell besides.
+    fib_flags: u32,
     /// Reads what the programs tell, from the first [`Dataplane::apply`] on.
     log: Option<log::LogTasks>,
     describer: Describer,
@@ -156,6 +158,7 @@ impl EbpfDataplane {
             policy_update: PolicyUpdate::default(),
             scan: Scan::default(),
             hardened: !Capabilities::current().perfmon,
+            fib_flags: sys::fib_flags().map_err(|source| Error::io("ask what FIB lookups tell", source))?,
             log: None,
             describer: Describer::take(&mut ebpf)?,
             events: None,
@@ -173,7 +176,7 @@ impl EbpfDataplane {
         let quarter = u32::try_from(self.tables.flows_max / 4).unwrap_or(u32::MAX);
         let quota = intent.peer_quota.unwrap_or(quarter);
         let (observe, interval) = self.observed();
-        let sources = u32::try_from(self.plan.nat_sources.len()).unwrap_or(u32::MAX);
+        let fib_flags = self.fib_flags;
         self.tables.set_config(|config| {
             if config.hash_key == [0, 0] {
                 config.hash_key = rand::random();
@@ -182,7 +185,7 @@ impl EbpfDataplane {
             config.wt0_mtu = intent.wt0.mtu;
             config.nat_port_min = *ports.start();
             config.nat_port_count = count;
-            config.nat_sources = sources;
+            config.fib_flags = fib_flags;
             config.peer_quota = quota;
             (config.observe, config.event_interval) = (observe, interval);
             (config.overlay4, config.overlay6) = (plan::overlay(intent, true), plan::overlay(intent, false));
@@ -298,6 +301,7 @@ impl EbpfDataplane {
                 destination: route.destination,
                 masquerade: route.masquerade,
                 uplinks: service.uplinks.iter().filter_map(name).collect(),
+                by_kernel: service.by_kernel.clone(),
                 unserved: service.unserved.clone(),
                 out: self.tables.route(service.id, Direction::Out)?,
                 back: self.tables.route(service.id, Direction::In)?,
@@ -333,6 +337,7 @@ impl Dataplane for EbpfDataplane {
         let judged = self.tables.write(&plan, &intent.peers)?;
         let moved = self.plan.uplinks != plan.uplinks
             || self.plan.nat_sources != plan.nat_sources
+            || self.plan.chosen != plan.chosen
             || self.plan.routes != plan.routes
             || self.plan.links != plan.links;
         let rewired = self.plan.hardware != plan.hardware;

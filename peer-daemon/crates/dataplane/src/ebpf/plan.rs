@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
-use peer_common::route::{MAX_NAT_SOURCES, MAX_ROUTES, NO_ROUTE, listener_key};
-use peer_common::{Addr, LocalAddr, LocalKind, Route, Uplink};
+use peer_common::route::{MAX_CHOSEN, MAX_NAT_SOURCES, MAX_ROUTES, NO_ROUTE, listener_key};
+use peer_common::{Addr, ChosenKey, LocalAddr, LocalKind, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
 use super::next_hops::Hardware;
 use super::policy::Policy;
-use crate::kernel::{Address, Link, Snapshot};
+use crate::kernel::{Address, Link, Origin, Questions, Snapshot, Way};
 use crate::{Error, Intent, Listener};
 
 /// Prefix length over 128 bits, and address with its host bits cleared.
@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) listeners: BTreeMap<u32, u32>,
     /// Further sources of NAT, as the uplinks name them.
     pub(super) nat_sources: Vec<Addr>,
+    /// Sources that the kernel would choose, for programs that cannot ask: by [`ChosenKey`] and the bits of it that count.
+    pub(super) chosen: BTreeMap<(u32, ChosenKey), Addr>,
     pub(super) policy: Arc<Policy>,
     /// By position in the intent: which uplinks, and why none.
     pub(super) service: Vec<Service>,
@@ -45,19 +47,39 @@ pub(super) struct Service {
     /// Index of its counters.
     pub(super) id: u32,
     pub(super) uplinks: Vec<u32>,
+    /// The device by which the kernel forwards it, where no uplink is needed: sources are kept.
+    pub(super) by_kernel: Option<String>,
     pub(super) unserved: Option<String>,
 }
 
-/// Addresses whose ways a snapshot must tell for this intent: one of each route and one beyond all routes.
-pub(crate) fn destinations(intent: &Intent) -> Vec<IpAddr> {
-    let mut wanted: BTreeSet<IpAddr> = [true, false].map(beyond).into();
-    wanted.extend(intent.routes.iter().map(|route| probe(&route.destination)));
-    wanted.into_iter().collect()
+/// What a snapshot must tell for this intent: the ways to one address of each route and to one beyond all routes, and what routes
+/// of the node's lie within ours.
+pub(crate) fn questions(intent: &Intent) -> Questions {
+    let mut destinations: BTreeSet<IpAddr> = BEYOND.into();
+    destinations.extend(intent.routes.iter().map(|route| probe(&route.destination)));
+    let named = |route: &desired::Route| match &route.uplink {
+        UplinkChoice::Named(name) => Some((probe(&route.destination), name.clone())),
+        UplinkChoice::Auto | UplinkChoice::Among(_) => None,
+    };
+    Questions {
+        destinations: destinations.into_iter().collect(),
+        within: intent.routes.iter().map(|route| route.destination.trunc()).collect(),
+        by_device: intent.routes.iter().filter_map(named).collect(),
+        origin: Some(Origin { link: intent.wt0.index, sources: members(intent) }),
+    }
 }
 
-/// As [`destinations`], where nothing is known of any intent.
-pub(crate) fn default_destinations() -> Vec<IpAddr> {
-    [true, false].map(beyond).into()
+/// As [`questions`], where nothing is known of any intent.
+pub(crate) fn default_questions() -> Questions {
+    Questions { destinations: BEYOND.into(), ..Questions::default() }
+}
+
+/// An address of some member, of each family.
+fn members(intent: &Intent) -> Vec<IpAddr> {
+    let hosts =
+        || intent.peers.iter().flat_map(|peer| &*peer.prefixes).filter(|net| net.prefix_len() == net.max_prefix_len());
+    let first = |v4| hosts().map(|net| net.addr()).find(|addr| addr.is_ipv4() == v4);
+    [true, false].into_iter().filter_map(first).collect()
 }
 
 /// Uplinks of an intent, and its routes that have none, with the reason.
@@ -75,7 +97,7 @@ pub(crate) fn uplinks(intent: &Intent, node: &Snapshot) -> (BTreeSet<u32>, Vec<(
 
 /// Where the default routes lead, if that is where packets can be sent.
 pub(crate) fn default_uplinks(node: &Snapshot, wt0: &str) -> BTreeSet<u32> {
-    let ways = default_destinations().into_iter().filter_map(|addr| node.ways.get(&addr).copied());
+    let ways = BEYOND.iter().filter_map(|addr| node.ways.get(addr)).flatten().map(|way| way.link);
     ways.filter(|index| node.links.get(index).is_some_and(|link| link.ethernet && link.name != wt0)).collect()
 }
 
@@ -118,10 +140,9 @@ pub(super) fn overlay(intent: &Intent, v4: bool) -> Addr {
 }
 
 impl Plan {
-    /// Addresses that source NAT uses.
+    /// Addresses that source NAT may use: the node's own.
     pub(super) fn sources(&self) -> BTreeSet<Addr> {
-        let own = self.uplinks.values().flat_map(|uplink| [uplink.addr4, uplink.addr6]);
-        own.chain(self.nat_sources.iter().copied()).filter(|addr| !addr.is_none()).collect()
+        self.locals.keys().copied().collect()
     }
 
     /// Gives each uplink those of the further sources that it has.
@@ -144,27 +165,48 @@ impl Plan {
     }
 
     fn add_route(&mut self, id: u32, route: &desired::Route, intent: &Intent, node: &Snapshot) {
-        let (candidates, named) = match &route.uplink {
-            UplinkChoice::Named(name) => match node.link_named(name) {
-                Some((index, _)) => (vec![index], index),
-                None => (Vec::new(), 0),
-            },
-            UplinkChoice::Auto => (ways(&route.destination, node), 0),
+        let candidates = candidates(route, node);
+        let named = match &route.uplink {
+            UplinkChoice::Named(name) => node.link_named(name).map_or(0, |(index, _)| index),
+            UplinkChoice::Auto | UplinkChoice::Among(_) => 0,
         };
         let mut refused = None;
+        let mut by_kernel = None;
         let mut uplinks = Vec::new();
-        for index in candidates {
-            match self.add_uplink(index, intent, node) {
-                Ok(()) => uplinks.push(index),
-                Err(why) => refused = Some(why),
+        let mut sources = false;
+        for &Candidate { link, within, source } in &candidates {
+            if let Err(why) = self.add_uplink(link, intent, node) {
+                if !route.masquerade && why.kernel_forwards() {
+                    by_kernel = node.links.get(&link).map(|link| link.name.clone());
+                }
+                refused = Some(why.to_string());
+                continue;
+            }
+            if !uplinks.contains(&link) {
+                uplinks.push(link);
+            }
+            sources |= source.is_some();
+            if let Some(source) = source {
+                self.choose(link, &within, source);
             }
         }
-        let unserved = uplinks.is_empty().then(|| {
-            refused.unwrap_or_else(|| match &route.uplink {
+        let unserved = if !uplinks.is_empty() {
+            let names =
+                || uplinks.iter().filter_map(|index| self.names.get(index).cloned()).collect::<Vec<_>>().join(", ");
+            let lacks = route.masquerade && !sources;
+            lacks.then(|| format!("the node has no address that source NAT could use out of {}", names()))
+        } else if by_kernel.is_some() {
+            None
+        } else {
+            Some(refused.unwrap_or_else(|| match &route.uplink {
                 UplinkChoice::Named(name) => format!("there is no device {name}"),
+                UplinkChoice::Among(names) => {
+                    format!("the node's routes to it leave by none of {}", names.join(", "))
+                }
                 UplinkChoice::Auto => "the node has no route to it".to_owned(),
-            })
-        });
+            }))
+        };
+        let by_kernel = by_kernel.filter(|_| uplinks.is_empty());
         let (prefix_len, addr) = prefix(&route.destination);
         let value = Route {
             id,
@@ -174,24 +216,32 @@ impl Plan {
             prefix_len,
         };
         self.routes.insert((prefix_len, addr), value);
-        self.service.push(Service { id, uplinks, unserved });
+        self.service.push(Service { id, uplinks, by_kernel, unserved });
     }
 
-    fn add_uplink(&mut self, index: u32, intent: &Intent, node: &Snapshot) -> Result<(), String> {
-        let Some(link) = node.links.get(&index) else { return Err(format!("there is no device {index}")) };
+    /// Notes the source that the kernel would choose towards `within` out of that uplink.
+    fn choose(&mut self, uplink: u32, within: &IpNet, source: IpAddr) {
+        let (len, dst) = prefix(within);
+        if self.chosen.len() < MAX_CHOSEN as usize {
+            self.chosen.entry((ChosenKey::UPLINK_BITS + len, ChosenKey { uplink, dst })).or_insert(source.into());
+        }
+    }
+
+    fn add_uplink(&mut self, index: u32, intent: &Intent, node: &Snapshot) -> Result<(), NoUplink> {
+        let Some(link) = node.links.get(&index) else { return Err(NoUplink::Gone { index }) };
         let name = &link.name;
         if index == intent.wt0.index {
-            return Err(format!("the node's route to it leaves by {name}, the mesh itself"));
+            return Err(NoUplink::Mesh { name: name.clone() });
         }
         if link.loopback {
-            return Err("the node itself has this address".to_owned());
+            return Err(NoUplink::Own);
         }
         if !link.ethernet {
-            return Err(format!("{name} has no Ethernet header, which an uplink needs"));
+            return Err(NoUplink::NoEthernet { name: name.clone() });
         }
         if let Some(controller) = link.controller {
             let controller = node.links.get(&controller).map_or("its bond or bridge", |link| &link.name);
-            return Err(format!("{name} belongs to {controller}: name that one"));
+            return Err(NoUplink::Controlled { name: name.clone(), controller: controller.to_owned() });
         }
         let addr = |v4| link.source(v4).map_or(Addr::NONE, Addr::from);
         let uplink = Uplink { addr4: addr(true), addr6: addr(false), mtu: link.mtu, sources: [0; 4] };
@@ -200,6 +250,38 @@ impl Plan {
         self.names.insert(index, name.clone());
         Ok(())
     }
+}
+
+/// Why a device is no uplink.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum NoUplink {
+    #[error("there is no device {index}")]
+    Gone { index: u32 },
+    #[error("the node's route to it leaves by {name}, the mesh itself")]
+    Mesh { name: String },
+    #[error("the node itself has this address")]
+    Own,
+    #[error("{name} has no Ethernet header, which an uplink needs")]
+    NoEthernet { name: String },
+    #[error("{name} belongs to {controller}: name that one")]
+    Controlled { name: String, controller: String },
+}
+
+impl NoUplink {
+    /// The kernel forwards by such a device what keeps its source.
+    fn kernel_forwards(&self) -> bool {
+        matches!(self, Self::Mesh { .. } | Self::NoEthernet { .. })
+    }
+}
+
+/// A way of a route of ours.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    link: u32,
+    /// For destinations in this prefix.
+    within: IpNet,
+    /// What the kernel would choose.
+    source: Option<IpAddr>,
 }
 
 /// Whether packets may leave the device with this source.
@@ -236,23 +318,44 @@ pub(super) fn prefix(net: &IpNet) -> Prefix {
     (if net.addr().is_ipv4() { MAPPED_BITS + len } else { len }, net.network().into())
 }
 
-/// Devices that the FIB names for the destination, and for what lies beyond every route: within a wide prefix both occur.
-fn ways(destination: &IpNet, node: &Snapshot) -> Vec<u32> {
-    let mut indexes: Vec<u32> = Vec::new();
-    for addr in [probe(destination), beyond(destination.addr().is_ipv4())] {
-        if let Some(index) = node.ways.get(&addr).filter(|index| !indexes.contains(index)) {
-            indexes.push(*index);
-        }
+/// The ways that packets of the route may take: those of the FIB to its first host, of narrower routes within it, to what lies
+/// beyond every route, and into networks that the node is connected to.
+fn candidates(route: &desired::Route, node: &Snapshot) -> Vec<Candidate> {
+    let destination = route.destination.trunc();
+    let v4 = destination.addr().is_ipv4();
+    if let UplinkChoice::Named(name) = &route.uplink {
+        let Some((index, link)) = node.link_named(name) else { return Vec::new() };
+        let asked = node.sources.get(&(probe(&destination), index)).copied();
+        return vec![Candidate { link: index, within: destination, source: asked.or_else(|| link.source(v4)) }];
     }
-    // Directly connected networks inside the prefix.
+    let permitted = |link: u32| match &route.uplink {
+        UplinkChoice::Among(names) => node.links.get(&link).is_some_and(|link| names.contains(&link.name)),
+        UplinkChoice::Auto | UplinkChoice::Named(_) => true,
+    };
+    let mut found = Vec::new();
+    let mut add = |within: IpNet, ways: &[Way]| {
+        found.extend(ways.iter().map(|way| Candidate { link: way.link, within, source: way.source }));
+    };
+    let ways = |addr: IpAddr| node.ways.get(&addr).map_or(&[][..], |ways| ways);
+    let inner = || node.routes.iter().filter(|inner| destination.contains(&inner.destination));
+    // What is known of the first host is known of the narrowest route that has it.
+    let host = probe(&destination);
+    let around = inner().map(|inner| inner.destination).filter(|net| net.contains(&host)).max_by_key(IpNet::prefix_len);
+    add(around.unwrap_or(destination), ways(host));
+    for inner in inner() {
+        add(inner.destination, &inner.ways);
+    }
+    add(destination, ways(beyond(v4)));
     for (index, link) in &node.links {
         let inside = |net: &IpNet| destination.contains(&net.trunc()) || net.contains(&destination.addr());
-        let connected = link.ethernet && link.addresses.iter().any(|address| inside(&address.net));
-        if connected && !indexes.contains(index) {
-            indexes.push(*index);
+        let connected = link.addresses.iter().find(|address| inside(&address.net));
+        if let Some(address) = connected.filter(|_| link.ethernet) {
+            let within = if destination.contains(&address.net.trunc()) { address.net.trunc() } else { destination };
+            found.push(Candidate { link: *index, within, source: link.source(v4) });
         }
     }
-    indexes
+    found.retain(|candidate| permitted(candidate.link));
+    found
 }
 
 /// An address of the prefix to ask the FIB about: its first host.
@@ -260,9 +363,12 @@ fn probe(net: &IpNet) -> IpAddr {
     net.hosts().next().unwrap_or_else(|| net.addr())
 }
 
-/// An address that only a default route covers (RFC 5737, RFC 3849).
+/// Addresses that only a default route covers (RFC 5737, RFC 3849).
+const BEYOND: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1))];
+
 fn beyond(v4: bool) -> IpAddr {
-    if v4 { Ipv4Addr::new(192, 0, 2, 254).into() } else { Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into() }
+    BEYOND[usize::from(!v4)]
 }
 
 #[cfg(test)]
@@ -279,14 +385,26 @@ mod tests {
         Link { name: name.into(), mtu: 1500, ethernet: true, addresses, ..Link::default() }
     }
 
+    fn links_of(links: &BTreeMap<u32, Link>, index: u32) -> &Link {
+        links.get(&index).expect("a link")
+    }
+
     fn node() -> Snapshot {
         let mut lo = link("lo", &["127.0.0.1/8", "::1/128"]);
         (lo.ethernet, lo.loopback) = (false, true);
         let wt0 = Link { ethernet: false, ..link("wt0", &["100.64.0.1/16"]) };
         let slave = Link { controller: Some(3), ..link("eth1", &[]) };
-        let links = [(1, lo), (2, wt0), (3, link("eth0", &["198.51.100.1/24", "2001:db8:2::1/64"])), (4, slave)].into();
+        let links = [(1, lo), (2, wt0), (3, link("eth0", &["198.51.100.1/24", "2001:db8:2::1/64"])), (4, slave)]
+            .into_iter()
+            .collect::<BTreeMap<_, _>>();
         let ways = [("198.51.100.1", 3), ("192.0.2.254", 3), ("100.64.0.1", 2), ("10.0.0.1", 4)];
-        Snapshot { links, ways: ways.map(|(addr, index)| (addr.parse().expect("an address"), index)).into() }
+        let way = |(addr, link): (&str, u32)| {
+            let own: &Link = links_of(&links, link);
+            let addr: IpAddr = addr.parse().expect("an address");
+            (addr, vec![Way { link, gateway: None, source: own.source(addr.is_ipv4()) }])
+        };
+        let ways = ways.map(way).into();
+        Snapshot { links, ways, ..Snapshot::default() }
     }
 
     fn intent(routes: &[(&str, UplinkChoice)]) -> Intent {

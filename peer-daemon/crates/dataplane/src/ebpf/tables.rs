@@ -11,7 +11,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use peer_common::layout::map;
 use peer_common::route::{MAX_NAT_SOURCES, MAX_PEERS};
-use peer_common::{Addr, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, Route, Uplink};
+use peer_common::{
+    Addr, ChosenKey, Config, Counter, Direction, DropReason, LocalAddr, PacketCount, Peer, Route, Uplink,
+};
 
 use super::difference::{Difference, difference};
 use super::gc::FlowTables;
@@ -47,6 +49,7 @@ pub(super) struct Tables {
     mappings: MapData,
     peer_flows: Array<MapData, u32>,
     nat_sources: Array<MapData, Addr>,
+    chosen: LpmTrie<MapData, ChosenKey, Addr>,
     remote_ports: MapData,
     member_ports: MapData,
     /// A second handle of each map that lives, for its memory.
@@ -95,6 +98,7 @@ impl Tables {
             handles,
             peer_flows: take(ebpf, map::PEER_FLOWS)?,
             nat_sources: take(ebpf, map::NAT_SOURCES)?,
+            chosen: take(ebpf, map::CHOSEN_SOURCES)?,
             remote_ports: map_data(ebpf, map::REMOTE_PORTS)?,
             member_ports: map_data(ebpf, map::MEMBER_PORTS)?,
             mappings: map_data(ebpf, map::MAPPINGS)?,
@@ -111,6 +115,7 @@ impl Tables {
         };
         // Before the uplinks that name them.
         let mut written = self.write_sources(&known.nat_sources, &plan.nat_sources)?;
+        written += sync_trie(&mut self.chosen, &known.chosen, &plan.chosen, map::CHOSEN_SOURCES)?;
         written += sync_hash(&mut self.uplinks, &known.uplinks, &plan.uplinks, map::UPLINKS)?;
         let mut judging = sync_hash(&mut self.locals, &known.locals, &plan.locals, map::LOCALS)?;
         judging += sync_hash(&mut self.listeners, &known.listeners, &plan.listeners, map::LISTENERS)?;
@@ -184,6 +189,7 @@ impl Tables {
             |index| self.nat_sources.get(&index, 0).map_err(|source| Error::Map { map: map::NAT_SOURCES, source });
         Ok(Plan {
             nat_sources: (0..MAX_NAT_SOURCES).map(source).collect::<Result<_, _>>()?,
+            chosen: read_trie(&self.chosen, map::CHOSEN_SOURCES)?,
             uplinks: read_hash(&self.uplinks, map::UPLINKS)?,
             locals: read_hash(&self.locals, map::LOCALS)?,
             listeners: read_hash(&self.listeners, map::LISTENERS)?,
@@ -297,10 +303,10 @@ fn sync_hash<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
 }
 
 /// As [`sync_hash`].
-fn sync_trie<V: aya::Pod + PartialEq>(
-    table: &mut LpmTrie<MapData, Addr, V>,
-    known: &BTreeMap<Prefix, V>,
-    wanted: &BTreeMap<Prefix, V>,
+fn sync_trie<K: aya::Pod + Ord, V: aya::Pod + PartialEq>(
+    table: &mut LpmTrie<MapData, K, V>,
+    known: &BTreeMap<(u32, K), V>,
+    wanted: &BTreeMap<(u32, K), V>,
     name: &'static str,
 ) -> Result<usize, Error> {
     let difference = difference(known, wanted);
@@ -308,9 +314,9 @@ fn sync_trie<V: aya::Pod + PartialEq>(
     Ok(difference.gone.len() + difference.new.len())
 }
 
-fn change_trie<V: aya::Pod>(
-    table: &mut LpmTrie<MapData, Addr, V>,
-    difference: &Difference<'_, Prefix, V>,
+fn change_trie<K: aya::Pod, V: aya::Pod>(
+    table: &mut LpmTrie<MapData, K, V>,
+    difference: &Difference<'_, (u32, K), V>,
     name: &'static str,
 ) -> Result<(), Error> {
     let failed = |source| Error::Map { map: name, source };
@@ -330,9 +336,12 @@ fn read_hash<K: aya::Pod + Ord, V: aya::Pod>(
     table.iter().collect::<Result<_, MapError>>().map_err(|source| Error::Map { map: name, source })
 }
 
-fn read_trie<V: aya::Pod>(table: &LpmTrie<MapData, Addr, V>, name: &'static str) -> Result<BTreeMap<Prefix, V>, Error> {
+fn read_trie<K: aya::Pod + Ord, V: aya::Pod>(
+    table: &LpmTrie<MapData, K, V>,
+    name: &'static str,
+) -> Result<BTreeMap<(u32, K), V>, Error> {
     let entry =
-        |entry: Result<(Key<Addr>, V), MapError>| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value));
+        |entry: Result<(Key<K>, V), MapError>| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value));
     table.iter().map(entry).collect::<Result<_, _>>().map_err(|source| Error::Map { map: name, source })
 }
 

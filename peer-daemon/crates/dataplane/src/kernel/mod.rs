@@ -3,7 +3,8 @@
 mod change;
 mod netlink;
 mod snapshot;
+mod ways;
 
 pub use change::{Change, Changes, Neighbour, Ways};
 pub use netlink::{Netlink, changes};
-pub use snapshot::{Address, Link, Snapshot};
+pub use snapshot::{Address, FibRoute, Link, Origin, Questions, Snapshot, Way};

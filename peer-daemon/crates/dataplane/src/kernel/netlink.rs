@@ -12,10 +12,11 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, Lin
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, MulticastGroup};
 
 use super::change::{Change, Neighbour};
-use super::snapshot::{Address, Link, Snapshot};
+use super::snapshot::{Address, Link, Questions, Snapshot};
+use super::ways;
 use crate::Error;
 
 /// A netlink connection; its task ends with it.
@@ -41,11 +42,11 @@ impl Netlink {
         Ok(Self { handle, task: tokio::spawn(connection) })
     }
 
-    /// The node as it is now, with the way to each of `destinations`.
+    /// The node as it is now, with the ways that are asked for.
     ///
     /// # Errors
     /// When the kernel does not answer. A destination without a route is no error: it is left out.
-    pub async fn snapshot(&self, destinations: &[IpAddr]) -> Result<Snapshot, Error> {
+    pub async fn snapshot(&self, questions: &Questions) -> Result<Snapshot, Error> {
         let failed = |what| move |source| Error::Netlink { what, source };
         let links: Vec<_> = self.handle.link().get().execute().try_collect().await.map_err(failed("listing links"))?;
         let mut links: BTreeMap<u32, Link> = links.iter().map(|link| (link.header.index, read_link(link))).collect();
@@ -56,13 +57,9 @@ impl Netlink {
                 link.addresses.push(address);
             }
         }
-        let mut ways = BTreeMap::new();
-        for &destination in destinations {
-            if let Some(index) = self.way(destination).await {
-                ways.insert(destination, index);
-            }
-        }
-        Ok(Snapshot { links, ways })
+        let mut snapshot = Snapshot { links, ..Snapshot::default() };
+        ways::ask(&self.handle, questions, &mut snapshot).await.map_err(failed("listing routes"))?;
+        Ok(snapshot)
     }
 
     /// All neighbours that the kernel knows, on all links.
@@ -73,19 +70,6 @@ impl Netlink {
         let failed = |source| Error::Netlink { what: "listing neighbours", source };
         let all: Vec<_> = self.handle.neighbours().get().execute().try_collect().await.map_err(failed)?;
         Ok(all.iter().filter_map(|message| read_neighbour(message, false)).collect())
-    }
-
-    async fn way(&self, destination: IpAddr) -> Option<u32> {
-        let message = match destination {
-            IpAddr::V4(addr) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(addr, 32).build(),
-            IpAddr::V6(addr) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(addr, 128).build(),
-        };
-        let mut answer = std::pin::pin!(self.handle.route().get(message).execute());
-        let route = answer.next().await?.ok()?;
-        route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => Some(*index),
-            _ => None,
-        })
     }
 }
 

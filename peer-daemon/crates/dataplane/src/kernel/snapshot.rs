@@ -10,8 +10,54 @@ use ipnet::IpNet;
 pub struct Snapshot {
     /// By interface index.
     pub links: BTreeMap<u32, Link>,
-    /// Interface index that the FIB names for an address that was asked for.
-    pub ways: BTreeMap<IpAddr, u32>,
+    /// Ways to the addresses that were asked for; without one there is none.
+    pub ways: BTreeMap<IpAddr, Vec<Way>>,
+    /// Routes of the node's within the prefixes that were asked for.
+    pub routes: Vec<FibRoute>,
+    /// Sources for an address by a link that was asked for by name.
+    pub sources: BTreeMap<(IpAddr, u32), IpAddr>,
+}
+
+/// What a snapshot shall tell of ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Addresses to which ways are wanted.
+    pub destinations: Vec<IpAddr>,
+    /// Prefixes whose narrower routes are wanted.
+    pub within: Vec<IpNet>,
+    /// Addresses for which the source by a device of this name is wanted.
+    pub by_device: Vec<(IpAddr, String)>,
+    /// Whose packets take those ways; `None`: the node's own.
+    pub origin: Option<Origin>,
+}
+
+/// Packets that the node forwards: where they come in, and a source of each family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Interface index.
+    pub link: u32,
+    /// Addresses, one per family at most.
+    pub sources: Vec<IpAddr>,
+}
+
+/// A way out of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Interface index; the loopback device: the node itself has the address.
+    pub link: u32,
+    /// The next hop, if it is not the destination itself.
+    pub gateway: Option<IpAddr>,
+    /// The source that the kernel would choose.
+    pub source: Option<IpAddr>,
+}
+
+/// A route of the node's, with all next hops that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibRoute {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// Its next hops.
+    pub ways: Vec<Way>,
 }
 
 /// A link.
@@ -45,10 +91,12 @@ pub struct Address {
 }
 
 impl Link {
-    /// The address to masquerade with.
+    /// An address of its own to speak for the node: of a network rather than one alone, which may be another node's tomorrow.
     #[must_use]
     pub fn source(&self, v4: bool) -> Option<IpAddr> {
-        self.addresses.iter().find(|address| address.usable && address.net.addr().is_ipv4() == v4).map(|a| a.net.addr())
+        let usable = || self.addresses.iter().filter(|address| address.usable && address.net.addr().is_ipv4() == v4);
+        let alone = |address: &&Address| address.net.prefix_len() == address.net.max_prefix_len();
+        usable().find(|address| !alone(address)).or_else(|| usable().next()).map(|address| address.net.addr())
     }
 }
 

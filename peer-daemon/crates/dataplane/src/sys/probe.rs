@@ -8,6 +8,11 @@ use super::{BPF_MAP_LOOKUP_BATCH, BatchAttr, bpf, bpf_fd, c_path, fd};
 
 const BPF_MAP_CREATE: i64 = 0;
 const BPF_PROG_LOAD: i64 = 5;
+const BPF_PROG_TEST_RUN: i64 = 10;
+const BPF_FUNC_FIB_LOOKUP: i32 = 69;
+const BPF_FIB_LOOKUP_SRC: u32 = 16;
+/// The register that points behind the stack.
+const FRAME: i32 = 10;
 const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 
@@ -37,6 +42,49 @@ pub(crate) fn helper(number: i32) -> io::Result<bool> {
             Ok(!unknown.iter().any(|message| text.contains(message)))
         }
     }
+}
+
+/// `BPF_FIB_LOOKUP_SRC`, if FIB lookups can tell the source that the kernel would choose (Linux 6.7), else 0. Asked by such a
+/// lookup, whose flags are looked at first.
+pub(crate) fn fib_flags() -> io::Result<u32> {
+    const AF_INET: i32 = 2;
+    const LOOPBACK: i32 = 1;
+    const SIZE: i32 = 64;
+    let mut code: Vec<Instruction> = (1..=SIZE / 8)
+        // *(u64 *)(r10 - 8 * n) = 0
+        .map(|n| Instruction { code: 0x7a, registers: FRAME as u8, offset: -8 * n as i16, immediate: 0 })
+        .collect();
+    code.extend([
+        // The family, and the interface index.
+        Instruction { code: 0x72, registers: FRAME as u8, offset: -SIZE as i16, immediate: AF_INET },
+        Instruction { code: 0x62, registers: FRAME as u8, offset: 8 - SIZE as i16, immediate: LOOPBACK },
+        // r2 = r10 - SIZE, r3 = SIZE, r4 = flags
+        Instruction { code: 0xbf, registers: FRAME as u8 * 16 + 2, ..EMPTY },
+        Instruction { code: 0x07, registers: 2, immediate: -SIZE, ..EMPTY },
+        Instruction { code: 0xb7, registers: 3, immediate: SIZE, ..EMPTY },
+        Instruction { code: 0xb7, registers: 4, immediate: BPF_FIB_LOOKUP_SRC as i32, ..EMPTY },
+        Instruction { code: 0x85, immediate: BPF_FUNC_FIB_LOOKUP, ..EMPTY },
+        Instruction { code: 0x95, ..EMPTY },
+    ]);
+    let mut attr = LoadAttr {
+        kind: BPF_PROG_TYPE_SCHED_CLS,
+        count: code.len() as u32,
+        code: code.as_ptr() as u64,
+        licence: c"GPL".as_ptr() as u64,
+        ..LoadAttr::default()
+    };
+    let program = bpf_fd(BPF_PROG_LOAD, &mut attr)?;
+    // Of an Ethernet header and some more: what a test run asks for.
+    let packet = [0_u8; 64];
+    let mut attr = RunAttr {
+        program: fd(program.as_fd()),
+        data_len: packet.len() as u32,
+        data: packet.as_ptr() as u64,
+        repeat: 1,
+        ..RunAttr::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+    Ok(if attr.result as i32 == -libc::EINVAL { 0 } else { BPF_FIB_LOOKUP_SRC })
 }
 
 /// Whether hash maps can be read in batches.
@@ -86,6 +134,20 @@ struct Instruction {
 const EMPTY: Instruction = Instruction { code: 0, registers: 0, offset: 0, immediate: 0 };
 
 #[repr(C)]
+#[derive(Default)]
+struct RunAttr {
+    program: u32,
+    result: u32,
+    data_len: u32,
+    data_len_out: u32,
+    data: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct LoadAttr {
     kind: u32,
     count: u32,

@@ -17,8 +17,8 @@ use peer_common::layout::{map, program};
 use peer_common::ports;
 use peer_common::route::{Route, listener_key};
 use peer_common::{
-    Addr, Answer, Config, Counter, Direction, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, LocalAddr,
-    LocalKind, Mapping, NextHop, PacketCount, Peer, TraceFilter, Uplink,
+    Addr, Answer, ChosenKey, Config, Counter, Direction, DropReason, Flow, FlowEvent, FlowKey, Fragment, FragmentKey,
+    LocalAddr, LocalKind, Mapping, NextHop, PacketCount, Peer, TraceFilter, Uplink,
 };
 use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
 use peer_dataplane::ebpf::Policy;
@@ -588,8 +588,23 @@ impl Bench {
         mappings.remove(key).expect("remove");
     }
 
-    /// Gives the uplink another IPv4 address; `::` takes it away.
+    /// Gives the uplink another IPv4 address in place of its own; `::`: none.
     pub(crate) fn uplink_addr4(&mut self, addr: IpAddr) {
+        let mut locals: HashMap<_, Addr, LocalAddr> = self.map(map::LOCALS);
+        locals.remove(&Addr::from(UPLINK)).expect("remove");
+        self.uplink_speaks_for(addr);
+    }
+
+    /// Says the source that the kernel would choose towards `addr/len`, out of the uplink.
+    pub(crate) fn chosen(&mut self, addr: IpAddr, len: u32, source: IpAddr) {
+        let (dst, len) = prefix(addr, len);
+        let mut chosen: LpmTrie<_, ChosenKey, Addr> = self.map(map::CHOSEN_SOURCES);
+        let key = Key::new(ChosenKey::UPLINK_BITS + len, ChosenKey { uplink: ETH0, dst });
+        chosen.insert(&key, Addr::from(source), 0).expect("insert");
+    }
+
+    /// Makes it the address that the uplink has of IPv4 where nothing better is known; the node keeps the one before.
+    pub(crate) fn uplink_speaks_for(&mut self, addr: IpAddr) {
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(map::UPLINKS);
         let uplink = Uplink { addr4: addr.into(), addr6: UPLINK6.into(), mtu: 1500, sources: [0; 4] };
         uplinks.insert(ETH0, uplink, 0).expect("insert");

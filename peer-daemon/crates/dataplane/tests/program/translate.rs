@@ -1,5 +1,7 @@
 //! Source NAT out and back.
 
+use std::net::IpAddr;
+
 use peer_common::route::Route;
 use peer_common::{Counter, Direction, DropReason};
 
@@ -12,7 +14,7 @@ use crate::{Bench, REDIRECT, SHOT, UNSPEC};
 fn round_trip(
     bench: &mut Bench,
     out: &[u8],
-    answer: impl FnOnce((std::net::IpAddr, u16)) -> Vec<u8>,
+    answer: impl FnOnce((IpAddr, u16)) -> Vec<u8>,
 ) -> (crate::packet::Seen, crate::packet::Seen) {
     let (verdict, packet) = bench.arrive_from_mesh(out);
     assert_eq!(verdict, REDIRECT, "drops: {:?}", bench.all_drops());
@@ -239,6 +241,39 @@ fn a_flow_whose_uplink_lost_its_address_is_opened_anew() {
         let (verdict, packet) = bench.arrive_from_mesh(&out);
         assert_eq!((verdict, read(&packet).src.0), (REDIRECT, "198.51.100.2".parse().expect("an address")));
         assert_eq!((bench.flows().len(), bench.mappings().len()), (1, 1));
+    });
+}
+
+#[test]
+fn a_flow_keeps_its_source_while_the_node_has_it_and_new_flows_get_the_new_one() {
+    with_bench(|bench| {
+        let out = tcp((PEER, 40000), (SERVER, 80), false);
+        let before = read(&bench.arrive_from_mesh(&out).1).src;
+        let new: IpAddr = "198.51.100.2".parse().expect("an address");
+        bench.uplink_speaks_for(new);
+        bench.resolve_again();
+        let (verdict, packet) = bench.arrive_from_mesh(&out);
+        assert_eq!((verdict, read(&packet).src), (REDIRECT, before));
+        let (_, packet) = bench.arrive_from_mesh(&tcp((PEER, 40001), (SERVER, 80), true));
+        assert_eq!(read(&packet).src.0, new);
+        assert_eq!(bench.all_drops(), []);
+        assert_eq!(bench.describe(&out).verdict, 0, "and so it is described");
+    });
+}
+
+#[test]
+fn the_source_is_the_one_that_the_kernel_would_choose_for_the_destination() {
+    with_bench(|bench| {
+        let [net, host, other, other6]: [IpAddr; 4] =
+            ["198.51.100.3", "198.51.100.4", "198.51.100.81", "2001:db8:2::3"]
+                .map(|text| text.parse().expect("an address"));
+        bench.chosen("198.51.100.0".parse().expect("an address"), 24, net);
+        bench.chosen(SERVER, 32, host);
+        bench.chosen("2001:db8:2::".parse().expect("an address"), 64, other6);
+        let source = |bench: &mut Bench, src, to| read(&bench.arrive_from_mesh(&udp((src, 4000), (to, 53))).1).src.0;
+        assert_eq!(source(bench, PEER, SERVER), host);
+        assert_eq!(source(bench, PEER, other), net);
+        assert_eq!(source(bench, PEER6, SERVER6), other6);
     });
 }
 

@@ -100,7 +100,7 @@ impl Lab {
     }
 
     pub(crate) fn node(&self) -> Snapshot {
-        let wanted = crate::ebpf::destinations(&self.intent());
+        let wanted = crate::ebpf::questions(&self.intent());
         self.runtime.block_on(self.netlink.snapshot(&wanted)).expect("a snapshot")
     }
 
