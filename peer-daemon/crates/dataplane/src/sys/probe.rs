@@ -4,28 +4,17 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use super::{BPF_MAP_LOOKUP_BATCH, BatchAttr, bpf, bpf_fd, c_path, fd};
+use peer_bpf_sys::map::{self, Kind};
+use peer_bpf_sys::program::{self, Instruction};
 
-const BPF_MAP_CREATE: i64 = 0;
-const BPF_PROG_LOAD: i64 = 5;
-const BPF_MAP_TYPE_HASH: u32 = 1;
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+use super::{Batches, c_path};
 
 /// Whether TC programs may call the helper of that number. A program that calls it with nonsense is refused either way;
 /// the verifier says why.
 pub(crate) fn helper(number: i32) -> io::Result<bool> {
-    let code = [Instruction { code: 0x85, immediate: number, ..EMPTY }, Instruction { code: 0x95, ..EMPTY }];
+    let code = [Instruction::new(0x85, 0, 0, number), Instruction::new(0x95, 0, 0, 0)];
     let mut log = vec![0_u8; 16 * 1024];
-    let mut attr = LoadAttr {
-        kind: BPF_PROG_TYPE_SCHED_CLS,
-        count: code.len() as u32,
-        code: code.as_ptr() as u64,
-        licence: c"GPL".as_ptr() as u64,
-        log_level: 1,
-        log_size: log.len() as u32,
-        log: log.as_mut_ptr() as u64,
-    };
-    match bpf_fd(BPF_PROG_LOAD, &mut attr) {
+    match program::load("", &code, &mut log) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error),
         Err(error) => {
@@ -41,21 +30,9 @@ pub(crate) fn helper(number: i32) -> io::Result<bool> {
 
 /// Whether hash maps can be read in batches.
 pub(crate) fn batch_operations() -> io::Result<bool> {
-    let mut attr = MapAttr { kind: BPF_MAP_TYPE_HASH, key_size: 4, value_size: 4, max_entries: 1 };
-    let map = bpf_fd(BPF_MAP_CREATE, &mut attr)?;
-    let (mut cursor, mut key, mut value) = (0_u32, 0_u32, 0_u32);
-    let mut attr = BatchAttr {
-        out_batch: (&raw mut cursor) as u64,
-        keys: (&raw mut key) as u64,
-        values: (&raw mut value) as u64,
-        count: 1,
-        map_fd: fd(map.as_fd()),
-        ..Default::default()
-    };
-    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+    let map = map::create::<u32, u32>(Kind::Hash, 1)?;
+    match Batches::<u32, u32>::new(1).next(map.as_fd()) {
         Ok(_) => Ok(true),
-        // The end of an empty map.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error),
         Err(_) => Ok(false),
     }
@@ -72,34 +49,4 @@ pub(crate) fn may_write(path: &Path) -> io::Result<bool> {
             error => Err(error),
         },
     }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-const EMPTY: Instruction = Instruction { code: 0, registers: 0, offset: 0, immediate: 0 };
-
-#[repr(C)]
-struct LoadAttr {
-    kind: u32,
-    count: u32,
-    code: u64,
-    licence: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-}
-
-#[repr(C)]
-struct MapAttr {
-    kind: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
 }
