@@ -1,7 +1,7 @@
 //! System calls of the lab.
 #![allow(
     unsafe_code,
-    reason = "setns, mount, prctl, kill, waitpid, reboot, raw bpf(2), ioctl, socket options and packet sockets are foreign"
+    reason = "setns, mount, prctl, kill, waitpid, reboot, ioctl, socket options and packet sockets are foreign"
 )]
 
 use std::io;

@@ -4,7 +4,7 @@
 //! read; CI runs them. Manifests are rendered, and the objects that are named must be in them. A program that this test does
 //! not know fails it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -100,10 +100,13 @@ fn kubectl_names_what_the_manifests_have() {
             objects.insert((namespace, manifests::name(&object).to_lowercase()));
         }
     }
+    // What a reader makes by a copy is looked at where it was copied from, and has that reader's own name.
+    let copies: BTreeMap<_, _> = lines_of("cp").into_iter().map(|line| copy(&line)).collect();
+    assert!(!copies.is_empty(), "the example is to be copied");
     for Line { place, words } in lines {
         let text = words.join(" ");
         if let Some(at) = words.iter().position(|word| word == "-k" || word == "kustomize") {
-            let folder = words[at + 1].strip_prefix("deploy/").expect(&place);
+            let folder = copies.get(&words[at + 1]).unwrap_or(&words[at + 1]).strip_prefix("deploy/").expect(&place);
             manifests::render(folder).unwrap_or_else(|error| panic!("{place}: {text}: {error:#}"));
         }
         let Some(at) = words.iter().position(|word| word == "-n") else { continue };
@@ -127,7 +130,7 @@ fn every_command_is_run_or_marked() {
     let pages = pages();
     for Line { place, words } in all_lines() {
         let program = words[0].as_str();
-        if ["peer-daemon", "cargo"].contains(&program) {
+        if ["peer-daemon", "cargo", "cp"].contains(&program) {
             continue;
         }
         let needs = ELSEWHERE.iter().find(|(known, _)| *known == program);
@@ -156,10 +159,10 @@ fn variables_are_the_daemon_s() {
     }
 }
 
-/// Pages and headings that links lead to are there.
+/// Pages and headings that links lead to are there, on every page of the repository.
 #[test]
 fn links_lead_somewhere() {
-    for (page, text) in pages() {
+    for (page, text) in texts(&["md"]) {
         let prose = prose(&text);
         for link in prose.lines().flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
@@ -168,13 +171,86 @@ fn links_lead_somewhere() {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { page.clone() } else { page.parent().expect("a folder").join(file) };
             assert!(target.exists(), "{}: there is no {link}", page.display());
-            if !anchor.is_empty() {
-                let headings = fs::read_to_string(&target).expect("a page");
-                let mut anchors = headings.lines().filter(|line| line.starts_with('#')).map(anchor_of);
-                assert!(anchors.any(|known| known == anchor), "{}: no heading for {link}", page.display());
+            assert!(anchor.is_empty() || has_heading(&target, anchor), "{}: no heading for {link}", page.display());
+        }
+    }
+}
+
+/// Pages that are named without a link, in pages, comments, messages and manifests, are there as well, with their headings.
+#[test]
+fn pages_that_are_named_exist() {
+    let root = manifests::workspace();
+    let mut named = 0;
+    for (file, text) in texts(&["md", "rs", "toml", "yaml", "service"]) {
+        for (at, _) in text.match_indices("docs/") {
+            // Of somebody else's: a longer path.
+            if text[..at].ends_with(|c: char| c.is_alphanumeric() || "/.".contains(c)) {
+                continue;
+            }
+            let is_part = |c: char| c.is_ascii_alphanumeric() || "/-_.#".contains(c);
+            let name: String = text[at..].chars().take_while(|c| is_part(*c)).collect();
+            let (page, anchor) = name.split_once('#').unwrap_or((&name, ""));
+            let Some(end) = page.find(".md") else { continue };
+            let page = root.join(&page[..end + 3]);
+            assert!(page.exists(), "{}: there is no {name}", file.display());
+            let anchor = anchor.trim_end_matches('.');
+            assert!(anchor.is_empty() || has_heading(&page, anchor), "{}: no heading for {name}", file.display());
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}: too few, the search is broken");
+}
+
+/// Files and folders of the repository that pages name, such as `deploy/example`.
+#[test]
+fn files_that_pages_name_exist() {
+    let root = manifests::workspace();
+    let folders = ["benches/", "deploy/", "fuzz/", "peer-common/", "peer-daemon/", "peer-ebpf/", "tests/", "xtask/"];
+    let copies: BTreeSet<_> = lines_of("cp").iter().map(|line| copy(line).0).collect();
+    for (page, text) in texts(&["md"]) {
+        let quoted =
+            text.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| line.split('`').skip(1).step_by(2));
+        for name in quoted.filter(|name| folders.iter().any(|folder| name.starts_with(folder))) {
+            // A path, and what it says of a place in it.
+            let path: String = name.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_.".contains(*c)).collect();
+            let is_there =
+                root.join(&path).exists() || root.join(format!("{path}.rs")).exists() || copies.contains(&path);
+            assert!(is_there, "{}: there is no {name}", page.display());
+        }
+    }
+}
+
+/// `cp -r FROM TO`: what is made of what.
+fn copy(Line { place, words }: &Line) -> (String, String) {
+    let [_, flag, from, to] = words.as_slice() else { panic!("{place}: cp -r FROM TO") };
+    assert_eq!(flag, "-r", "{place}");
+    assert!(manifests::workspace().join(from).is_dir(), "{place}: there is no {from}");
+    (to.clone(), from.clone())
+}
+
+fn has_heading(page: &Path, anchor: &str) -> bool {
+    let text = fs::read_to_string(page).expect("a page");
+    text.lines().filter(|line| line.starts_with('#')).any(|line| anchor_of(line) == anchor)
+}
+
+/// Texts of the repository with one of these endings.
+fn texts(endings: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut folders = vec![manifests::workspace().to_path_buf()];
+    let mut texts = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() {
+                // Not in the repository, or not of ours.
+                let skipped = name == "target" || name == "testdata" || name.starts_with('.');
+                folders.extend((!skipped && !path.is_symlink()).then_some(path));
+            } else if endings.iter().any(|ending| path.extension().is_some_and(|it| it == *ending)) {
+                texts.push((path.clone(), fs::read_to_string(&path).expect("a text")));
             }
         }
     }
+    texts.sort();
+    texts
 }
 
 /// A heading's anchor as code hosts make it.

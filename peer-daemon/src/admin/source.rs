@@ -323,7 +323,7 @@ fn peer(peer: &PeerStatus) -> status::Peer {
 pub(crate) fn endpoint(path: Path) -> Option<SocketAddr> {
     match path {
         Path::Udp { remote, .. } => Some(remote),
-        _ => None,
+        Path::Relay(_) => None,
     }
 }
 

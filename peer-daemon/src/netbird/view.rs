@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use peer_core::key::PublicKey;
 use peer_mesh::Mesh;
 use peer_mesh::metrics::PathCollector;
-use peer_netbird::management::{ManagementCollector, ManagementStats};
-use peer_netbird::signal::{SignalCollector, SignalStats};
+use peer_metrics::Shown;
+use peer_netbird::management::ManagementStats;
+use peer_netbird::signal::SignalStats;
 use peer_netmap::compile::Compiled;
 use peer_netmap::model::{NetworkMap, OwnConfig, RemotePeer, RouteTarget};
 use peer_relay::{RelayMetrics, RelayStats, RelayStatus, Relays};
@@ -169,9 +170,9 @@ impl View {
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(ManagementCollector::new(Arc::clone(&self.management))));
+        registry.register_collector(Box::new(Shown(Arc::clone(&self.management))));
         registry.register_collector(Box::new(RelayMetrics::new(Arc::clone(&self.relay))));
-        registry.register_collector(Box::new(SignalCollector::new(Arc::clone(&self.signal))));
+        registry.register_collector(Box::new(Shown(Arc::clone(&self.signal))));
         registry.register_collector(Box::new(PathCollector::new(self.mesh().stats())));
         registry
             .register_collector(Box::new(MeshCollector { maps: Arc::clone(&self.maps), mesh: Arc::clone(&self.mesh) }));

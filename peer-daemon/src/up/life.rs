@@ -329,6 +329,6 @@ fn log_event(event: Event, changed: &Notify) {
         }
         Event::SessionExpired { peer } => tracing::info!(%peer, "session expired"),
         Event::HandshakeTimedOut { peer } => tracing::info!(%peer, "peer does not answer"),
-        other => tracing::debug!(?other, "event"),
+        Event::PathWanted { peer } => tracing::debug!(%peer, "a packet waits for a path to this peer"),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use peer_bpf_sys::object;
 
 use super::namespace::Namespace;
 use super::node::BPFFS;
@@ -105,7 +106,7 @@ impl ForeignProgram {
     /// # Errors
     /// bpf(2) refuses.
     pub fn objects_of_the_machine() -> Result<[usize; 3]> {
-        Ok(bpf::objects()?)
+        Ok(object::count()?)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Programs that somebody else attached, in a few instructions each.
 
+use peer_bpf_sys::program::Instruction;
+
 /// Entries of a program's map of counters.
 pub(crate) const COUNTERS: u32 = 512;
 /// IPv6 next headers stand behind IPv4 protocols.
@@ -34,19 +36,8 @@ pub enum Behaviour {
     Swallow,
 }
 
-/// One instruction, as the kernel reads it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Instruction {
-    code: u8,
-    /// Source register in the high nibble, destination in the low one.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
 const fn op(code: u8, registers: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction { code, registers, offset, immediate }
+    Instruction::new(code, registers, offset, immediate)
 }
 
 /// The program, with `map` for its counters.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 /// What went wrong on the way to a server.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// No address of a server.
     #[error("{url:?} is no server's address: {reason}")]

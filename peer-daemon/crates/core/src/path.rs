@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A way to and from a peer. Authenticated packets move a peer to the path they came by (roaming).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Path {
     /// UDP between two addresses.
     Udp {

@@ -7,7 +7,6 @@ use peer_core::policy::compile::TooLarge;
 
 /// Why a dataplane could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// Capabilities are missing.
     #[error("loading eBPF programs needs {missing}: add them to the container's securityContext.capabilities.add")]

@@ -3,40 +3,23 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use rtnetlink::packet_core::{
+    DecodeError, Emitable as _, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    ParseableParametrized as _,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
+};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::sys::TcxHook;
 
-// linux/rtnetlink.h
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const RTM_NEWQDISC: u16 = 36;
-const RTM_DELQDISC: u16 = 37;
-const RTM_GETQDISC: u16 = 38;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_DELTFILTER: u16 = 45;
-const RTM_GETTFILTER: u16 = 46;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_REPLACE: u16 = 0x100;
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_CREATE: u16 = 0x400;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const TCA_BPF_FD: u16 = 6;
-const TCA_BPF_NAME: u16 = 7;
-const TCA_BPF_FLAGS: u16 = 8;
-const TCA_BPF_ID: u16 = 11;
-const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
-const NLA_TYPE_MASK: u16 = 0x3fff;
-
-/// `TC_H_CLSACT`, parent of the qdisc; its handle is `ffff:`.
-const CLSACT: u32 = 0xffff_fff1;
-const CLSACT_HANDLE: u32 = 0xffff_0000;
+const CLSACT_KIND: &str = "clsact";
+/// The qdisc itself; its place on a device is [`TcHandle::CLSACT`].
+const CLSACT_HANDLE: TcHandle = TcHandle { major: u16::MAX, minor: 0 };
 const ETH_P_ALL: u16 = 3;
-const NETLINK_HEADER: usize = 16;
-const TC_HEADER: usize = 20;
 
 /// A filter as the kernel lists it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,16 +52,11 @@ impl Tc {
 
     /// The filters of a hook in the order in which they run. A device that is gone, or has no such qdisc, has none.
     pub(crate) fn filters(&mut self, ifindex: u32, hook: TcxHook) -> io::Result<Vec<Filter>> {
-        let header = tc_header(ifindex, 0, parent(hook), 0);
-        let messages = match self.ask(RTM_GETTFILTER, NLM_F_DUMP, &header) {
-            Err(error) if is_gone(&error) => return Ok(Vec::new()),
-            messages => messages?,
-        };
-        Ok(messages
-            .iter()
-            .filter(|(kind, _)| *kind == RTM_NEWTFILTER)
-            .filter_map(|(_, body)| read_filter(body))
-            .collect())
+        let question = RouteNetlinkMessage::GetTrafficFilter(message(ifindex, TcHandle::UNSPEC, parent(hook), 0));
+        match self.ask(question, NLM_F_DUMP) {
+            Err(error) if is_gone(&error) => Ok(Vec::new()),
+            answers => Ok(answers?.into_iter().filter_map(Tcm::filter).collect()),
+        }
     }
 
     /// Puts a program into the filter of that priority and handle: a new one, or in place of the one that is there.
@@ -90,23 +68,20 @@ impl Tc {
         program: BorrowedFd<'_>,
         replace: bool,
     ) -> io::Result<()> {
-        let mut body = tc_header(ifindex, filter.handle, parent(hook), info(filter.priority));
-        attribute(&mut body, TCA_KIND, b"bpf\0");
-        let mut options = Vec::new();
-        attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
-        let name = [filter.name.as_deref().unwrap_or_default().as_bytes(), b"\0"].concat();
-        attribute(&mut options, TCA_BPF_NAME, &name);
-        attribute(&mut options, TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes());
-        attribute(&mut body, TCA_OPTIONS, &options);
+        let mut message = bpf_filter(ifindex, hook, filter);
+        message.attributes.push(TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().unsigned_abs())),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(filter.name.clone().unwrap_or_default())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]));
         let how = if replace { NLM_F_REPLACE } else { NLM_F_EXCL };
-        self.ask(RTM_NEWTFILTER, NLM_F_ACK | NLM_F_CREATE | how, &body).map(drop)
+        self.ask(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_ACK | NLM_F_CREATE | how).map(drop)
     }
 
     /// Removes the filter of that priority and handle.
     pub(crate) fn remove_filter(&mut self, ifindex: u32, hook: TcxHook, filter: &Filter) -> io::Result<()> {
-        let mut body = tc_header(ifindex, filter.handle, parent(hook), info(filter.priority));
-        attribute(&mut body, TCA_KIND, b"bpf\0");
-        match self.ask(RTM_DELTFILTER, NLM_F_ACK, &body) {
+        let message = bpf_filter(ifindex, hook, filter);
+        match self.ask(RouteNetlinkMessage::DelTrafficFilter(message), NLM_F_ACK) {
             Err(error) if is_gone(&error) => Ok(()),
             result => result.map(drop),
         }
@@ -114,12 +89,13 @@ impl Tc {
 
     /// Sees to it that the device has the qdisc that filters hang on; `true`: it was made now.
     pub(crate) fn add_clsact(&mut self, ifindex: u32) -> io::Result<bool> {
-        let mut body = tc_header(ifindex, CLSACT_HANDLE, CLSACT, 0);
-        attribute(&mut body, TCA_KIND, b"clsact\0");
-        match self.ask(RTM_NEWQDISC, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body) {
+        let mut message = message(ifindex, CLSACT_HANDLE, TcHandle::CLSACT, 0);
+        message.attributes.push(TcAttribute::Kind(CLSACT_KIND.to_owned()));
+        let request = RouteNetlinkMessage::NewQueueDiscipline(message);
+        match self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL) {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => match self.qdisc(ifindex)?.as_deref() {
-                Some("clsact") => Ok(false),
+                Some(CLSACT_KIND) => Ok(false),
                 other => Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
                     format!("a qdisc of kind {} is where clsact belongs", other.unwrap_or("unknown")),
@@ -131,7 +107,8 @@ impl Tc {
 
     /// Removes the qdisc, and with it whatever hangs on it.
     pub(crate) fn remove_clsact(&mut self, ifindex: u32) -> io::Result<()> {
-        match self.ask(RTM_DELQDISC, NLM_F_ACK, &tc_header(ifindex, CLSACT_HANDLE, CLSACT, 0)) {
+        let message = message(ifindex, CLSACT_HANDLE, TcHandle::CLSACT, 0);
+        match self.ask(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK) {
             Err(error) if is_gone(&error) => Ok(()),
             result => result.map(drop),
         }
@@ -139,53 +116,118 @@ impl Tc {
 
     /// Kind of the qdisc that takes the place of clsact.
     fn qdisc(&mut self, ifindex: u32) -> io::Result<Option<String>> {
-        let messages = self.ask(RTM_GETQDISC, NLM_F_DUMP, &tc_header(ifindex, 0, 0, 0))?;
-        let there = messages.iter().filter(|(kind, body)| {
-            *kind == RTM_NEWQDISC && word(body, 4) == Some(ifindex) && word(body, 12) == Some(CLSACT)
-        });
-        Ok(there.filter_map(|(_, body)| text(find(body.get(TC_HEADER..)?, TCA_KIND)?)).next())
+        let question = RouteNetlinkMessage::GetQueueDiscipline(message(ifindex, TcHandle::UNSPEC, TcHandle::UNSPEC, 0));
+        let qdiscs = self.ask(question, NLM_F_DUMP)?.into_iter();
+        Ok(qdiscs
+            .filter(|qdisc| qdisc.header.index.cast_unsigned() == ifindex && qdisc.header.parent == TcHandle::CLSACT)
+            .find_map(|qdisc| qdisc.kind))
     }
 
-    /// One request and all that comes back for it: types and bodies.
-    fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
+    /// One request and all that comes back for it.
+    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Tcm>> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut request = Vec::with_capacity(NETLINK_HEADER + body.len());
-        request.extend(((NETLINK_HEADER + body.len()) as u32).to_ne_bytes());
-        request.extend(kind.to_ne_bytes());
-        request.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        request.extend(self.sequence.to_ne_bytes());
-        request.extend(0_u32.to_ne_bytes());
-        request.extend(body);
-        self.socket.send(&request, 0)?;
+        let mut request = NetlinkMessage::from(request);
+        request.header.flags = flags | NLM_F_REQUEST;
+        request.header.sequence_number = self.sequence;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
         let mut answers = Vec::new();
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
-            while let Some((kind, sequence, body, next)) = split(rest) {
+            while !rest.is_empty() {
+                let (answer, next) = split(rest).map_err(invalid)?;
                 rest = next;
                 // Of an earlier request that was given up.
-                if sequence != self.sequence {
+                if answer.header.sequence_number != self.sequence {
                     continue;
                 }
-                match kind {
-                    NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR => match word(body, 0).map(|code| code as i32) {
-                        Some(0) => return Ok(answers),
-                        Some(code) => return Err(io::Error::from_raw_os_error(-code)),
-                        None => return Err(io::ErrorKind::InvalidData.into()),
-                    },
-                    kind => answers.push((kind, body.to_vec())),
+                match answer.payload {
+                    NetlinkPayload::Done(_) => return Ok(answers),
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    _ => {}
                 }
             }
         }
     }
 }
 
-fn parent(hook: TcxHook) -> u32 {
-    match hook {
-        TcxHook::Ingress => 0xffff_fff2,
-        TcxHook::Egress => 0xffff_fff3,
+/// What is read of a filter or a qdisc. `TcMessage` would decode all attributes of all kinds, and one that it does not
+/// understand of somebody else's filter would hide the whole list.
+#[derive(Debug)]
+struct Tcm {
+    header: TcHeader,
+    kind: Option<String>,
+    options: Option<Vec<TcOption>>,
+}
+
+impl Tcm {
+    /// `None`: only the head of a priority, which carries no filter.
+    fn filter(self) -> Option<Filter> {
+        let handle = u32::from(self.header.handle);
+        let (kind, options) = (self.kind?, self.options?);
+        if handle == 0 {
+            return None;
+        }
+        let mut filter = Filter { priority: (self.header.info >> 16) as u16, handle, kind, ..Filter::default() };
+        for option in options {
+            match option {
+                TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => filter.name = Some(name),
+                TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => filter.program = Some(id),
+                _ => {}
+            }
+        }
+        Some(filter)
     }
+}
+
+impl NetlinkDeserializable for Tcm {
+    type Error = DecodeError;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        let header = TcHeader::parse(payload)?;
+        let attributes = NlasIterator::new(&payload[header.buffer_len()..]);
+        let mut read = Self { header, kind: None, options: None };
+        for attribute in attributes {
+            let attribute = attribute?;
+            // Options of an unknown kind stay bytes.
+            let decode = |kind| TcAttribute::parse_with_param(&attribute, kind);
+            let attribute = match read.kind.as_deref() {
+                Some(TcFilterBpf::KIND) => decode(TcFilterBpf::KIND).or_else(|_| decode("")),
+                _ => decode(""),
+            };
+            match attribute {
+                Ok(TcAttribute::Kind(kind)) => read.kind = Some(kind),
+                Ok(TcAttribute::Options(options)) => read.options = Some(options),
+                // Statistics and the like.
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn message(ifindex: u32, handle: TcHandle, parent: TcHandle, info: u32) -> TcMessage {
+    let header = TcHeader { index: ifindex.cast_signed(), handle, parent, info, ..TcHeader::default() };
+    TcMessage::from_parts(header, Vec::new())
+}
+
+fn bpf_filter(ifindex: u32, hook: TcxHook, filter: &Filter) -> TcMessage {
+    let mut message = message(ifindex, filter.handle.into(), parent(hook), info(filter.priority));
+    message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
+    message
+}
+
+fn parent(hook: TcxHook) -> TcHandle {
+    let minor = match hook {
+        TcxHook::Ingress => TcHandle::MIN_INGRESS,
+        TcxHook::Egress => TcHandle::MIN_EGRESS,
+    };
+    TcHandle { major: u16::MAX, minor }
 }
 
 /// Priority, and the protocol that filters for everything have.
@@ -197,80 +239,42 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EINVAL))
 }
 
-fn tc_header(ifindex: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
-    [0, ifindex, handle, parent, info].iter().flat_map(|word| word.to_ne_bytes()).collect()
+/// The first message, and what follows it.
+fn split(datagram: &[u8]) -> Result<(NetlinkMessage<Tcm>, &[u8]), DecodeError> {
+    let len = NetlinkBuffer::new_checked(datagram)?.length() as usize;
+    let message = NetlinkMessage::deserialize(&datagram[..len])?;
+    Ok((message, datagram.get(len.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    to.extend(((4 + value.len()) as u16).to_ne_bytes());
-    to.extend(kind.to_ne_bytes());
-    to.extend(value);
-    to.resize(to.len().next_multiple_of(4), 0);
-}
-
-/// Type, sequence number and body of the first message, and what follows it.
-fn split(datagram: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
-    let len = word(datagram, 0)? as usize;
-    let body = datagram.get(NETLINK_HEADER..len)?;
-    let next = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
-    Some((half(datagram, 4)?, word(datagram, 8)?, body, next))
-}
-
-/// `None`: only the head of a priority, which carries no filter.
-fn read_filter(body: &[u8]) -> Option<Filter> {
-    let handle = word(body, 8)?;
-    let attributes = body.get(TC_HEADER..)?;
-    let kind = text(find(attributes, TCA_KIND)?)?;
-    let options = find(attributes, TCA_OPTIONS)?;
-    if handle == 0 {
-        return None;
-    }
-    let bpf = |attribute| if kind == "bpf" { find(options, attribute) } else { None };
-    Some(Filter {
-        priority: (word(body, 16)? >> 16) as u16,
-        handle,
-        name: bpf(TCA_BPF_NAME).and_then(text),
-        program: bpf(TCA_BPF_ID).and_then(|value| word(value, 0)),
-        kind,
-    })
-}
-
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let len = usize::from(half(attributes, 0)?);
-        let value = attributes.get(4..len)?;
-        if half(attributes, 2)? & NLA_TYPE_MASK == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(len.next_multiple_of(4)..)?;
-    }
-}
-
-fn text(value: &[u8]) -> Option<String> {
-    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-    std::str::from_utf8(&value[..end]).ok().map(str::to_owned)
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+fn invalid(error: DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_core::DefaultNla;
+
     use super::*;
+
+    fn read(message: &TcMessage) -> Option<Filter> {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        Tcm::deserialize(&NetlinkHeader::default(), &bytes).expect("a message").filter()
+    }
+
+    fn listed(handle: u32, attributes: Vec<TcAttribute>) -> TcMessage {
+        let mut message = message(3, handle.into(), parent(TcxHook::Ingress), info(2));
+        message.attributes = attributes;
+        message
+    }
 
     #[test]
     fn a_filter_is_read_as_the_kernel_writes_it() {
-        let mut body = tc_header(3, 0x17, 0xffff_fff2, info(2));
-        attribute(&mut body, TCA_KIND, b"bpf\0");
-        let mut options = Vec::new();
-        attribute(&mut options, TCA_BPF_NAME, b"cil_from_netdev-eth0\0");
-        attribute(&mut options, TCA_BPF_ID, &77_u32.to_ne_bytes());
-        attribute(&mut body, TCA_OPTIONS | 0x8000, &options);
+        let options = vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgName("cil_from_netdev-eth0".into())),
+            TcOption::Bpf(TcFilterBpfOption::ProgId(77)),
+        ];
+        let message = listed(0x17, vec![TcAttribute::Kind("bpf".into()), TcAttribute::Options(options)]);
         let filter = Filter {
             priority: 2,
             handle: 0x17,
@@ -278,14 +282,30 @@ mod tests {
             name: Some("cil_from_netdev-eth0".into()),
             program: Some(77),
         };
-        assert_eq!(read_filter(&body), Some(filter));
+        assert_eq!(read(&message), Some(filter));
     }
 
     #[test]
     fn the_head_of_a_priority_is_no_filter() {
-        let mut body = tc_header(3, 0, 0xffff_fff2, info(2));
-        attribute(&mut body, TCA_KIND, b"bpf\0");
-        assert_eq!(read_filter(&body), None);
+        assert_eq!(read(&listed(0, vec![TcAttribute::Kind("bpf".into())])), None);
+    }
+
+    /// A flower of a kernel newer than the crate that decodes it, with statistics that nobody knows.
+    #[test]
+    fn a_filter_that_cannot_be_decoded_is_one_all_the_same() {
+        let options = vec![TcOption::Other(DefaultNla::new(8, vec![1, 2, 3]))];
+        let statistics = TcAttribute::Other(DefaultNla::new(3, vec![1]));
+        let kind = TcAttribute::Kind("flower".into());
+        let filter = read(&listed(1, vec![kind, TcAttribute::Options(options), statistics]));
+        assert_eq!(filter, Some(Filter { priority: 2, handle: 1, kind: "flower".into(), ..Filter::default() }));
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_does_not_hide_a_filter() {
+        let options = vec![TcOption::Other(DefaultNla::new(7, vec![0xff, 0]))];
+        let message = listed(1, vec![TcAttribute::Kind("bpf".into()), TcAttribute::Options(options)]);
+        let filter = Filter { priority: 2, handle: 1, kind: "bpf".into(), ..Filter::default() };
+        assert_eq!(read(&message), Some(filter));
     }
 
     #[test]
@@ -293,8 +313,9 @@ mod tests {
         for len in 0..40 {
             for fill in [0, 1, 4, 0xff] {
                 let bytes = vec![fill; len];
-                assert!(read_filter(&bytes).is_none_or(|filter| filter.handle != 0));
-                assert!(split(&bytes).is_none_or(|(_, _, body, _)| body.len() <= len));
+                let read = Tcm::deserialize(&NetlinkHeader::default(), &bytes);
+                assert!(read.ok().and_then(Tcm::filter).is_none_or(|filter| filter.handle != 0));
+                assert!(!split(&bytes).is_ok_and(|(_, rest)| rest.len() >= len));
             }
         }
     }

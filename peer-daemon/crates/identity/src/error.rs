@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The operating system refuses.
     #[error("{what} {}: {source}", path.display())]

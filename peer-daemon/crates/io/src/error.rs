@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 /// Why packet I/O could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// There is no TUN driver within reach.
     #[error(

@@ -43,7 +43,6 @@ pub struct ShardConfig {
 
 /// Why a shard's thread ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum StopReason {
     /// It was asked to.
     #[error("it was asked to stop")]

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Message {
     /// "This is how I can be reached; and you?"
     Offer(Offer),

@@ -8,7 +8,6 @@ use crate::message::{Message, RelayServer};
 
 /// What may happen to a connection.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum Input {
     /// The peer sent a message.
     Message(Message),
@@ -38,7 +37,6 @@ pub enum Input {
 
 /// What is to be done for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Action {
     /// Send this to the peer through the signal server.
     Send(Message),

@@ -7,9 +7,11 @@
 
 mod classic;
 mod series;
+mod shown;
 
 pub use classic::classic;
 pub use series::Series;
+pub use shown::{Figures, Shown};
 
 use std::fmt;
 use std::time::Duration;

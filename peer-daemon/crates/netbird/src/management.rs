@@ -16,7 +16,7 @@ pub use client::{Client, DEFAULT_MAX_MESSAGE, MapStream, Options};
 pub use decode::{MAX_ENTRIES, SyncMessage, decode_login};
 pub use error::{Class, Error};
 pub use fields::{Field, Value, fields};
-pub use metrics::{ManagementCollector, ManagementStats};
+pub use metrics::ManagementStats;
 pub use session::{Action, Event, Input, Session};
 pub use setup_key::{ParseSetupKeyError, SetupKey};
 pub use task::{Handle, Management, Node, spawn};

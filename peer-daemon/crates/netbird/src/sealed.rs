@@ -1,26 +1,23 @@
-//! The NaCl box around every message: X25519, HSalsa20, XSalsa20-Poly1305 on WireGuard keys as they are.
+//! The NaCl box around every message: X25519, HSalsa20, XSalsa20-Poly1305 on WireGuard keys as they are. The crate
+//! `crypto_box` does the cryptography.
 //!
 //! A body is 24 bytes of random nonce, then 16 bytes of tag, then the ciphertext.
 
 mod plaintext;
-mod sys;
-mod xsalsa20;
 
 pub use plaintext::Plaintext;
 
-use peer_core::key::{PrivateKey, PublicKey};
-use poly1305::Poly1305;
-use poly1305::universal_hash::{KeyInit as _, UniversalHash as _};
-use prost::Message;
-use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
+use std::sync::Arc;
 
-use xsalsa20::KeyStream;
+use crypto_box::SalsaBox;
+use crypto_box::aead::AeadInPlace as _;
+use peer_core::key::{PrivateKey, PublicKey};
+use prost::Message;
+use zeroize::Zeroizing;
 
 /// Bytes that a body is longer than its plaintext.
 pub const OVERHEAD: usize = NONCE + TAG;
 
-const KEY: usize = 32;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 
@@ -63,16 +60,14 @@ pub enum DecodeError {
 /// The box between ourselves and one other key, for both directions.
 #[derive(Clone)]
 pub struct Sealer {
-    key: Zeroizing<[u8; KEY]>,
+    shared: Arc<SalsaBox>,
 }
 
 impl Sealer {
     /// Derives the shared key: one X25519 operation.
     #[must_use]
     pub fn new(own: &PrivateKey, other: &PublicKey) -> Self {
-        let own = x25519_dalek::StaticSecret::from(*own.expose());
-        let shared = own.diffie_hellman(&x25519_dalek::PublicKey::from(other.0));
-        Self { key: xsalsa20::derive(shared.as_bytes(), &[0; 16]) }
+        Self { shared: Arc::new(SalsaBox::new(&other.0.into(), &(*own.expose()).into())) }
     }
 
     /// Seals `plaintext` with a nonce of the thread's generator.
@@ -91,11 +86,9 @@ impl Sealer {
         let short = OpenError::Short(body.len());
         let (nonce, rest) = body.split_first_chunk_mut::<NONCE>().ok_or(short)?;
         let (tag, text) = rest.split_first_chunk_mut::<TAG>().ok_or(short)?;
-        let stream = KeyStream::new(&self.key, nonce);
-        if !bool::from(tag_of(&stream, text).ct_eq(tag)) {
-            return Err(OpenError::Forged);
-        }
-        stream.apply(text);
+        self.shared
+            .decrypt_in_place_detached((&*nonce).into(), &[], text, (&*tag).into())
+            .map_err(|_| OpenError::Forged)?;
         Ok(Plaintext::new(body, OVERHEAD))
     }
 
@@ -120,20 +113,11 @@ impl Sealer {
         body.extend_from_slice(&[0; TAG]);
         body.extend_from_slice(plaintext);
         let text = &mut body[OVERHEAD..];
-        let stream = KeyStream::new(&self.key, &nonce);
-        stream.apply(text);
-        let tag = tag_of(&stream, text);
+        let sealed = self.shared.encrypt_in_place_detached((&nonce).into(), &[], text);
+        let tag = sealed.expect("the cipher takes 2^70 bytes, and there is no associated data");
         body[NONCE..OVERHEAD].copy_from_slice(&tag);
         body
     }
-}
-
-/// Poly1305 of a ciphertext.
-fn tag_of(stream: &KeyStream, text: &[u8]) -> [u8; TAG] {
-    let mut mac = Poly1305::new((&*stream.tag_key()).into());
-    let (blocks, tail) = text.as_chunks::<TAG>();
-    mac.update_padded(blocks.as_flattened());
-    mac.compute_unpadded(tail).into()
 }
 
 #[cfg(test)]

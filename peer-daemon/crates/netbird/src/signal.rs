@@ -12,7 +12,7 @@ mod task;
 mod watchdog;
 
 pub use message::{Description, IceCredentials, Message, MessageError, SessionId};
-pub use metrics::{Direction, SignalCollector, SignalStats};
+pub use metrics::{Direction, SignalStats};
 pub use outbox::{MAX_IN_FLIGHT, MAX_QUEUED, NotSent, QUEUE_PER_PEER};
 pub use task::{Event, Options, Sender, Signal, SignalError, spawn};
 

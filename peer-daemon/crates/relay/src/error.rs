@@ -4,7 +4,6 @@ use crate::websocket::{UpgradeError, WebSocketError};
 
 /// What went wrong between us and a relay.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub(crate) enum ConnectError {
     /// It is not reached.
     #[error(transparent)]

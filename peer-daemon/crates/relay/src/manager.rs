@@ -32,7 +32,6 @@ const UNUSED: Duration = Duration::from_secs(5);
 
 /// What users of relays are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Event {
     /// The home relay is connected, or is not any more.
     Home(Option<HomeRelay>),

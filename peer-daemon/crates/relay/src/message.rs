@@ -61,7 +61,6 @@ pub struct Peers<'a>(&'a [u8]);
 
 /// Bytes that are no message for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum MessageError {
     /// Another version.
     #[error("a relay message of version {0}, known is 1")]

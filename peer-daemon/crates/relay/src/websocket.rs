@@ -14,7 +14,6 @@ pub(crate) use upgrade::upgrade;
 
 /// Bytes that are not RFC 6455, or not what a relay sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub(crate) enum WebSocketError {
     /// Servers do not mask (§5.1).
     #[error("a masked frame from the server")]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 /// A file that is not taken.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// It cannot be read.
     #[error("{}: cannot be read: {source}; check the path and its permissions", path.display())]

@@ -71,8 +71,6 @@ pub(crate) enum Sender {
     Claimed(SocketAddr),
     /// A relay says who it is.
     Relayed(RelayId),
-    /// Nothing, and no cookie could tell it from others.
-    Unknown,
 }
 
 /// What the address of a message tells.
@@ -115,12 +113,15 @@ impl Admission {
         (kind, sender, standing): (Kind, Sender, Standing),
         macs: &HandshakeMacs<'_>,
     ) -> Result<Admitted, DatagramError> {
-        if let Sender::Relayed(id) = sender {
-            self.sources.take(now, Source::from(id)).or(DatagramError::SourceLimited)?;
-            self.cookies.mac1_is_valid(macs).or(DatagramError::BadMac)?;
-            self.relayed.take(now).or(DatagramError::UnderLoad)?;
-            return Ok(Admitted::Yes);
-        }
+        let remote = match sender {
+            Sender::Relayed(id) => {
+                self.sources.take(now, Source::from(id)).or(DatagramError::SourceLimited)?;
+                self.cookies.mac1_is_valid(macs).or(DatagramError::BadMac)?;
+                self.relayed.take(now).or(DatagramError::UnderLoad)?;
+                return Ok(Admitted::Yes);
+            }
+            Sender::Claimed(remote) => remote,
+        };
         let share = if standing == Standing::Known { &mut self.members } else { &mut self.strangers };
         if kind == Kind::Initiation {
             let read = if macs.has_mac2() { &mut share.with_mac2 } else { &mut share.plain };
@@ -135,7 +136,6 @@ impl Admission {
         if unproven.take_as(weight, now) {
             return Ok(Admitted::Yes);
         }
-        let Sender::Claimed(remote) = sender else { return Err(DatagramError::UnderLoad) };
         if !(macs.has_mac2() && self.cookies.mac2_is_valid(now, rng, remote, macs)) {
             share.replies.take(now).or(DatagramError::CookieLimited)?;
             return Ok(Admitted::WithCookie(remote));
@@ -186,8 +186,6 @@ impl Sender {
         match path {
             Path::Udp { remote, .. } => Self::Claimed(remote),
             Path::Relay(id) => Self::Relayed(id),
-            // `Path` may get further kinds.
-            _ => Self::Unknown,
         }
     }
 }

@@ -8,7 +8,6 @@ macro_rules! reasons {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
         #[error("{}", self.help())]
-        #[non_exhaustive]
         pub enum $ty {
             $(#[doc = $help] $variant,)+
         }

@@ -9,7 +9,6 @@ use crate::limits::EVENT_QUEUE;
 
 /// Something the control side should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Event {
     /// A session is up and confirmed: as initiator with the response, as responder with the first data.
     HandshakeCompleted {

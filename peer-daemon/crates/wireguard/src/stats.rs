@@ -31,7 +31,6 @@ impl Figure {
 
 /// What happened to handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Handshake {
     /// An initiation was sent, repetitions included.
     Initiated,

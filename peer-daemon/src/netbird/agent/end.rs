@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use peer_identity::Registration;
 use peer_mesh::State;
+use peer_netbird::call::CallError;
 use peer_netbird::management::{self, Class};
 use peer_netbird::signal::Message;
 
@@ -68,7 +69,9 @@ impl Agent<'_> {
             Ok(Err(error)) if error.class() == Class::Refused => tracing::info!(%error, "deregistered already"),
             Ok(Err(error)) => {
                 let fix = match &error {
-                    management::Error::Status { message, .. } if message.contains("linked to a network router") => {
+                    management::Error::Call(CallError::Status { message, .. })
+                        if message.contains("linked to a network router") =>
+                    {
                         ": name a group of peers as the network's router instead of this peer"
                     }
                     _ => "",

@@ -24,7 +24,7 @@ impl Agent<'_> {
         match event {
             Event::HandshakeCompleted { peer, .. } => mesh.handle(peer, Input::Handshake(now), now),
             Event::PathWanted { peer } => mesh.handle(peer, Input::Wanted, now),
-            _ => {}
+            Event::PathChanged { .. } | Event::SessionExpired { .. } | Event::HandshakeTimedOut { .. } => {}
         }
     }
 
@@ -41,7 +41,6 @@ impl Agent<'_> {
                 Action::SetPath(path) => orders.push(Order::Path(peer, Some(path))),
                 Action::ClearPath => orders.push(Order::Path(peer, None)),
                 Action::Handshake => orders.push(Order::Handshake(peer)),
-                other => tracing::debug!(?other, "nothing is known of this action"),
             }
         }
         let Some(node) = self.node.as_ref().filter(|_| !orders.is_empty()) else { return Ok(()) };
@@ -75,8 +74,8 @@ impl Agent<'_> {
     }
 
     fn send(&self, peer: PublicKey, message: peer_mesh::message::Message) {
-        let (Some((_, signal)), Some(message)) = (&self.signal, messages::to_send(message)) else { return };
-        match signal.sender.send(peer, message) {
+        let Some((_, signal)) = &self.signal else { return };
+        match signal.sender.send(peer, messages::to_send(message)) {
             // Offers are repeated; the loss is counted.
             Ok(()) | Err(NotSent::Offline) => {}
             Err(error) => tracing::debug!(%peer, %error, "a message for a peer is lost"),

@@ -59,7 +59,6 @@ impl Agent<'_> {
                 tracing::debug!(%peer, reason, "the way through the relay is over");
                 mesh.handle(peer, Input::PathDown { kind: PathKind::Relay, attempt }, now);
             }
-            other => tracing::debug!(?other, "nothing is known of this event"),
         }
     }
 

@@ -4,7 +4,6 @@ use std::fmt;
 
 /// What was looked at. The names are labels of `peer_doctor_findings` and stand in the JSON of `doctor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum Check {
     /// Capabilities of the process.
     Capabilities,

@@ -4,33 +4,17 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use super::{BPF_MAP_LOOKUP_BATCH, BatchAttr, bpf, bpf_fd, c_path, fd};
+use peer_bpf_sys::map::{self, Kind};
+use peer_bpf_sys::program::{self, Instruction};
 
-const BPF_MAP_CREATE: i64 = 0;
-const BPF_PROG_LOAD: i64 = 5;
-const BPF_PROG_TEST_RUN: i64 = 10;
-const BPF_FUNC_FIB_LOOKUP: i32 = 69;
-const BPF_FIB_LOOKUP_SRC: u32 = 16;
-/// The register that points behind the stack.
-const FRAME: i32 = 10;
-const BPF_MAP_TYPE_HASH: u32 = 1;
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+use super::{Batches, c_path};
 
 /// Whether TC programs may call the helper of that number. A program that calls it with nonsense is refused either way;
 /// the verifier says why.
 pub(crate) fn helper(number: i32) -> io::Result<bool> {
-    let code = [Instruction { code: 0x85, immediate: number, ..EMPTY }, Instruction { code: 0x95, ..EMPTY }];
+    let code = [Instruction::new(0x85, 0, 0, number), Instruction::new(0x95, 0, 0, 0)];
     let mut log = vec![0_u8; 16 * 1024];
-    let mut attr = LoadAttr {
-        kind: BPF_PROG_TYPE_SCHED_CLS,
-        count: code.len() as u32,
-        code: code.as_ptr() as u64,
-        licence: c"GPL".as_ptr() as u64,
-        log_level: 1,
-        log_size: log.len() as u32,
-        log: log.as_mut_ptr() as u64,
-    };
-    match bpf_fd(BPF_PROG_LOAD, &mut attr) {
+    match program::load("", &code, &mut log) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error),
         Err(error) => {
@@ -47,63 +31,39 @@ pub(crate) fn helper(number: i32) -> io::Result<bool> {
 /// `BPF_FIB_LOOKUP_SRC`, if FIB lookups can tell the source that the kernel would choose (Linux 6.7), else 0. Asked by such a
 /// lookup, whose flags are looked at first.
 pub(crate) fn fib_flags() -> io::Result<u32> {
+    const FIB_LOOKUP: i32 = 69;
+    const FIB_LOOKUP_SRC: i32 = 16;
     const AF_INET: i32 = 2;
     const LOOPBACK: i32 = 1;
-    const SIZE: i32 = 64;
-    let mut code: Vec<Instruction> = (1..=SIZE / 8)
-        // *(u64 *)(r10 - 8 * n) = 0
-        .map(|n| Instruction { code: 0x7a, registers: FRAME as u8, offset: -8 * n as i16, immediate: 0 })
-        .collect();
+    /// Of `struct bpf_fib_lookup`.
+    const SIZE: i16 = 64;
+    /// The register that points behind the stack.
+    const FRAME: u8 = 10;
+    let clear = |word: i16| Instruction::new(0x7a, FRAME, -8 * word, 0);
+    let mut code: Vec<Instruction> = (1..=SIZE / 8).map(clear).collect();
     code.extend([
         // The family, and the interface index.
-        Instruction { code: 0x72, registers: FRAME as u8, offset: -SIZE as i16, immediate: AF_INET },
-        Instruction { code: 0x62, registers: FRAME as u8, offset: 8 - SIZE as i16, immediate: LOOPBACK },
-        // r2 = r10 - SIZE, r3 = SIZE, r4 = flags
-        Instruction { code: 0xbf, registers: FRAME as u8 * 16 + 2, ..EMPTY },
-        Instruction { code: 0x07, registers: 2, immediate: -SIZE, ..EMPTY },
-        Instruction { code: 0xb7, registers: 3, immediate: SIZE, ..EMPTY },
-        Instruction { code: 0xb7, registers: 4, immediate: BPF_FIB_LOOKUP_SRC as i32, ..EMPTY },
-        Instruction { code: 0x85, immediate: BPF_FUNC_FIB_LOOKUP, ..EMPTY },
-        Instruction { code: 0x95, ..EMPTY },
+        Instruction::new(0x72, FRAME, -SIZE, AF_INET),
+        Instruction::new(0x62, FRAME, 8 - SIZE, LOOPBACK),
+        // The structure, its size, the flags.
+        Instruction::new(0xbf, FRAME << 4 | 2, 0, 0),
+        Instruction::new(0x07, 2, 0, -i32::from(SIZE)),
+        Instruction::new(0xb7, 3, 0, SIZE.into()),
+        Instruction::new(0xb7, 4, 0, FIB_LOOKUP_SRC),
+        Instruction::new(0x85, 0, 0, FIB_LOOKUP),
+        Instruction::new(0x95, 0, 0, 0),
     ]);
-    let mut attr = LoadAttr {
-        kind: BPF_PROG_TYPE_SCHED_CLS,
-        count: code.len() as u32,
-        code: code.as_ptr() as u64,
-        licence: c"GPL".as_ptr() as u64,
-        ..LoadAttr::default()
-    };
-    let program = bpf_fd(BPF_PROG_LOAD, &mut attr)?;
-    // Of an Ethernet header and some more: what a test run asks for.
-    let packet = [0_u8; 64];
-    let mut attr = RunAttr {
-        program: fd(program.as_fd()),
-        data_len: packet.len() as u32,
-        data: packet.as_ptr() as u64,
-        repeat: 1,
-        ..RunAttr::default()
-    };
-    bpf(BPF_PROG_TEST_RUN, &mut attr)?;
-    Ok(if attr.result as i32 == -libc::EINVAL { 0 } else { BPF_FIB_LOOKUP_SRC })
+    let program = program::load("", &code, &mut [])?;
+    // As long as an Ethernet frame has to be.
+    let result = program::run(program.as_fd(), &[0; 64])?;
+    Ok(if result as i32 == -libc::EINVAL { 0 } else { FIB_LOOKUP_SRC as u32 })
 }
 
 /// Whether hash maps can be read in batches.
 pub(crate) fn batch_operations() -> io::Result<bool> {
-    let mut attr = MapAttr { kind: BPF_MAP_TYPE_HASH, key_size: 4, value_size: 4, max_entries: 1 };
-    let map = bpf_fd(BPF_MAP_CREATE, &mut attr)?;
-    let (mut cursor, mut key, mut value) = (0_u32, 0_u32, 0_u32);
-    let mut attr = BatchAttr {
-        out_batch: (&raw mut cursor) as u64,
-        keys: (&raw mut key) as u64,
-        values: (&raw mut value) as u64,
-        count: 1,
-        map_fd: fd(map.as_fd()),
-        ..Default::default()
-    };
-    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+    let map = map::create::<u32, u32>(Kind::Hash, 1)?;
+    match Batches::<u32, u32>::new(1).next(map.as_fd()) {
         Ok(_) => Ok(true),
-        // The end of an empty map.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error),
         Err(_) => Ok(false),
     }
@@ -120,48 +80,4 @@ pub(crate) fn may_write(path: &Path) -> io::Result<bool> {
             error => Err(error),
         },
     }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-const EMPTY: Instruction = Instruction { code: 0, registers: 0, offset: 0, immediate: 0 };
-
-#[repr(C)]
-#[derive(Default)]
-struct RunAttr {
-    program: u32,
-    result: u32,
-    data_len: u32,
-    data_len_out: u32,
-    data: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct LoadAttr {
-    kind: u32,
-    count: u32,
-    code: u64,
-    licence: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-}
-
-#[repr(C)]
-struct MapAttr {
-    kind: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
 }

@@ -13,6 +13,7 @@ use zeroize::Zeroize as _;
 
 use super::error::REGISTER;
 use super::{Error, SetupKey, SyncMessage, decode_login};
+use crate::call::{self, CallError};
 use crate::channel::Channels;
 use crate::dial::Dial;
 use crate::proto::management::management_service_client::ManagementServiceClient;
@@ -123,12 +124,12 @@ impl Client {
         let body = sealer.seal_message(&SyncRequest { meta: Some(meta) });
         let mut grpc = self.grpc();
         let stream = async {
-            let answer = grpc.sync(self.envelope(body)).await.map_err(|status| Error::status(SYNC, &status))?;
+            let answer = grpc.sync(self.envelope(body)).await.map_err(|status| CallError::status(SYNC, &status))?;
             let mut stream = MapStream { sealer, stream: answer.into_inner(), bytes: 0 };
             let first = stream.next().await?;
             Ok((stream, first))
         };
-        let late = Error::Timeout { call: SYNC, after: SYNC_TIMEOUT };
+        let late = Error::from(CallError::Timeout { call: SYNC, after: SYNC_TIMEOUT });
         let result = timeout(SYNC_TIMEOUT, stream).await.unwrap_or(Err(late));
         result.inspect_err(|error| self.doubt(error))
     }
@@ -188,13 +189,8 @@ impl Client {
         after: Duration,
         answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, Error> {
-        let result = match timeout(after, answer).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => Error::status(call, &status),
-            Err(_) => Error::Timeout { call, after },
-        };
-        self.doubt(&result);
-        Err(result)
+        let answer = call::within(call, after, answer).await.map_err(Error::from);
+        Ok(answer.inspect_err(|error| self.doubt(error))?.into_inner())
     }
 
     /// Until [`Self::logout`] is called.
@@ -225,9 +221,9 @@ impl MapStream {
     ///
     /// The stream is over with any of them.
     pub async fn next(&mut self) -> Result<SyncMessage, Error> {
-        let message = self.stream.message().await.map_err(|status| Error::status(SYNC, &status))?;
+        let message = self.stream.message().await.map_err(|status| CallError::status(SYNC, &status))?;
         let received = Some(Instant::now());
-        let body = message.ok_or(Error::Ended)?.body;
+        let body = message.ok_or(CallError::Ended { call: SYNC })?.body;
         self.bytes = body.len();
         let opened = self.sealer.open(body).map_err(DecodeError::from).and_then(SyncMessage::new);
         let mut message = opened.map_err(|source| Error::Answer { call: SYNC, source })?;

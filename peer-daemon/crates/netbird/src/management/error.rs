@@ -1,34 +1,17 @@
 //! What goes wrong between us and management, and what it means.
 
-use std::time::Duration;
-
 use peer_core::key::ParseKeyError;
-use tonic::{Code, Status};
+use tonic::Code;
 
+use crate::call::CallError;
 use crate::sealed::DecodeError;
-use crate::text;
 
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The server answered with an error, or could not be reached.
-    #[error("{call}: {message} ({code:?})")]
-    Status {
-        /// Which call.
-        call: &'static str,
-        /// gRPC code; `Unavailable` where there is no connection.
-        code: Code,
-        /// The server's words, or what the connection broke of.
-        message: String,
-    },
-    /// No answer in time.
-    #[error("{call}: no answer within {after:?}")]
-    Timeout {
-        /// Which call.
-        call: &'static str,
-        /// How long it was waited for.
-        after: Duration,
-    },
+    /// There was no answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// An answer that cannot be read.
     #[error("{call}: unreadable answer: {source}")]
     Answer {
@@ -40,9 +23,6 @@ pub enum Error {
     /// The server's key is none.
     #[error("GetServerKey: {0}")]
     ServerKey(ParseKeyError),
-    /// The server ended the stream.
-    #[error("Sync: the server ended the stream")]
-    Ended,
 }
 
 /// What an error means for the peer.
@@ -75,36 +55,29 @@ impl Class {
 }
 
 impl Error {
-    pub(crate) fn status(call: &'static str, status: &Status) -> Self {
-        Self::Status { call, code: status.code(), message: text::of_status(status) }
-    }
-
     /// What it means. `InvalidArgument` is transient: a server that was restarted between two calls has a new key and
     /// cannot open what we sealed for the old one.
     #[must_use]
     pub fn class(&self) -> Class {
-        match self {
-            Self::Status { code: Code::PermissionDenied | Code::Unauthenticated, .. } => Class::Refused,
-            Self::Status { code: Code::NotFound, call: REGISTER, .. } => Class::SetupKey,
+        let (call, code, message) = match self {
+            Self::Call(CallError::Status { call, code, message }) => (*call, code, message),
+            Self::Call(CallError::Timeout { .. } | CallError::Ended { .. }) => return Class::Transient,
+            Self::Answer { .. } | Self::ServerKey(_) => return Class::Garbage,
+        };
+        match code {
+            Code::PermissionDenied | Code::Unauthenticated => Class::Refused,
+            Code::NotFound if call == REGISTER => Class::SetupKey,
             // The same text with another code when two registrations meet; "already registered" is the other one.
-            Self::Status { code: Code::FailedPrecondition, call: REGISTER, message }
-                if message.contains("setup key") =>
-            {
-                Class::SetupKey
-            }
-            Self::Status { .. } | Self::Timeout { .. } | Self::Ended => Class::Transient,
-            Self::Answer { .. } | Self::ServerKey(_) => Class::Garbage,
+            Code::FailedPrecondition if call == REGISTER && message.contains("setup key") => Class::SetupKey,
+            _ => Class::Transient,
         }
     }
 
     /// The connection may be dead without having been closed.
     pub(crate) fn doubts_connection(&self) -> bool {
         match self {
-            Self::Timeout { .. } => true,
-            Self::Status { code, .. } => {
-                matches!(code, Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled)
-            }
-            Self::Answer { .. } | Self::ServerKey(_) | Self::Ended => false,
+            Self::Call(error) => error.doubts_connection(),
+            Self::Answer { .. } | Self::ServerKey(_) => false,
         }
     }
 }
@@ -114,10 +87,12 @@ pub(crate) const REGISTER: &str = "Login with setup key";
 
 #[cfg(test)]
 mod tests {
+    use tonic::Status;
+
     use super::*;
 
     fn class(call: &'static str, status: &Status) -> Class {
-        Error::status(call, status).class()
+        Error::from(CallError::status(call, status)).class()
     }
 
     #[test]
@@ -146,7 +121,7 @@ mod tests {
     #[test]
     fn a_servers_words_stay_on_one_line() {
         let error =
-            Error::status("Sync", &Status::internal(format!("a\nb\u{1b}[2J{}", "x".repeat(10_000)))).to_string();
+            CallError::status("Sync", &Status::internal(format!("a\nb\u{1b}[2J{}", "x".repeat(10_000)))).to_string();
         assert!(error.starts_with("Sync: a b [2Jxxx") && error.len() < 300, "{error}");
         assert!(!error.chars().any(char::is_control));
     }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::session::{Action, Event, Input, Session};
 use super::{Client, Error, ManagementStats, MapStream, Options, SetupKey, SyncMessage};
+use crate::clock::{now, until};
 use crate::dial::Dial;
 use crate::proto::management::{Checks, LoginResponse, PeerSystemMeta};
 
@@ -199,7 +200,7 @@ impl<N: Node> Task<N> {
             }
             Done::Stream(Ok(opened)) => {
                 let (stream, first) = *opened;
-                self.stats.on_stream();
+                self.stats.stream.on_open();
                 self.stream = Some(stream);
                 self.session.handle_input(now(), Input::StreamOpened);
                 return self.message(Ok(Arc::new(first)));
@@ -226,7 +227,7 @@ impl<N: Node> Task<N> {
             }
             Err(error) => {
                 self.stats.on_error(&error);
-                self.stats.on_stream_over();
+                self.stats.stream.on_over();
                 self.stream = None;
                 self.telling = None;
                 self.client.doubt(&error);
@@ -260,7 +261,7 @@ impl<N: Node> Task<N> {
 
 impl<N> Drop for Task<N> {
     fn drop(&mut self) {
-        self.stats.on_stream_over();
+        self.stats.stream.on_over();
     }
 }
 
@@ -283,16 +284,4 @@ async fn next(stream: &mut Option<MapStream>) -> Result<Arc<SyncMessage>, Error>
         Some(stream) => stream.next().await.map(Arc::new),
         None => std::future::pending().await,
     }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The clock of tokio: tests can hold it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

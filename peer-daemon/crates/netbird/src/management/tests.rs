@@ -7,7 +7,10 @@ use peer_core::key::PrivateKey;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use peer_metrics::Shown;
+
 use super::*;
+use crate::call::CallError;
 use crate::proto::management::{Checks, File, LoginResponse, NetworkMap, PeerSystemMeta, SyncResponse};
 use crate::test_server::{Call, TestServer, private, url};
 
@@ -110,7 +113,7 @@ async fn the_setup_key_is_shown_only_to_a_server_that_does_not_know_us() {
 
     let (mut management, again) = start(&server, &TestNode::with_key());
     assert!(matches!(next(&mut management).await, Event::LoggedIn { by_setup_key: false, .. }));
-    assert_eq!((stats.streams(), again.errors(Class::Refused)), (1, 0));
+    assert_eq!((stats.stream.opened(), again.errors(Class::Refused)), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +123,7 @@ async fn maps_arrive_in_order_and_whole() {
         server.push(&map(n)).await;
         assert_eq!(serial(&mut management).await, n);
     }
-    assert!(stats.connected());
+    assert!(stats.stream.connected());
     assert_eq!(stats.updates(), 21);
 }
 
@@ -143,9 +146,9 @@ async fn a_large_map_passes_and_one_beyond_the_limit_is_an_error() {
     assert_eq!(message.decode().expect("a message").network_map.expect("a map").remote_peers.len(), 2_000);
     server.push(&large(4_000)).await;
     let error = disconnected(&mut management).await;
-    assert!(matches!(error, Error::Status { code: Code::OutOfRange, .. }), "{error}");
+    assert!(matches!(error, Error::Call(CallError::Status { code: Code::OutOfRange, .. })), "{error}");
     resumed(&mut management).await;
-    assert_eq!(stats.streams(), 2);
+    assert_eq!(stats.stream.opened(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +157,7 @@ async fn a_server_that_restarts_with_a_new_key_is_found_again() {
     let down = Instant::now();
     server.go_down();
     assert_eq!(disconnected(&mut management).await.class(), Class::Transient);
-    assert!(!stats.connected());
+    assert!(!stats.stream.connected());
     // Each further attempt says what is wrong.
     let error = disconnected(&mut management).await.to_string();
     assert!(error.contains("the test server is down"), "{error}");
@@ -189,7 +192,7 @@ async fn garbage_changes_nothing_and_the_stream_is_opened_anew() {
 async fn a_stream_that_ends_is_opened_anew() {
     let (server, mut management, _) = connected().await;
     server.end_stream(None).await;
-    assert_eq!(disconnected(&mut management).await, Error::Ended);
+    assert_eq!(disconnected(&mut management).await, Error::from(CallError::Ended { call: "Sync" }));
     resumed(&mut management).await;
     server.end_stream(Some(Status::internal("failed handling request"))).await;
     assert_eq!(disconnected(&mut management).await.class(), Class::Transient);
@@ -206,7 +209,7 @@ async fn a_deleted_peer_registers_again_with_the_key_there_is() {
     resumed(&mut management).await;
     server.script().known.clear();
     server.end_stream(None).await;
-    assert_eq!(disconnected(&mut management).await, Error::Ended);
+    assert_eq!(disconnected(&mut management).await, Error::from(CallError::Ended { call: "Sync" }));
     assert_eq!(disconnected(&mut management).await.class(), Class::Refused);
     for _ in 0..3 {
         let event = next(&mut management).await;
@@ -252,7 +255,7 @@ async fn a_stream_without_a_message_is_no_connection() {
         let error = disconnected(&mut management).await.to_string();
         assert_eq!(error, "Sync: failed handling request (Internal)");
     }
-    assert_eq!(stats.streams(), 0);
+    assert_eq!(stats.stream.opened(), 0);
     server.script().fail_sync = None;
     resumed(&mut management).await;
 }
@@ -262,8 +265,8 @@ async fn a_silent_server_is_given_up_after_its_time() {
     let (server, mut management, _) = connected().await;
     server.script().silent = true;
     server.end_stream(None).await;
-    assert_eq!(disconnected(&mut management).await, Error::Ended);
-    let timeout = Error::Timeout { call: "GetServerKey", after: Duration::from_secs(5) };
+    assert_eq!(disconnected(&mut management).await, Error::from(CallError::Ended { call: "Sync" }));
+    let timeout = Error::from(CallError::Timeout { call: "GetServerKey", after: Duration::from_secs(5) });
     assert_eq!(disconnected(&mut management).await, timeout);
     server.script().silent = false;
     resumed(&mut management).await;
@@ -330,7 +333,7 @@ async fn the_task_ends_with_its_reader() {
     let Management { events, task, .. } = management;
     drop(events);
     task.await.expect("no panic");
-    assert!(!stats.connected());
+    assert!(!stats.stream.connected());
     server.stream_left().await;
 }
 
@@ -362,7 +365,7 @@ async fn a_reader_that_is_slow_holds_the_server_up() {
 async fn figures_are_shown() {
     let (_server, _management, stats) = connected().await;
     let mut registry = prometheus_client::registry::Registry::default();
-    registry.register_collector(Box::new(ManagementCollector::new(stats)));
+    registry.register_collector(Box::new(Shown(stats)));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
     for line in [

@@ -1,5 +1,3 @@
-use crypto_box::SalsaBox;
-use crypto_box::aead::Aead as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -66,42 +64,6 @@ fn a_foreign_key_opens_nothing() {
     let (alice, _) = pair(1, 2);
     let (_, eve) = pair(1, 3);
     assert_eq!(eve.open(alice.seal(b"for bob")).err(), Some(OpenError::Forged));
-}
-
-/// Around the borders of what is computed together: the first batch has 480 bytes of a message, each other 512.
-fn length() -> impl Strategy<Value = usize> {
-    let border = (0..9_usize, 0..5_usize).prop_map(|(batches, off)| 478 + 512 * batches + off);
-    let block = (0..20_usize, 0..5_usize).prop_map(|(blocks, off)| (64 * blocks + off).saturating_sub(2));
-    prop_oneof![0..5000_usize, border, block]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn a_crate_that_does_the_same_opens_ours_and_we_open_its(
-        own: [u8; 32],
-        other: [u8; 32],
-        nonce: [u8; NONCE],
-        length in length(),
-        at: prop::sample::Index,
-        bit in 0..8,
-    ) {
-        let (own, other) = (PrivateKey::from_bytes(own), PrivateKey::from_bytes(other));
-        let ours = Sealer::new(&own, &other.public_key());
-        let theirs = SalsaBox::new(&own.public_key().0.into(), &(*other.expose()).into());
-        let plaintext: Vec<u8> = (0..length).map(|at| (at * 31 + at / 256) as u8).collect();
-
-        let sealed = theirs.encrypt(&nonce.into(), &plaintext[..]).expect("sealed");
-        let mut body = ours.seal_with(nonce, &plaintext);
-        prop_assert_eq!(&body[..NONCE], &nonce);
-        prop_assert!(body[NONCE..] == sealed, "sealed: {length} bytes");
-        prop_assert!(ours.open(&body[..]).expect("authentic").as_slice() == plaintext, "opened: {length} bytes");
-
-        let at = at.index(body.len());
-        body[at] ^= 1_u8 << bit;
-        prop_assert_eq!(ours.open(body).err(), Some(OpenError::Forged));
-    }
 }
 
 proptest! {

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peer_core::key::PublicKey;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Request, Streaming};
 
 use super::keys::Keys;
 use super::task::SignalError;
 use super::{Message, Options, SignalStats};
+use crate::call::{self, CallError};
 use crate::channel::Channels;
 use crate::dial::Dial;
 use crate::proto::signal::EncryptedMessage;
 use crate::proto::signal::signal_exchange_client::SignalExchangeClient;
 use crate::sealed::{OpenError, Plaintext};
 
+/// The call that opens the stream.
+pub(super) const CONNECT: &str = "ConnectStream";
 /// Whose stream it is.
 const ID_HEADER: &str = "x-wiretrustee-peer-id";
 /// The server's word that it will deliver to this stream.
@@ -63,16 +66,12 @@ impl Client {
     }
 
     async fn register(&self) -> Result<Streaming<EncryptedMessage>, SignalError> {
-        let call = "ConnectStream";
         // Nothing is sent by it, yet it stays open: its end is ours.
         let mut request = Request::new(futures_util::stream::pending());
         let id = self.public_key.to_string().parse().map_err(|_| SignalError::NotRegistered)?;
         request.metadata_mut().insert(ID_HEADER, id);
         let mut grpc = self.grpc();
-        let answer = timeout(REGISTER_TIMEOUT, grpc.connect_stream(request))
-            .await
-            .map_err(|_| SignalError::Timeout { call, after: REGISTER_TIMEOUT })?
-            .map_err(|status| SignalError::status(call, &status))?;
+        let answer = call::within(CONNECT, REGISTER_TIMEOUT, grpc.connect_stream(request)).await?;
         if answer.metadata().get(REGISTERED_HEADER).is_none() {
             return Err(SignalError::NotRegistered);
         }
@@ -80,17 +79,16 @@ impl Client {
     }
 
     /// Hands one message to the server. Success does not mean that it arrived.
-    pub(super) async fn send(&self, to: PublicKey, message: &Message) -> Result<(), SignalError> {
+    pub(super) async fn send(&self, to: PublicKey, message: &Message) -> Result<(), CallError> {
         let mut result = Ok(());
         for after in SEND_TIMEOUTS {
             // Sealed anew each time: a nonce serves once.
             let mut grpc = self.grpc();
             let envelope = self.envelope(to, message);
-            result = match timeout(after, grpc.send(envelope)).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(status)) => Err(SignalError::status("Send", &status)),
-                Err(_) => Err(SignalError::Timeout { call: "Send", after }),
-            };
+            result = call::within("Send", after, grpc.send(envelope)).await.map(drop);
+            if result.is_ok() {
+                break;
+            }
             sleep(SEND_PAUSE).await;
         }
         result
@@ -111,11 +109,5 @@ impl Client {
 
     fn grpc(&self) -> SignalExchangeClient<Channel> {
         SignalExchangeClient::new(self.channels.get()).max_decoding_message_size(MAX_MESSAGE)
-    }
-}
-
-impl SignalError {
-    pub(super) fn status(call: &'static str, status: &Status) -> Self {
-        Self::Status { call, code: status.code(), message: crate::text::of_status(status) }
     }
 }

@@ -1,15 +1,14 @@
 //! Metrics of signal.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use peer_metrics::{counter, counters, gauge};
-use prometheus_client::collector::Collector;
+use peer_metrics::{Figures, counter, counters, gauge};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Message;
 use super::keys::MAX_KEYS;
+use crate::stream::StreamStats;
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +53,8 @@ const KINDS: [&str; 6] = ["offer", "answer", "candidate", "go_idle", "heartbeat"
 /// Figures of signal, shared by the task and whoever reads them.
 #[derive(Debug, Default)]
 pub struct SignalStats {
-    connected: AtomicBool,
-    streams: AtomicU64,
+    /// The stream.
+    pub stream: StreamStats,
     disconnects: AtomicU64,
     received: [AtomicU64; KINDS.len()],
     sent: [AtomicU64; KINDS.len()],
@@ -66,18 +65,6 @@ pub struct SignalStats {
 }
 
 impl SignalStats {
-    /// Whether the stream is open and registered.
-    #[must_use]
-    pub fn connected(&self) -> bool {
-        self.connected.load(Relaxed)
-    }
-
-    /// Streams registered so far.
-    #[must_use]
-    pub fn streams(&self) -> u64 {
-        self.streams.load(Relaxed)
-    }
-
     /// Messages of all kinds so far.
     #[must_use]
     pub fn messages(&self, direction: Direction) -> u64 {
@@ -100,15 +87,6 @@ impl SignalStats {
     #[must_use]
     pub fn keys_derived(&self) -> u64 {
         self.keys_derived.load(Relaxed)
-    }
-
-    pub(crate) fn on_stream(&self) {
-        self.connected.store(true, Relaxed);
-        self.streams.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn on_stream_over(&self) {
-        self.connected.store(false, Relaxed);
     }
 
     pub(crate) fn on_disconnect(&self) {
@@ -154,43 +132,28 @@ const fn kind(message: &Message) -> usize {
     }
 }
 
-/// Shows the figures at each scrape.
-#[derive(Clone, Debug)]
-pub struct SignalCollector {
-    stats: Arc<SignalStats>,
-}
-
-impl SignalCollector {
-    /// Of these figures.
-    #[must_use]
-    pub const fn new(stats: Arc<SignalStats>) -> Self {
-        Self { stats }
-    }
-}
-
-impl Collector for SignalCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (stats, encoder) = (&self.stats, &mut encoder);
-        let connected = u64::from(stats.connected());
+impl Figures for SignalStats {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let connected = u64::from(self.stream.connected());
         gauge(encoder, "peer_signal_connected", "1 while the stream is registered.", connected)?;
-        let queued = stats.queued.load(Relaxed);
+        let queued = self.queued.load(Relaxed);
         gauge(encoder, "peer_signal_queue_messages", "Messages that wait to be sent.", queued)?;
-        gauge(encoder, "peer_signal_keys", "Keys between us and other peers that are kept.", stats.keys())?;
+        gauge(encoder, "peer_signal_keys", "Keys between us and other peers that are kept.", self.keys())?;
         gauge(encoder, "peer_signal_keys_max", "Keys that fit.", MAX_KEYS as u64)?;
         let help = "Keys derived, an X25519 operation each: those of peers that were not known, or forgotten.";
-        counter(encoder, "peer_signal_keys_derived", help, stats.keys_derived())?;
-        counter(encoder, "peer_signal_streams", "Streams registered.", stats.streams())?;
-        let disconnects = stats.disconnects.load(Relaxed);
+        counter(encoder, "peer_signal_keys_derived", help, self.keys_derived())?;
+        counter(encoder, "peer_signal_streams", "Streams registered.", self.stream.opened())?;
+        let disconnects = self.disconnects.load(Relaxed);
         counter(encoder, "peer_signal_disconnects", "Streams lost, and attempts that failed.", disconnects)?;
         for (name, help, direction) in [
             ("peer_signal_messages_received", "Messages of other peers.", Direction::Received),
             ("peer_signal_messages_sent", "Messages that the server took.", Direction::Sent),
         ] {
-            let kinds = KINDS.iter().zip(stats.kinds(direction));
+            let kinds = KINDS.iter().zip(self.kinds(direction));
             counters(encoder, name, help, kinds.map(|(kind, count)| ([("kind", *kind)], count.load(Relaxed))))?;
         }
         let help = "Messages refused on receipt, or dropped before they were sent.";
-        let losses = LOSSES.iter().zip(&stats.losses);
+        let losses = LOSSES.iter().zip(&self.losses);
         let losses = losses.map(|((_, reason), count)| ([("reason", *reason)], count.load(Relaxed)));
         counters(encoder, "peer_signal_messages_lost", help, losses)
     }

@@ -8,14 +8,16 @@ use peer_core::key::{PrivateKey, PublicKey};
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
-use super::client::Client;
+use super::client::{CONNECT, Client};
 use super::metrics::Loss;
 use super::outbox::Outbox;
 use super::watchdog::{Verdict, Watchdog};
 use super::{Direction, Message, NotSent, SignalStats};
 use crate::backoff::{Backoff, Schedule};
+use crate::call::CallError;
+use crate::clock::{now, until};
 use crate::dial::Dial;
 use crate::proto::signal::EncryptedMessage;
 use crate::server::ServerUrl;
@@ -58,30 +60,12 @@ pub enum Event {
 /// Why there is no stream, or a message was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignalError {
-    /// The server answered with an error, or could not be reached.
-    #[error("{call}: {message} ({code:?})")]
-    Status {
-        /// Which call.
-        call: &'static str,
-        /// gRPC code; `Unavailable` where there is no connection.
-        code: Code,
-        /// The server's words, or what the connection broke of.
-        message: String,
-    },
-    /// No answer in time.
-    #[error("{call}: no answer within {after:?}")]
-    Timeout {
-        /// Which call.
-        call: &'static str,
-        /// How long it was waited for.
-        after: Duration,
-    },
+    /// There was no answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The server took the stream and did not say that it registered the peer.
     #[error("ConnectStream: the server did not register this peer")]
     NotRegistered,
-    /// The server ended the stream.
-    #[error("ConnectStream: the server ended the stream")]
-    Ended,
     /// Our own heartbeat did not come back.
     #[error("ConnectStream: the stream is silent, a heartbeat to ourselves was lost")]
     Silent,
@@ -181,14 +165,14 @@ struct Task {
     backoff: Backoff,
     rng: StdRng,
     state: State,
-    sends: JoinSet<(PublicKey, Message, Result<(), SignalError>)>,
+    sends: JoinSet<(PublicKey, Message, Result<(), CallError>)>,
 }
 
 enum Woken {
     Timeout,
     Connected(Result<Streaming<EncryptedMessage>, SignalError>),
     Received(Result<Option<EncryptedMessage>, Status>),
-    Sent(PublicKey, Message, Result<(), SignalError>),
+    Sent(PublicKey, Message, Result<(), CallError>),
     Queued,
     Over,
 }
@@ -202,8 +186,8 @@ impl Task {
                 Woken::Connected(Ok(stream)) => Some(self.connected(stream)),
                 Woken::Connected(Err(error)) => Some(self.lost(error)),
                 Woken::Received(Ok(Some(message))) => self.received(message),
-                Woken::Received(Ok(None)) => Some(self.lost(SignalError::Ended)),
-                Woken::Received(Err(status)) => Some(self.lost(SignalError::status("ConnectStream", &status))),
+                Woken::Received(Ok(None)) => Some(self.lost(CallError::Ended { call: CONNECT }.into())),
+                Woken::Received(Err(status)) => Some(self.lost(CallError::status(CONNECT, &status).into())),
                 Woken::Sent(to, message, result) => {
                     self.sent(&to, &message, result);
                     None
@@ -258,7 +242,7 @@ impl Task {
     fn connected(&mut self, stream: Streaming<EncryptedMessage>) -> Event {
         let since = now();
         self.state = State::Online(Box::new(Online { stream, since, watchdog: Watchdog::new(since) }));
-        self.stats.on_stream();
+        self.stats.stream.on_open();
         self.shared.with_outbox(|outbox| outbox.set_online(true));
         Event::Connected
     }
@@ -279,7 +263,7 @@ impl Task {
     }
 
     fn go_offline(&mut self) {
-        self.stats.on_stream_over();
+        self.stats.stream.on_over();
         self.shared.with_outbox(|outbox| outbox.set_online(false));
         // Dropping it aborts what is on its way.
         self.sends = JoinSet::new();
@@ -324,7 +308,7 @@ impl Task {
         });
     }
 
-    fn sent(&self, to: &PublicKey, message: &Message, result: Result<(), SignalError>) {
+    fn sent(&self, to: &PublicKey, message: &Message, result: Result<(), CallError>) {
         match result {
             Ok(()) => self.stats.on_message(Direction::Sent, message),
             Err(error) => {
@@ -353,16 +337,4 @@ async fn receive(state: &mut State, events: &mpsc::Sender<Event>) -> Woken {
             Woken::Received(online.stream.message().await)
         }
     }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The clock of tokio: tests can hold it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use peer_core::key::PublicKey;
 use tokio::time::Instant;
 
+use peer_metrics::Shown;
+
 use super::*;
 use crate::proto::signal::EncryptedMessage;
 use crate::sealed::Sealer;
@@ -60,7 +62,7 @@ async fn an_offer_is_answered() {
     assert_eq!(next(&mut bob).await, Event::Message { from: public(1), message: offer("a") });
     bob.sender.send(public(1), Message::GoIdle).expect("queued");
     assert_eq!(next(&mut alice).await, Event::Message { from: public(2), message: Message::GoIdle });
-    assert!(stats.connected());
+    assert!(stats.stream.connected());
     assert_eq!((stats.messages(Direction::Sent), stats.messages(Direction::Received), stats.lost()), (1, 1, 0));
 }
 
@@ -99,7 +101,7 @@ async fn a_server_that_does_not_register_us_is_none() {
     for _ in 0..3 {
         assert_eq!(disconnected(&mut signal).await, SignalError::NotRegistered);
     }
-    assert!(!stats.connected());
+    assert!(!stats.stream.connected());
     assert_eq!(signal.sender.send(public(2), offer("a")), Err(NotSent::Offline));
     server.script().no_header = false;
     assert_eq!(next(&mut signal).await, Event::Connected);
@@ -124,7 +126,7 @@ async fn a_silent_stream_is_left() {
     assert_eq!(start.elapsed().as_secs(), 40);
     server.script().swallow = false;
     assert_eq!(next(&mut signal).await, Event::Connected);
-    assert_eq!(stats.streams(), 2);
+    assert_eq!(stats.stream.opened(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +144,7 @@ async fn a_server_that_restarts_is_found_again() {
     let back = Instant::now();
     assert_eq!(next(&mut signal).await, Event::Connected);
     assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
-    assert!(stats.connected());
+    assert!(stats.stream.connected());
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,7 +171,7 @@ async fn what_is_not_authentic_or_not_understood_is_counted_and_dropped() {
     signal.sender.send(public(1), candidate(0)).expect("queued");
     server.signal(&public(1), envelope(public(2).to_string(), bob.seal(&candidate(2).encode()))).await;
     assert_eq!(next(&mut signal).await, Event::Message { from: public(2), message: candidate(2) });
-    assert_eq!((stats.lost(), stats.connected()), (count, true));
+    assert_eq!((stats.lost(), stats.stream.connected()), (count, true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +194,7 @@ async fn a_reader_that_is_slow_holds_the_server_up_and_the_stream_lives() {
         assert_eq!(next(&mut signal).await, Event::Message { from: public(2), message: candidate(n) });
     }
     flood.await.expect("no panic");
-    assert_eq!(stats.streams(), 1);
+    assert_eq!(stats.stream.opened(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +204,7 @@ async fn the_task_ends_with_its_reader() {
     let Signal { events, sender, task } = signal;
     drop(events);
     task.await.expect("no panic");
-    assert!(!stats.connected());
+    assert!(!stats.stream.connected());
     assert_eq!(sender.send(public(2), offer("a")), Err(NotSent::Offline));
 }
 
@@ -214,7 +216,7 @@ async fn figures_are_shown() {
     let waited = tokio::time::timeout(Duration::from_secs(5), signal.events.recv()).await;
     assert!(waited.is_err());
     let mut registry = prometheus_client::registry::Registry::default();
-    registry.register_collector(Box::new(SignalCollector::new(stats)));
+    registry.register_collector(Box::new(Shown(stats)));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
     for line in [

@@ -16,7 +16,6 @@ const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Why there is no WebSocket.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub(crate) enum UpgradeError {
     /// The server does not speak HTTP.
     #[error("no HTTP answer: {0}")]

@@ -151,10 +151,6 @@ fn a_flood_of_strangers_takes_nothing_of_known_members_responders_and_relays() {
     assert_eq!(gate.admit(Kind::Response, member, Standing::Stranger, &plain), Ok(Admitted::Yes));
     let relayed = Sender::Relayed(RelayId { connection: 1, peer: 1 });
     assert_eq!(gate.admit(Kind::Initiation, relayed, Standing::Stranger, &plain), Ok(Admitted::Yes));
-    assert_eq!(
-        gate.admit(Kind::Initiation, Sender::Unknown, Standing::Stranger, &plain),
-        Err(DatagramError::InitiationFlood)
-    );
     let proven = gate.with_cookie(address(8));
     assert_eq!(
         gate.admit(Kind::Initiation, Sender::Claimed(address(8)), Standing::Stranger, &proven),
@@ -179,17 +175,6 @@ fn a_loud_peer_of_a_relay_is_limited_alone_and_costs_others_nothing() {
     assert_eq!(many.sum::<usize>(), 1000 - 101);
     assert_eq!(gate.admit(Kind::Initiation, relayed(2), Standing::Stranger, &plain), Err(DatagramError::UnderLoad));
     assert_eq!(gate.initiation(address(1)), Ok(Admitted::Yes));
-}
-
-#[test]
-fn a_path_of_an_unknown_kind_is_never_proven() {
-    let mut gate = gate();
-    gate.load();
-    let proven = gate.with_cookie(address(1));
-    assert_eq!(
-        gate.admit(Kind::Initiation, Sender::Unknown, Standing::Stranger, &proven),
-        Err(DatagramError::UnderLoad)
-    );
 }
 
 #[derive(Clone, Copy, Debug)]

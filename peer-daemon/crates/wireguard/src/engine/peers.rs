@@ -34,7 +34,6 @@ pub struct PeersChanged {
 
 /// Why a peer was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PeerError {
     /// Its key is our own.
     #[error("the peer's public key is our own")]

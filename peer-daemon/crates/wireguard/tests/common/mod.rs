@@ -273,7 +273,6 @@ impl Net {
             let to = match *path {
                 Path::Udp { remote, .. } => remote,
                 Path::Relay(id) => relayed(id),
-                _ => panic!("unknown path {path:?}"),
             };
             let datagram = Datagram { from, to, bytes: bytes.to_vec() };
             self.log.push(datagram.clone());

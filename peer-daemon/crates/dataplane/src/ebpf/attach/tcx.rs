@@ -12,7 +12,7 @@ use super::super::pins::{PinDirs, remove_pin};
 use super::{Place, Standing, failed};
 use crate::Error;
 use crate::chain::{Owners, entries};
-use crate::sys::{self, Link, TcxHook};
+use crate::sys::{self, End, Link, TcxHook};
 
 /// How often a chain may change under our hands before we attach whatever its state.
 const TRIES: usize = 3;
@@ -129,10 +129,10 @@ fn take_over(program: BorrowedFd<'_>, place: &Place, dirs: &PinDirs, path: &Path
 fn create(program: BorrowedFd<'_>, ifindex: u32, hook: TcxHook) -> io::Result<Link> {
     for _ in 0..TRIES {
         let revision = sys::chain(ifindex, hook)?.revision;
-        match Link::create(program, ifindex, hook, revision) {
+        match Link::create(program, ifindex, hook, End::First, revision) {
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {}
             result => return result,
         }
     }
-    Link::create(program, ifindex, hook, 0)
+    Link::create(program, ifindex, hook, End::First, 0)
 }

@@ -1,7 +1,7 @@
 //! The scan over real maps. Needs CAP_BPF (root).
 
 mod reading;
-mod sys;
+mod table;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use peer_common::{Addr, Config, Flow, FlowKey, FlowKind, Mapping};
 
-use self::sys::Table;
+use self::table::Table;
 use super::{FlowTables, PortCounts};
 use crate::observe::{CloseReason, Ended};
 use crate::sys::{lookup, monotonic_coarse};

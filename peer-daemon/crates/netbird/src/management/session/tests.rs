@@ -4,10 +4,15 @@ use rand::rngs::StdRng;
 use tonic::Code;
 
 use super::*;
+use crate::call::CallError;
 use crate::management::error::REGISTER;
 
 fn error(call: &'static str, code: Code) -> Error {
-    Error::Status { call, code, message: String::new() }
+    CallError::Status { call, code, message: String::new() }.into()
+}
+
+fn ended() -> Error {
+    CallError::Ended { call: "Sync" }.into()
 }
 
 fn key() -> SetupKey {
@@ -150,7 +155,7 @@ fn a_registration_lost_on_the_way_starts_with_a_login() {
 #[test]
 fn a_lost_stream_is_opened_again_without_a_login() {
     let mut driver = Driver::streaming();
-    for failure in [Error::Ended, error("Sync", Code::Unavailable), error("Sync", Code::InvalidArgument)] {
+    for failure in [ended(), error("Sync", Code::Unavailable), error("Sync", Code::InvalidArgument)] {
         driver.input(Input::StreamFailed(failure));
         assert_eq!((driver.event(), driver.action()), ("Disconnected Transient".to_owned(), ""));
         driver.wait();
@@ -174,28 +179,28 @@ fn waits_grow_unless_the_stream_was_a_good_one() {
     let mut driver = Driver::streaming();
     let mut last = Duration::ZERO;
     for _ in 0..20 {
-        driver.input(Input::StreamFailed(Error::Ended));
+        driver.input(Input::StreamFailed(ended()));
         last = driver.wait();
         driver.input(Input::StreamOpened);
     }
     // With the time of an attempt itself: back within 10 s of the server's return.
     assert!((2000..=6000).contains(&last.as_millis()), "{last:?}");
     driver.pass(STABLE);
-    driver.input(Input::StreamFailed(Error::Ended));
+    driver.input(Input::StreamFailed(ended()));
     assert!(driver.wait() <= Duration::from_millis(1200));
 }
 
 #[test]
 fn what_comes_late_is_ignored() {
     let mut driver = Driver::streaming();
-    driver.input(Input::StreamFailed(Error::Ended));
+    driver.input(Input::StreamFailed(ended()));
     driver.event();
     for input in [
         Input::Message(Arc::default()),
         Input::StreamOpened,
         Input::LoggedIn(Box::default()),
-        Input::StreamFailed(Error::Ended),
-        Input::LoginFailed { error: Error::Ended, setup_key: None },
+        Input::StreamFailed(ended()),
+        Input::LoginFailed { error: ended(), setup_key: None },
     ] {
         driver.input(input);
         assert_eq!((driver.event(), driver.action()), (String::new(), ""));
@@ -219,7 +224,7 @@ proptest! {
                 3 => driver
                     .input(Input::LoginFailed { error: error(REGISTER, Code::NotFound), setup_key: Some(key()) }),
                 4 => driver.input(Input::StreamOpened),
-                5 => driver.input(Input::StreamFailed(Error::Ended)),
+                5 => driver.input(Input::StreamFailed(ended())),
                 6 => driver.input(Input::StreamFailed(error("Sync", Code::PermissionDenied))),
                 7 => driver.input(Input::Retry),
                 _ => driver.pass(Duration::from_secs(100)),

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::ebpf::{Attach, EbpfDataplane, Options};
 use crate::kernel::{Netlink, Snapshot};
-use crate::sys::{self, TcxHook};
+use crate::sys::{self, End, Link, TcxHook};
 use crate::{Attachment, Dataplane as _, Error, Intent, Wt0};
 
 pub(crate) struct Lab {
@@ -145,14 +145,15 @@ pub(crate) fn chain(device: &str, hook: TcxHook) -> Vec<u32> {
 /// A program of somebody else's in a chain, for as long as this lives.
 pub(crate) struct Foreign {
     program: OwnedFd,
-    pub(crate) link: OwnedFd,
+    pub(crate) link: Link,
 }
 
 impl Foreign {
     pub(crate) fn attach(name: &str, device: &str, first: bool) -> Self {
         let program = sys::lab::program(name, 0).expect("loaded");
         let index = sys::ifindex(device).expect("the device");
-        let link = sys::lab::attach(&program, index, TcxHook::Ingress, first).expect("attached");
+        let end = if first { End::First } else { End::Last };
+        let link = Link::create(program.as_fd(), index, TcxHook::Ingress, end, 0).expect("attached");
         Self { program, link }
     }
 
