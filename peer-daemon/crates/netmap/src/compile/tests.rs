@@ -18,7 +18,7 @@ fn options() -> Options {
         local: Vec::new(),
         keepalive: NonZeroU16::new(25),
         preshared_key: None,
-        uplinks: peer_core::desired::UplinkChoice::Auto,
+        uplinks: UplinkChoice::Auto,
         server_routes: true,
         block_inbound: false,
     }
