@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::client::get;
+pub(crate) use self::client::{NobodyAnswers, get};
 use self::networks::Listing;
 pub(crate) use self::networks::Network;
 pub(crate) use self::overview::{

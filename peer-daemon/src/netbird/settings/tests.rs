@@ -1,5 +1,4 @@
 use clap::Parser as _;
-use peer_identity::{Origin, Settings as Kept};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
@@ -16,12 +15,8 @@ fn args(line: &[&str]) -> UpArgs {
     Line::try_parse_from([&["up"], line].concat()).expect("taken").args
 }
 
-fn identity(settings: Kept) -> Identity {
-    Identity { private_key: PrivateKey::from_bytes([7; 32]), settings, origin: Origin::New }
-}
-
 fn resolve(line: &[&str], kept: Kept) -> Settings {
-    Settings::resolve(&args(line), &identity(kept)).expect("usable")
+    Settings::resolve(&args(line), &PrivateKey::from_bytes([7; 32]), &kept).expect("usable")
 }
 
 #[test]
@@ -81,7 +76,8 @@ fn what_cannot_be_used_is_named_and_no_secret_is_shown() {
     }
     check(&args(&["--block-lan-access=false", "--setup-key", KEY, "--preshared-key="])).expect("usable");
     let kept = Kept { block_lan_access: true, ..Kept::default() };
-    Settings::resolve(&args(&[]), &identity(kept)).expect_err("a restriction is not dropped in silence");
+    Settings::resolve(&args(&[]), &PrivateKey::from_bytes([7; 32]), &kept)
+        .expect_err("a restriction is not dropped in silence");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peer_core::key::ParseKeyError;
+use peer_core::reach::{Failure, Step};
 use tonic::{Code, Status};
 
 use crate::sealed::DecodeError;
@@ -11,12 +12,20 @@ use crate::text;
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The server answered with an error, or could not be reached.
+    /// There is no connection to the server.
+    #[error("{call}: {failure}")]
+    Unreached {
+        /// Which call.
+        call: &'static str,
+        /// How far it went, and why no farther.
+        failure: Failure,
+    },
+    /// The server answered with an error, or the connection broke.
     #[error("{call}: {message} ({code:?})")]
     Status {
         /// Which call.
         call: &'static str,
-        /// gRPC code; `Unavailable` where there is no connection.
+        /// gRPC code; `Unavailable` where the connection broke.
         code: Code,
         /// The server's words, or what the connection broke of.
         message: String,
@@ -76,7 +85,25 @@ impl Class {
 
 impl Error {
     pub(crate) fn status(call: &'static str, status: &Status) -> Self {
-        Self::Status { call, code: status.code(), message: text::of_status(status) }
+        match text::failure_of(status) {
+            Some(failure) => Self::Unreached { call, failure },
+            None => Self::Status { call, code: status.code(), message: text::of_status(status) },
+        }
+    }
+
+    /// How far it went, and what to do. What the server refuses has its remedy where it is known what it was given.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let (step, remedy) = match self {
+            Self::Unreached { failure, .. } => return failure.clone(),
+            Self::Status { call: SYNC, .. } | Self::Ended => (Step::Stream, None),
+            Self::Timeout { call: SYNC, .. } => (Step::Stream, Some(SILENT)),
+            Self::Timeout { .. } => (Step::Login, Some(SILENT)),
+            Self::Answer { .. } | Self::ServerKey(_) => (Step::Login, Some(NO_MANAGEMENT)),
+            Self::Status { code: Code::Unimplemented, .. } => (Step::Login, Some(NO_MANAGEMENT)),
+            Self::Status { .. } => (Step::Login, None),
+        };
+        Failure { step, error: self.to_string(), remedy }
     }
 
     /// What it means. `InvalidArgument` is transient: a server that was restarted between two calls has a new key and
@@ -92,7 +119,7 @@ impl Error {
             {
                 Class::SetupKey
             }
-            Self::Status { .. } | Self::Timeout { .. } | Self::Ended => Class::Transient,
+            Self::Unreached { .. } | Self::Status { .. } | Self::Timeout { .. } | Self::Ended => Class::Transient,
             Self::Answer { .. } | Self::ServerKey(_) => Class::Garbage,
         }
     }
@@ -100,7 +127,7 @@ impl Error {
     /// The connection may be dead without having been closed.
     pub(crate) fn doubts_connection(&self) -> bool {
         match self {
-            Self::Timeout { .. } => true,
+            Self::Unreached { .. } | Self::Timeout { .. } => true,
             Self::Status { code, .. } => {
                 matches!(code, Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled)
             }
@@ -109,6 +136,11 @@ impl Error {
     }
 }
 
+const SILENT: &str = "the server takes connections and does not answer: look at its log, and at proxies in front of it";
+const NO_MANAGEMENT: &str = "check that NB_MANAGEMENT_URL names a management server";
+
+/// Name of the call that opens the stream.
+pub(super) const SYNC: &str = "Sync";
 /// Name of a login with a setup key.
 pub(crate) const REGISTER: &str = "Login with setup key";
 

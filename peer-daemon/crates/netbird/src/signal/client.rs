@@ -116,6 +116,9 @@ impl Client {
 
 impl SignalError {
     pub(super) fn status(call: &'static str, status: &Status) -> Self {
-        Self::Status { call, code: status.code(), message: crate::text::of_status(status) }
+        match crate::text::failure_of(status) {
+            Some(failure) => Self::Unreached { call, failure },
+            None => Self::Status { call, code: status.code(), message: crate::text::of_status(status) },
+        }
     }
 }

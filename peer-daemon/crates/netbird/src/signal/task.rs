@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use peer_core::key::{PrivateKey, PublicKey};
+use peer_core::reach::{Failure, Step};
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
@@ -58,12 +59,20 @@ pub enum Event {
 /// Why there is no stream, or a message was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignalError {
-    /// The server answered with an error, or could not be reached.
+    /// There is no connection to the server.
+    #[error("{call}: {failure}")]
+    Unreached {
+        /// Which call.
+        call: &'static str,
+        /// How far it went, and why no farther.
+        failure: Failure,
+    },
+    /// The server answered with an error, or the connection broke.
     #[error("{call}: {message} ({code:?})")]
     Status {
         /// Which call.
         call: &'static str,
-        /// gRPC code; `Unavailable` where there is no connection.
+        /// gRPC code; `Unavailable` where the connection broke.
         code: Code,
         /// The server's words, or what the connection broke of.
         message: String,
@@ -85,6 +94,27 @@ pub enum SignalError {
     /// Our own heartbeat did not come back.
     #[error("ConnectStream: the stream is silent, a heartbeat to ourselves was lost")]
     Silent,
+}
+
+impl SignalError {
+    /// How far it went, and what to do.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let (step, remedy) = match self {
+            Self::Unreached { failure, .. } => return failure.clone(),
+            Self::NotRegistered => {
+                (Step::Login, Some("check that the address that management names is that of a signal server"))
+            }
+            Self::Timeout { .. } => (
+                Step::Login,
+                Some(
+                    "the server takes connections and does not answer: look at its log, and at proxies in front of it",
+                ),
+            ),
+            Self::Status { .. } | Self::Ended | Self::Silent => (Step::Stream, None),
+        };
+        Failure { step, error: self.to_string(), remedy }
+    }
 }
 
 /// The running task. It ends when [`Self::events`] is dropped.
