@@ -122,7 +122,7 @@ fn state_of_another_user_is_refused_with_the_remedy() {
     };
     owned_by(&mesh, 1000);
     let said = refused(&mesh);
-    for part in ["uid 1000", "uid 0", &format!("chown -R 0: {STATE}"), "runAsUser"] {
+    for part in ["uid 1000", "uid 0", &format!("chown -R root: {STATE}"), "runAsUser"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     owned_by(&mesh, 0);

@@ -3,7 +3,10 @@
 mod common;
 
 use common::{SECOND, joined, lab};
+use peer_test_control::Account;
+use peer_test_control::account::{Destination, Resource};
 use peer_tests::lab::{Binaries, Lab, Mesh, MeshPlan, Plan, RouteEntry, wait_for};
+use serde_json::Value;
 
 /// Lines of the log at WARN and above that contain all of `parts`.
 fn warnings(log: &str, parts: &[&str]) -> Vec<String> {
@@ -71,7 +74,7 @@ fn a_server_that_was_never_there_is_in_the_log_at_once() {
         );
         let doctor = mesh.node.doctor().expect("doctor");
         let found = doctor["findings"].as_array().expect("findings");
-        let said = |finding: &serde_json::Value| finding["check"] == "readiness" && finding["subject"] == url;
+        let said = |finding: &Value| finding["check"] == "readiness" && finding["subject"] == url;
         assert!(found.iter().any(said), "{doctor}");
         assert!(mesh.node.stop().expect("stop").success());
     }
@@ -94,22 +97,55 @@ fn a_clean_stop_says_nothing_at_warn_and_no_remedy_is_empty() {
     }
 }
 
+/// Findings of that check.
+fn of_check(findings: &Value, check: &str) -> Vec<Value> {
+    let all = findings.as_array().expect("findings").iter();
+    all.filter(|finding| finding["check"] == check).cloned().collect()
+}
+
+#[test]
+fn in_netbird_mode_doctor_needs_no_file_to_tell_of_unserved_routes() {
+    // Of IPv6: the default route of the lab serves all of IPv4.
+    const NETS: [&str; 2] = ["fd22:2::/64", "fd22:3::/64"];
+    let more = |_: &mut peer_test_control::Options, account: &mut Account| {
+        let network = &mut account.networks[0];
+        for net in NETS {
+            let known = network.resources[0].clone();
+            let destination = Destination::Prefix(net.parse().expect("a prefix"));
+            network.resources.push(Resource { id: format!("far-{net}"), name: net.to_owned(), destination, ..known });
+        }
+    };
+    let mut mesh = Mesh::prepare_with(&MeshPlan::default(), &Binaries::find().expect("programs"), more).expect("mesh");
+    mesh.node.start().expect("start");
+    // Neither --config nor --bpffs: the daemon says both.
+    let mut command = mesh.node.namespace.command(&mesh.node.binary);
+    let finished =
+        command.args(["doctor", "--json", "--control-socket", "/run/netbird.sock"]).output().expect("doctor");
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    let report: Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+    let found = of_check(&report["findings"], "uplinks");
+    assert_eq!(found.len(), NETS.len(), "{report}");
+    for finding in &found {
+        assert!(NETS.iter().any(|net| finding["subject"] == *net), "{finding}");
+        let remedy = finding["remedy"].as_str().expect("a remedy");
+        assert!(remedy.contains("dashboard") && !remedy.contains("`uplink`"), "{remedy}");
+    }
+    assert!(of_check(&report["findings"], "bpffs").iter().all(|finding| finding["severity"] == "note"), "{report}");
+    assert_eq!(mesh.node.metric("peer_doctor_findings", &[("check", "uplinks")]).expect("metric"), 2.0);
+}
+
 #[test]
 fn a_route_that_nobody_serves_is_told_by_all_alike() {
     for destination in ["10.222.0.0/24", "fd22:2::/64"] {
         let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
         lab.node.config.routes.push(RouteEntry::masqueraded(destination));
         lab.up().expect("up");
-        let finding = |found: &serde_json::Value| {
-            let found = found.as_array().expect("findings").iter();
-            found.filter(|finding| finding["check"] == "uplinks").cloned().collect::<Vec<_>>()
-        };
         let doctor = lab.node.doctor().expect("doctor");
         let status = lab.node.status().expect("status");
-        let of_doctor = finding(&doctor["findings"]);
+        let of_doctor = of_check(&doctor["findings"], "uplinks");
         assert_eq!(of_doctor.len(), 1, "{doctor}");
         assert_eq!((&of_doctor[0]["severity"], &of_doctor[0]["subject"]), (&"problem".into(), &destination.into()));
-        assert_eq!(of_doctor, finding(&status["dataplane"]["findings"]));
+        assert_eq!(of_doctor, of_check(&status["dataplane"]["findings"], "uplinks"));
         let counted = lab.node.metric("peer_doctor_findings", &[("check", "uplinks")]).expect("metric");
         assert_eq!(counted, 1.0);
         let log = lab.node.daemon().expect("it runs").log();

@@ -57,7 +57,7 @@ mod tests {
         let unserved = finding(Check::Uplinks, Severity::Problem, "the route is not served");
         let note = finding(Check::Forwarding6, Severity::Note, "off");
         let owned = doctor::Finding { owner: Some("Cilium".to_owned()), ..unserved.clone() };
-        let found = merge(&[Finding::from(&note), Finding::from(&unserved)], &[owned.clone()], |_| false);
+        let found = merge(&[Finding::from(&note), Finding::from(&unserved)], std::slice::from_ref(&owned), |_| false);
         assert_eq!(found, [Finding::from(&owned), Finding::from(&note)], "the worst first, with the owner that we see");
     }
 

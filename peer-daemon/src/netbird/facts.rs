@@ -14,7 +14,15 @@ use super::settings::{Settings, SetupKeySource};
 
 /// A new identity, until there is a setup key to register it with: a daemon that nobody has configured yet writes none.
 #[derive(Clone, Debug)]
-pub(super) struct Unkept(Arc<Mutex<Option<(Identity, Arc<StateDir>, String)>>>);
+pub(super) struct Unkept(Arc<Mutex<Option<New>>>);
+
+/// A new identity, where it is to be kept, and its management server.
+#[derive(Debug)]
+struct New {
+    identity: Identity,
+    dir: Arc<StateDir>,
+    url: String,
+}
 
 impl Unkept {
     /// Keeps an identity that has a life already; a new one waits.
@@ -24,7 +32,7 @@ impl Unkept {
     pub(super) fn of(identity: Identity, dir: &Arc<StateDir>, settings: &Settings) -> anyhow::Result<Self> {
         let url = settings.management.to_string();
         if identity.origin == Origin::New {
-            return Ok(Self(Arc::new(Mutex::new(Some((identity, Arc::clone(dir), url))))));
+            return Ok(Self(Arc::new(Mutex::new(Some(New { identity, dir: Arc::clone(dir), url })))));
         }
         identity.keep(dir, &url).map_err(|error| refused(error, dir.path()))?;
         Ok(Self(Arc::default()))
@@ -33,7 +41,7 @@ impl Unkept {
     /// Keeps it now, unless it is kept already.
     fn keep(&self) -> anyhow::Result<()> {
         let mut unkept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((identity, dir, url)) = &*unkept {
+        if let Some(New { identity, dir, url }) = &*unkept {
             identity.keep(dir, url).map_err(|error| refused(error, dir.path()))?;
             tracing::info!(public_key = %identity.private_key.public_key(), "the new identity is kept");
         }

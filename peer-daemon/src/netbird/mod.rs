@@ -65,19 +65,19 @@ fn refused(error: Error, path: &Path) -> anyhow::Error {
         Error::Io { source, path, .. } if source.kind() == ErrorKind::PermissionDenied => Some(path.clone()),
         _ => None,
     };
-    let error = anyhow::Error::new(error);
-    let Some(denied) = denied else { return error };
+    let Some(denied) = denied else { return error.into() };
     let own = rustix::process::geteuid().as_raw();
+    let user = if own == 0 { "root".to_owned() } else { own.to_string() };
     // Of what is there: the file may be in a directory that is not.
     let owner = denied.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.uid());
     let path = path.display();
-    let belongs = match owner {
-        Some(owner) if owner != own => {
-            format!(
-                "the state is uid {owner}'s, and the daemon runs as uid {own}: chown -R {own}: {path}, or run it as uid {owner} (in a pod: securityContext.runAsUser)"
-            )
+    match owner {
+        Some(owner) if owner != own => anyhow::anyhow!(
+            "the state is uid {owner}'s, and the daemon runs as uid {own}: chown -R {user}: {path}, or run it as uid {owner} (in a \
+             pod: securityContext.runAsUser): {error}"
+        ),
+        _ => {
+            anyhow::anyhow!("the daemon runs as uid {own}, which may not write there: chown -R {user}: {path}: {error}")
         }
-        _ => format!("the daemon runs as uid {own}, which may not write there: chown -R {own}: {path}"),
-    };
-    error.context(belongs)
+    }
 }

@@ -230,4 +230,6 @@ fn no_lan_block(field: &'static str) -> BadSetting {
 }
 
 #[cfg(test)]
+mod precedence;
+#[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ impl Agent<'_> {
                 tracing::info!("management is connected");
                 let mut board = self.view.board();
                 board.management = Link { connected: true, error: String::new() };
-                board.event("INFO", "NETWORK", "Management connected");
+                board.event("INFO", "NETWORK", "Management connected", &[("url", &self.view.management_url)]);
             }
             Event::Update(message) => self.updated(message).await?,
             Event::Disconnected { error, retry_in } => {
@@ -134,7 +134,8 @@ impl Agent<'_> {
         let link = Link { connected: false, error: error.to_string() };
         let was = std::mem::replace(&mut board.management, link).connected;
         if was {
-            board.event("WARNING", "NETWORK", "Management disconnected");
+            let metadata = [("url", self.view.management_url.as_str()), ("error", &error.to_string())];
+            board.event("WARNING", "NETWORK", "Management disconnected", &metadata);
         }
         was
     }
@@ -146,7 +147,8 @@ impl Agent<'_> {
         self.unreached(Server::Management, &failure, retry_in, "the server does not take this peer");
         let mut board = self.view.board();
         if std::mem::replace(&mut board.login, login) != login {
-            board.event("ERROR", "AUTHENTICATION", format!("Login refused: {error}"));
+            let metadata = [("url", self.view.management_url.as_str()), ("error", &error.to_string())];
+            board.event("ERROR", "AUTHENTICATION", format!("Login refused: {error}"), &metadata);
         }
     }
 

@@ -72,7 +72,9 @@ const SETTINGS: [Setting; 12] = [
             "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=",
             "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=",
         ],
-        shown: |settings| settings.preshared_key.as_ref().map(|key| key.expose_base64().to_string()).unwrap_or_default(),
+        shown: |settings| {
+            settings.preshared_key.as_ref().map(|key| key.expose_base64().to_string()).unwrap_or_default()
+        },
     },
     Setting {
         meaning: "DNS labels",
@@ -233,7 +235,8 @@ fn the_table_of_precedence_is_that_of_the_program() {
 }
 
 fn table() -> String {
-    let mut text = String::from("\n| setting | 1. flag | 2. variable | 3. key in `default.json` |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("\n| setting | 1. flag | 2. variable | 3. key in `default.json` |\n|---|---|---|---|\n");
     for Setting { meaning, flag, variable, key, .. } in &SETTINGS {
         let key = key.map_or("—".to_owned(), |key| format!("`{key}`"));
         writeln!(text, "| {meaning} | `--{flag}` | `{variable}` | {key} |").expect("a string");
