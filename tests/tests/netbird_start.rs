@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::{SECOND, page_by_relay};
 use peer_test_control::member::Habits;
@@ -30,7 +30,7 @@ fn assert_nothing_is_left(mesh: &Mesh) {
     assert_eq!(mesh.server.look(|account| account.peers.len()), 0, "no ghost");
     assert_eq!(mesh.server.seen().setup_keys, 0, "the server was not asked");
     assert!(!has_key(mesh), "{:?}", mesh.node.state_files().expect("files"));
-    assert_eq!(mesh.node.pins().expect("pins"), [""; 0].map(Into::<std::path::PathBuf>::into));
+    assert_eq!(mesh.node.pins().expect("pins"), [""; 0].map(PathBuf::from));
 }
 
 fn has_key(mesh: &Mesh) -> bool {
@@ -114,7 +114,7 @@ fn state_of_another_user_is_refused_with_the_remedy() {
     let owned_by = |mesh: &Mesh, uid: u32| {
         let files = mesh.node.state_files().expect("files");
         mesh.node.namespace.enter(|| {
-            for path in files.iter().map(|file| file.as_path()).chain([Path::new(STATE)]) {
+            for path in files.iter().map(PathBuf::as_path).chain([Path::new(STATE)]) {
                 chown(path, Some(uid), None).expect("chown");
             }
             fs::metadata(STATE).expect("there").permissions()

@@ -6,6 +6,7 @@
 mod end;
 mod local;
 mod map;
+mod parts;
 mod peers;
 mod relays;
 mod servers;
@@ -20,11 +21,9 @@ use peer_connect::Connector;
 use peer_core::key::PublicKey;
 use peer_core::reach::Outages;
 use peer_core::readiness::{Latch, Readiness};
-use peer_dataplane::Configuration;
 use peer_dataplane::ebpf::EbpfDataplane;
 use peer_identity::{Identity, StateDir};
 use peer_io::shard::Stopped;
-use peer_io::udp::Sockets;
 use peer_mesh::Mesh;
 use peer_netbird::management::{self, Management, SyncMessage};
 use peer_netbird::meta::NETBIRD_VERSION;
@@ -41,14 +40,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::local::Local;
-use super::dial::{Dialer, connector};
+use self::parts::Parts;
+use super::dial::Dialer;
 use super::facts::{Facts, Unkept};
 use super::keep::Keeper;
-use super::settings::{ListenPort, Settings};
+use super::settings::Settings;
 use super::view::View;
-use crate::admin::{Admin, ControlPlane, Running, Source};
+use crate::admin::{ControlPlane, Running, Source};
 use crate::cli::UpArgs;
-use crate::up::{Drain, Node, Opened, Signals, Told, reserve, sockets};
+use crate::up::{Drain, Node, Opened, Signals, Told};
 
 /// Events of the engine that may wait for the agent; more are lost, and the machines' timers make up for them.
 const ENGINE_EVENTS: usize = 4096;
@@ -122,29 +122,6 @@ impl Waiting {
     fn abandon(self) -> anyhow::Result<()> {
         self.opened.abandon();
         Ok(self.dataplane.abandon()?)
-    }
-}
-
-/// What of this machine is needed whatever the network says.
-struct Parts {
-    signals: Signals,
-    connector: Connector,
-    local: Local,
-    admin: Admin,
-}
-
-impl Parts {
-    async fn open(args: &UpArgs, settings: &Settings, own: PublicKey) -> anyhow::Result<(Self, Opened)> {
-        let parts = Self {
-            signals: Signals::listen()?,
-            connector: connector(settings)?,
-            local: Local::open()?,
-            admin: Admin::bind(args)?,
-        };
-        let opened = Opened::with(bind(settings.listen_port)?, args, own, Configuration::NetBird)?;
-        // Last: a device that comes and goes is seen by others.
-        let device = reserve(&settings.interface_name, Configuration::NetBird).await?;
-        Ok((parts, opened.on(device)))
     }
 }
 
@@ -380,18 +357,5 @@ async fn of_shard(stopped: &mut Option<Pin<Box<dyn Future<Output = Stopped> + Se
     match stopped {
         Some(stopped) => stopped.await,
         None => pending().await,
-    }
-}
-
-fn bind(port: ListenPort) -> anyhow::Result<Sockets> {
-    match port {
-        ListenPort::Exactly(port) => sockets(port, Configuration::NetBird),
-        ListenPort::Preferably(port) => match Sockets::bind(port) {
-            Ok(sockets) => Ok(sockets),
-            Err(error) => {
-                tracing::warn!(%error, port, "WireGuard's usual port is taken: any other is used");
-                sockets(0, Configuration::NetBird)
-            }
-        },
     }
 }

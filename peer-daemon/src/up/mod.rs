@@ -3,6 +3,7 @@
 mod apply;
 mod confine;
 mod drain;
+mod early;
 mod endpoints;
 mod life;
 mod signals;
@@ -15,7 +16,8 @@ use peer_dataplane::Configuration;
 use peer_dataplane::ebpf::{Attach, EbpfDataplane, Options};
 
 pub(crate) use self::drain::Drain;
-pub(crate) use self::life::{Node, Opened, reserve, sockets};
+pub(crate) use self::early::{reserve, sockets};
+pub(crate) use self::life::{Node, Opened};
 pub(crate) use self::signals::{Signals, Told};
 use crate::cli::{AttachBy, EXIT_CONFIG, UpArgs};
 use crate::{admin, logging, netbird};
