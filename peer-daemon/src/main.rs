@@ -42,6 +42,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("peer-daemon: {error:#}");
+            if admin::descriptors_have_ended(&error) {
+                eprintln!("peer-daemon: {}", admin::DESCRIPTORS_REMEDY);
+            }
             ExitCode::FAILURE
         }
     }

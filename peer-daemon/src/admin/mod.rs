@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 pub(crate) use self::control::ControlSocket;
 pub(crate) use self::descriptors::raise as raise_descriptor_limit;
+pub(crate) use self::descriptors::{REMEDY as DESCRIPTORS_REMEDY, have_ended as descriptors_have_ended};
 pub(crate) use self::overview::timestamp;
 pub(crate) use self::source::{ControlPlane, Known, Running, Source, endpoint};
 use crate::cli::UpArgs;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +18,7 @@ use peer_core::shard::ShardId;
 use peer_dataplane::driver::StatsReader;
 use peer_dataplane::metrics::RouteTraffic;
 use peer_dataplane::observe::Observer;
-use peer_dataplane::{Mode, RouteStats, Stats};
+use peer_dataplane::{Configuration, Mode, RouteStats, Stats};
 use peer_io::IoMetrics;
 use peer_io::shard::Shard;
 use peer_wireguard::metrics::EngineCollector;
@@ -75,6 +76,10 @@ pub(crate) enum ControlPlane {
 pub(crate) struct Running {
     pub(crate) interface: Interface,
     pub(crate) mode: Mode,
+    /// Where its programs and tables are pinned.
+    pub(crate) bpffs: PathBuf,
+    /// What remedies may name.
+    pub(crate) configuration: Configuration,
     pub(crate) dataplane: StatsReader,
     pub(crate) known: watch::Receiver<Arc<Known>>,
     pub(crate) shard: Arc<Shard<Engine>>,
@@ -175,7 +180,7 @@ impl Source {
         let listeners = [Arc::clone(&self.listeners.health), Arc::clone(&self.listeners.control)];
         registry.register_collector(Box::new(ListenerCollector(listeners)));
         if let Some(running) = self.running() {
-            let stats = running.dataplane.read().await?;
+            let stats = running.dataplane.examined().await?;
             self.routes.update(&stats.routes);
             self.update_peers(&running).await?;
             registry.register_collector(Box::new(stats));
@@ -219,7 +224,7 @@ impl Source {
         let (stats, peers) = match &running {
             Some(running) => {
                 let peers = running.shard.with_engine(|engine, now| engine.peers(now)).await?;
-                (Some(running.dataplane.read().await?), peers)
+                (Some(running.dataplane.followed().await?), peers)
             }
             None => (None, Vec::new()),
         };
@@ -230,6 +235,7 @@ impl Source {
         };
         let mut report = self.report();
         report.interface = interface;
+        report.bpffs = running.as_ref().map(|running| running.bpffs.clone());
         report.routes = stats.iter().flat_map(|stats| &stats.routes).map(route).collect();
         report.dataplane = running.zip(stats).map(|(running, stats)| dataplane(&running.mode, stats));
         report.peers = peers.iter().map(peer).collect();
@@ -273,6 +279,7 @@ impl Source {
             ready: readiness.ready,
             parts: readiness.parts.iter().map(part).collect(),
             interface: None,
+            bpffs: None,
             dataplane: None,
             peers: Vec::new(),
             routes: Vec::new(),

@@ -94,9 +94,9 @@ pub(crate) struct DoctorArgs {
     /// Look at this uplink as well. May be given several times.
     #[arg(long = "uplink", value_name = "DEVICE")]
     pub(crate) uplinks: Vec<String>,
-    /// Mount point of the BPF file system.
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", env = "NB_BPFFS")]
-    pub(crate) bpffs: PathBuf,
+    /// Mount point of the BPF file system. Default: that of the running peer, else /sys/fs/bpf.
+    #[arg(long, value_name = "DIR", env = "NB_BPFFS")]
+    pub(crate) bpffs: Option<PathBuf>,
     /// Ports that source NAT may take. Default: as `up` chooses them.
     #[arg(long, value_name = "FIRST-LAST", value_parser = port_range, env = "NB_NAT_PORTS")]
     pub(crate) nat_ports: Option<RangeInclusive<u16>>,

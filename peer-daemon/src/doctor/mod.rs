@@ -1,27 +1,31 @@
-//! `doctor`: what stands in the way on this node, whether a peer runs or not.
+//! `doctor`: what stands in the way on this node, whether a peer runs or not. What a running peer says of itself counts; to
+//! that come probes that it does not make.
 
 mod hardening;
 mod report;
+mod told;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use peer_core::desired::Desired;
-use peer_dataplane::doctor::{Subject, examine};
+use peer_dataplane::doctor::{self, Check, Severity, Subject, examine};
 use peer_dataplane::kernel::{Netlink, Snapshot};
 use peer_dataplane::nat_ports::{self, Choice};
-use peer_dataplane::{Intent, Wt0};
+use peer_dataplane::{Configuration, Intent, Wt0};
 
 pub(crate) use self::report::Finding;
 use self::report::Report;
 use crate::cli::{DoctorArgs, EXIT_CONFIG};
 use crate::peers::PeerIds;
-use crate::status;
+use crate::status::{self, Control};
 use crate::up::translate::{self, Limits};
 
 /// The device, where neither configuration nor a running peer says another name.
 const DEFAULT_DEVICE: &str = "wt0";
+/// The file system, where nobody says another place.
+const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
 /// Looks and prints. The exit code is 0: nothing wrong, 1: something is, 2: something could not be looked at, and what
 /// could is right.
@@ -50,18 +54,27 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Report> {
-    let running = status::ask(&args.socket).await.ok().map(|answer| answer.node);
+    let (answer, silent) = match status::ask(&args.socket).await {
+        Ok(answer) => (Some(answer), None),
+        Err(error) => (None, Finding::of_silence(&error)),
+    };
     let configured = desired.map(|desired| desired.interface.name.clone());
-    let name = |running: &status::Report| running.interface.as_ref().map(|interface| interface.name.clone());
-    let told = running.as_ref().and_then(name);
-    let device = args.interface.clone().or(configured).or(told).unwrap_or_else(|| DEFAULT_DEVICE.to_owned());
-    // That peer is about this device; another one is a neighbour.
-    let running = running.filter(|running| name(running).as_ref() == Some(&device));
+    let told = answer.as_ref().and_then(device_of);
+    let device = args.interface.clone().or(configured).or(told.clone()).unwrap_or_else(|| DEFAULT_DEVICE.to_owned());
+    // That peer is about this device, or does not know its device yet; another one is a neighbour.
+    let answer = answer.filter(|_| told.is_none_or(|told| told == device));
+    let running = answer.as_ref().map(|answer| &answer.node);
+    let told = running.and_then(|running| running.bpffs.clone());
+    let bpffs = args.bpffs.clone().or(told).unwrap_or_else(|| DEFAULT_BPFFS.into());
+    let configuration = match running.map(|running| running.control) {
+        Some(Control::NetBird) => Configuration::NetBird,
+        _ => Configuration::File,
+    };
     let netlink = Netlink::connect().context("open a netlink socket")?;
     // A given range has no bounds to be explained.
     let ports = match &args.nat_ports {
         Some(ports) => Choice { ports: ports.clone(), bounds: Vec::new() },
-        None => nat_ports::look(&args.bpffs, &device),
+        None => nat_ports::look(&bpffs, &device),
     };
     let intent = |desired, node: &Snapshot| intent(args, desired, &device, node, &ports);
     let early = desired.map(|desired| intent(desired, &Snapshot::default()));
@@ -73,7 +86,7 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
     }
     let wanted_port = desired.map(|desired| desired.interface.listen_port).filter(|port| *port != 0);
     let subject = |intent| Subject {
-        bpffs: args.bpffs.clone(),
+        bpffs: bpffs.clone(),
         wt0: device.clone(),
         nat_ports: ports.ports.clone(),
         nat_bounds: ports.bounds.clone(),
@@ -81,13 +94,37 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
         intent,
         listen_port: wanted_port.filter(|_| running.is_none()),
         probe: true,
+        configuration,
     };
     let node = netlink.snapshot(&subject(early.as_ref()).questions()).await?;
     // Only now is the index of the device known, which a route must not lead back to.
     let intent = desired.map(|desired| intent(desired, &node));
-    let mut findings = examine(&subject(intent.as_ref()), &node);
-    findings.extend(running.iter().flat_map(|running| hardening::findings(&running.hardening)));
-    Ok(Report::new(&device, running.is_some(), &findings))
+    let mut own = examine(&subject(intent.as_ref()), &node);
+    own.extend(running.iter().flat_map(|running| hardening::findings(&running.hardening)));
+    let mut findings: Vec<_> = silent.into_iter().chain(answer.iter().flat_map(Finding::of_readiness)).collect();
+    findings.extend(match running.and_then(|running| running.dataplane.as_ref()) {
+        Some(dataplane) => told::merge(&dataplane.findings, &own, |finding| is_asked_for(args, finding)),
+        None => own.iter().map(Finding::from).collect(),
+    });
+    Ok(Report::new(&device, running.map(|running| running.ready), findings))
+}
+
+fn device_of(answer: &status::Answer) -> Option<String> {
+    answer.node.interface.as_ref().map(|interface| interface.name.clone())
+}
+
+/// Whether a finding of ours is about something that the daemon was not asked for: then it stands although the daemon does
+/// not have it.
+fn is_asked_for(args: &DoctorArgs, finding: &doctor::Finding) -> bool {
+    let is_named = |device: &String| finding.subject.as_ref() == Some(device);
+    match finding.check {
+        // Probed only here, or known only here.
+        Check::Kernel | Check::Tun | Check::Hardening => true,
+        Check::NatPorts => args.nat_ports.is_some() || finding.severity == Severity::Note,
+        Check::NatAddresses => !args.nat_addresses.is_empty(),
+        Check::Bpffs => args.bpffs.is_some(),
+        _ => args.config.is_some() || args.uplinks.iter().any(is_named),
+    }
 }
 
 fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot, ports: &Choice) -> Intent {

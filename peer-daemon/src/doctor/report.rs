@@ -3,9 +3,13 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use peer_dataplane::doctor;
+use peer_dataplane::doctor::{self, Severity};
 use serde::{Deserialize, Serialize};
 
+use crate::status::{Answer, NobodyAnswers};
+
+/// Name of a check that is none of the node's: what a running peer says of itself.
+const READINESS: &str = "readiness";
 /// Something is wrong.
 const EXIT_CONFLICT: u8 = 1;
 /// Something could not be looked at.
@@ -19,6 +23,8 @@ pub(super) struct Report {
     device: String,
     /// Whether its peer runs.
     running: bool,
+    /// Whether that is ready; absent: it does not run.
+    ready: Option<bool>,
     /// Findings that something is to be done about.
     conflicts: usize,
     /// Findings that something could not be looked at.
@@ -56,15 +62,61 @@ impl From<&doctor::Finding> for Finding {
     }
 }
 
+impl Finding {
+    /// What a running peer says of its readiness: a problem for each part that is not ready, and for management if that may be why.
+    pub(super) fn of_readiness(answer: &Answer) -> Vec<Self> {
+        let Answer { overview, node } = answer;
+        let problem = |subject: &str, what: &str| Self {
+            check: READINESS.to_owned(),
+            severity: Severity::Problem.name().to_owned(),
+            subject: Some(subject.to_owned()),
+            owner: None,
+            what: format!("not ready: {what}"),
+            remedy: None,
+        };
+        let parts = node.parts.iter().filter(|part| !part.ready);
+        let mut found: Vec<_> = parts.map(|part| problem(&part.name, part.reason.as_deref().unwrap_or("-"))).collect();
+        let management = &overview.management;
+        if !found.is_empty() && !management.connected && !management.error.is_empty() {
+            found.push(problem(&management.url, &management.error));
+        }
+        found
+    }
+}
+
+impl Finding {
+    /// What it means that the running peer gives no answer; nothing, if none runs.
+    pub(super) fn of_silence(error: &anyhow::Error) -> Option<Self> {
+        let (severity, what, remedy) = match error.downcast_ref::<NobodyAnswers>() {
+            Some(NobodyAnswers { forbidden: false, .. }) => return None,
+            Some(_) => {
+                (Severity::Unknown, "a peer may run here, and must not be asked", "run doctor as the daemon's user")
+            }
+            None => (Severity::Problem, "the running peer gives no usable answer", "look at its log, and restart it"),
+        };
+        Some(Self {
+            check: READINESS.to_owned(),
+            severity: severity.name().to_owned(),
+            subject: None,
+            owner: None,
+            what: format!("{what}: {error:#}"),
+            remedy: Some(remedy.to_owned()),
+        })
+    }
+}
+
 impl Report {
-    pub(super) fn new(device: &str, running: bool, findings: &[doctor::Finding]) -> Self {
+    /// `ready`: whether the peer is, if it runs.
+    pub(super) fn new(device: &str, ready: Option<bool>, findings: Vec<Finding>) -> Self {
+        let of = |severity: Severity| findings.iter().filter(|finding| finding.severity == severity.name()).count();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: device.to_owned(),
-            running,
-            conflicts: findings.iter().filter(|finding| finding.severity.is_conflict()).count(),
-            unknown: findings.iter().filter(|finding| finding.severity == doctor::Severity::Unknown).count(),
-            findings: findings.iter().map(Finding::from).collect(),
+            running: ready.is_some(),
+            ready,
+            conflicts: of(Severity::Problem) + of(Severity::Warning),
+            unknown: of(Severity::Unknown),
+            findings,
         }
     }
 
@@ -83,7 +135,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = if self.running { "running" } else { "not running" };
+        let state = match self.ready {
+            None if self.findings.iter().any(|finding| finding.check == READINESS) => "no answer",
+            None => "not running",
+            Some(true) => "running",
+            Some(false) => "running, not ready",
+        };
         writeln!(f, "Peer of {}: {state}", self.device)?;
         self.findings.iter().try_for_each(|finding| write!(f, "{finding}"))?;
         match (self.conflicts, self.unknown) {
@@ -113,26 +170,26 @@ impl fmt::Display for Finding {
 
 #[cfg(test)]
 mod tests {
-    use peer_dataplane::doctor::{Check, Severity};
+    use peer_dataplane::doctor::Check;
 
     use super::*;
 
-    fn finding(severity: Severity) -> doctor::Finding {
-        doctor::Finding {
+    fn finding(severity: Severity) -> Finding {
+        Finding::from(&doctor::Finding {
             check: Check::Order,
             severity,
             subject: Some("eth0".into()),
             owner: Some("Cilium (cil_from_netdev)".into()),
             what: "it runs before ours".into(),
             remedy: "wait".into(),
-        }
+        })
     }
 
     #[test]
     fn the_exit_code_tells_wrong_from_not_looked_at() {
         let code = |severities: &[Severity]| {
             let findings: Vec<_> = severities.iter().map(|severity| finding(*severity)).collect();
-            Report::new("wt0", true, &findings).code()
+            Report::new("wt0", Some(true), findings).code()
         };
         assert_eq!(code(&[]), 0);
         assert_eq!(code(&[Severity::Note]), 0);
@@ -143,16 +200,28 @@ mod tests {
 
     #[test]
     fn text_names_owner_and_remedy() {
-        let text = Report::new("wt0", false, &[finding(Severity::Problem)]).to_string();
+        let text = Report::new("wt0", None, vec![finding(Severity::Problem)]).to_string();
         let expected = "Peer of wt0: not running\nproblem [order] eth0: it runs before ours\n  owner: Cilium \
                         (cil_from_netdev)\n  remedy: wait\nConflicts: 1\n";
         assert_eq!(text, expected);
-        assert!(Report::new("wt0", true, &[]).to_string().ends_with("Nothing stands in the way.\n"));
+        assert!(Report::new("wt0", Some(true), Vec::new()).to_string().ends_with("Nothing stands in the way.\n"));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_is_not_taken_for_none() {
+        let none = anyhow::Error::from(NobodyAnswers { refused: String::new(), forbidden: false });
+        assert_eq!(Finding::of_silence(&none), None);
+        let forbidden = anyhow::Error::from(NobodyAnswers { refused: String::new(), forbidden: true });
+        for (error, code) in [(forbidden, EXIT_UNKNOWN), (anyhow::anyhow!("no answer within 5 s"), EXIT_CONFLICT)] {
+            let report = Report::new("wt0", None, Finding::of_silence(&error).into_iter().collect());
+            assert_eq!(report.code(), code, "{report}");
+            assert!(report.to_string().starts_with("Peer of wt0: no answer\n"), "{report}");
+        }
     }
 
     #[test]
     fn json_has_every_field() {
-        let report = Report::new("wt0", true, &[finding(Severity::Warning)]);
+        let report = Report::new("wt0", Some(true), vec![finding(Severity::Warning)]);
         let json = serde_json::to_value(&report).expect("JSON");
         assert_eq!((&json["conflicts"], &json["unknown"], &json["running"]), (&1.into(), &0.into(), &true.into()));
         let expected = serde_json::json!({

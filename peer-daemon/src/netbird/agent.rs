@@ -6,6 +6,7 @@
 mod end;
 mod local;
 mod map;
+mod parts;
 mod peers;
 mod relays;
 mod servers;
@@ -18,11 +19,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use peer_connect::Connector;
 use peer_core::key::PublicKey;
+use peer_core::reach::Outages;
 use peer_core::readiness::{Latch, Readiness};
 use peer_dataplane::ebpf::EbpfDataplane;
-use peer_identity::StateDir;
+use peer_identity::{Identity, StateDir};
 use peer_io::shard::Stopped;
-use peer_io::udp::Sockets;
 use peer_mesh::Mesh;
 use peer_netbird::management::{self, Management, SyncMessage};
 use peer_netbird::meta::NETBIRD_VERSION;
@@ -39,12 +40,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::local::Local;
-use super::dial::{Dialer, connector};
-use super::facts::Facts;
+use self::parts::Parts;
+use super::dial::Dialer;
+use super::facts::{Facts, Unkept};
 use super::keep::Keeper;
-use super::settings::{ListenPort, Settings};
+use super::settings::Settings;
 use super::view::View;
-use crate::admin::{Admin, ControlPlane, Running, Source};
+use crate::admin::{ControlPlane, Running, Source};
 use crate::cli::UpArgs;
 use crate::up::{Drain, Node, Opened, Signals, Told};
 
@@ -75,6 +77,8 @@ pub(super) struct Agent<'a> {
     local: Local,
     management: Management,
     signal: Option<(ServerUrl, Signal)>,
+    /// What the log has said of servers that are not reached.
+    outages: Outages<Server>,
     relays: Option<(Relays, mpsc::UnboundedReceiver<peer_relay::Event>)>,
     /// What the relays' task was told of them.
     told_relays: Option<model::Relay>,
@@ -99,12 +103,26 @@ pub(super) struct Agent<'a> {
     drain: Option<Drain>,
 }
 
+/// A server that there is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Server {
+    Management,
+    Signal,
+}
+
 /// What a node needs, until it is known what it shall be.
 struct Waiting {
     dataplane: EbpfDataplane,
     opened: Opened,
     port: u16,
     events: mpsc::Sender<EngineEvent>,
+}
+
+impl Waiting {
+    fn abandon(self) -> anyhow::Result<()> {
+        self.opened.abandon();
+        Ok(self.dataplane.abandon()?)
+    }
 }
 
 /// The next thing.
@@ -121,31 +139,36 @@ enum Happening {
 }
 
 impl<'a> Agent<'a> {
-    /// Binds sockets and starts to talk to management.
+    /// Opens what this machine has to give, then sees to it that the identity is kept, then starts to talk to management: a start
+    /// that fails here leaves neither a key nor a peer behind.
     ///
     /// # Errors
-    /// When something cannot be had; nothing is left behind then.
+    /// When something is unavailable; nothing is left behind then.
     pub(super) async fn open(
         args: &'a UpArgs,
         settings: Settings,
         dir: Arc<StateDir>,
+        identity: Identity,
         dataplane: EbpfDataplane,
     ) -> anyhow::Result<Self> {
         let own = settings.private_key.public_key();
-        let had = async {
-            let signals = Signals::listen()?;
-            let connector = connector(&settings)?;
-            let sockets = bind(settings.listen_port)?;
-            Ok((signals, connector, sockets, Local::open()?, Admin::bind(args)?))
-        };
-        let (signals, connector, sockets, local, admin) = match had.await {
-            Ok(had) => had,
+        let (parts, opened) = match Parts::open(args, &settings, own).await {
+            Ok(opened) => opened,
             Err(error) => {
                 dataplane.abandon()?;
                 return Err(error);
             }
         };
-        let port = sockets.port();
+        let unkept = match Unkept::of(identity, &dir, &settings) {
+            Ok(unkept) => unkept,
+            Err(error) => {
+                opened.abandon();
+                dataplane.abandon()?;
+                return Err(error);
+            }
+        };
+        let Parts { signals, connector, local, admin } = parts;
+        let port = opened.sockets.port();
         let mesh = Mesh::new(
             peer_mesh::Settings {
                 own_key: own,
@@ -164,7 +187,7 @@ impl<'a> Agent<'a> {
         let source = Source::new(readiness.clone(), ControlPlane::NetBird(Arc::clone(&view)), running);
         let health_port = admin.health_port();
         let admin = admin.serve(&Arc::new(source));
-        let facts = Facts::new(&settings);
+        let facts = Facts::new(&settings, unkept);
         let options = management::Options {
             dns_labels: settings.dns_labels.clone(),
             ..management::Options::new(settings.management.clone(), settings.private_key.clone())
@@ -174,7 +197,7 @@ impl<'a> Agent<'a> {
         let (events, engine_events) = mpsc::channel(ENGINE_EVENTS);
         Ok(Self {
             keeper: Keeper::new(Arc::clone(&dir), own, view.management_url.clone()),
-            waiting: Some(Waiting { dataplane, opened: Opened::with(sockets, args, own)?, port, events }),
+            waiting: Some(Waiting { dataplane, opened, port, events }),
             args,
             settings,
             own,
@@ -191,6 +214,7 @@ impl<'a> Agent<'a> {
             local,
             management,
             signal: None,
+            outages: Outages::default(),
             relays: None,
             told_relays: None,
             reader: Reader::default(),
@@ -223,7 +247,7 @@ impl<'a> Agent<'a> {
             Ok(()) => self.end().await,
             Err(error) => {
                 if let Some(waiting) = self.waiting.take() {
-                    waiting.dataplane.abandon()?;
+                    waiting.abandon()?;
                 }
                 Err(error)
             }
@@ -333,18 +357,5 @@ async fn of_shard(stopped: &mut Option<Pin<Box<dyn Future<Output = Stopped> + Se
     match stopped {
         Some(stopped) => stopped.await,
         None => pending().await,
-    }
-}
-
-fn bind(port: ListenPort) -> anyhow::Result<Sockets> {
-    match port {
-        ListenPort::Exactly(port) => Ok(Sockets::bind(port)?),
-        ListenPort::Preferably(port) => match Sockets::bind(port) {
-            Ok(sockets) => Ok(sockets),
-            Err(error) => {
-                tracing::warn!(%error, port, "WireGuard's usual port cannot be had: any other is taken");
-                Ok(Sockets::bind(0)?)
-            }
-        },
     }
 }

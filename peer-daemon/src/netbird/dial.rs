@@ -1,12 +1,16 @@
 //! Connections to the servers.
 
 use std::io;
+use std::time::Duration;
 
 use peer_connect::{Alpn, Config, Connector, Proxy, Stream, Target};
-use peer_netbird::dial::Dial;
+use peer_netbird::dial::{DIAL_TIMEOUT, Dial};
 use peer_netbird::server::ServerUrl;
 
 use super::settings::Settings;
+
+/// For the error to be made and passed on.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// The connector of all servers.
 ///
@@ -27,6 +31,8 @@ impl Dial for Dialer {
     async fn dial(&self, server: ServerUrl) -> io::Result<Stream> {
         let ServerUrl { tls, host, port } = server;
         let target = Target { tls, host, port, fallback: None };
-        self.0.connect(&target, Alpn::H2).await.map_err(io::Error::other)
+        // A little less than the caller waits, who would not learn how far it went.
+        let timeout = DIAL_TIMEOUT.saturating_sub(MARGIN);
+        Ok(self.0.connect_within(timeout, &target, Alpn::H2).await?)
     }
 }

@@ -14,10 +14,12 @@ mod settings;
 mod view;
 
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use peer_dataplane::Configuration;
 use peer_identity::{Error, Identity, StateDir};
 
 use self::agent::Agent;
@@ -39,30 +41,43 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let path = &args.socket.state_dir;
     let dir = Arc::new(StateDir::open(path).map_err(|error| refused(error, path))?);
     let elsewhere = settings::elsewhere(args);
-    let identity = Identity::load(&dir, &elsewhere, settings::management_url(args))?;
+    let identity = Identity::find(&dir, &elsewhere).map_err(|error| refused(error, path))?;
     tracing::info!(public_key = %identity.private_key.public_key(), origin = ?identity.origin, "identity");
-    let settings = match Settings::resolve(args, &identity) {
+    let settings = match Settings::resolve(args, &identity.private_key, &identity.settings) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("peer-daemon: {error}");
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let dataplane = up::open_dataplane(args, &settings.interface_name, settings.listen_port.wanted())?;
+    let dataplane =
+        up::open_dataplane(args, &settings.interface_name, settings.listen_port.wanted(), Configuration::NetBird)?;
     up::runtime()?.block_on(async {
-        let agent = Agent::open(args, settings, dir, dataplane).await?;
+        let agent = Agent::open(args, settings, dir, identity, dataplane).await?;
         agent.live().await
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Root, too, is refused here: CAP_DAC_OVERRIDE is given up.
+/// Explains a state directory that belongs to somebody else. Root, too, is refused there: CAP_DAC_OVERRIDE is given up.
 fn refused(error: Error, path: &Path) -> anyhow::Error {
-    let denied = matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied);
-    let error = anyhow::Error::new(error);
-    if !denied {
-        return error;
-    }
+    let denied = match &error {
+        Error::Io { source, path, .. } if source.kind() == ErrorKind::PermissionDenied => Some(path.clone()),
+        _ => None,
+    };
+    let Some(denied) = denied else { return error.into() };
+    let own = rustix::process::geteuid().as_raw();
+    let user = if own == 0 { "root".to_owned() } else { own.to_string() };
+    // Of what is there: the file may be in a directory that is not.
+    let owner = denied.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|found| found.uid());
     let path = path.display();
-    error.context(format!("the state directory must belong to the daemon's user (as root: chown -R root: {path})"))
+    match owner {
+        Some(owner) if owner != own => anyhow::anyhow!(
+            "the state is uid {owner}'s, and the daemon runs as uid {own}: chown -R {user}: {path}, or run it as uid {owner} (in a \
+             pod: securityContext.runAsUser): {error}"
+        ),
+        _ => {
+            anyhow::anyhow!("the daemon runs as uid {own}, which may not write there: chown -R {user}: {path}: {error}")
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use peer_core::key::PublicKey;
 use peer_mesh::{PathKind, State, Status};
+use peer_netbird::meta::NETBIRD_VERSION;
 use peer_netmap::model::RemotePeer;
 use peer_wireguard::PeerStatus;
 
@@ -26,7 +27,8 @@ impl View {
         let peer = |named: &Arc<RemotePeer>| peer(named, statuses.get(&named.key), engine.get(&named.key).copied());
         let mut overview = Overview {
             peers: Peers::of(board.all_peers().map(peer).collect()),
-            daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+            // What servers and members are told: readers of this compare it with NetBird's releases.
+            daemon_version: NETBIRD_VERSION.to_owned(),
             daemon_status: daemon_status(&board),
             management: server(&self.management_url, &board.management),
             signal: server(&board.signal_url, &board.signal),

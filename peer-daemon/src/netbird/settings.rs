@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use peer_core::desired::UplinkChoice;
 use peer_core::key::{PresharedKey, PrivateKey};
-use peer_identity::{Ephemeral, Identity};
+use peer_identity::{Ephemeral, Settings as Kept};
 use peer_netbird::management::SetupKey;
 use peer_netbird::proto::management::Flags;
 use peer_netbird::server::ServerUrl;
@@ -110,15 +110,10 @@ pub(super) fn elsewhere(args: &UpArgs) -> Vec<PathBuf> {
     named.into_iter().chain([PathBuf::from(FORMER_CONFIG)]).collect()
 }
 
-/// The management server, if the state directory names none.
-pub(super) fn management_url(args: &UpArgs) -> &str {
-    given(args.netbird.management_url.as_ref()).unwrap_or(DEFAULT_MANAGEMENT)
-}
-
 impl Settings {
     /// Puts them together.
-    pub(super) fn resolve(args: &UpArgs, identity: &Identity) -> Result<Self, BadSetting> {
-        let (netbird, kept) = (&args.netbird, &identity.settings);
+    pub(super) fn resolve(args: &UpArgs, private_key: &PrivateKey, kept: &Kept) -> Result<Self, BadSetting> {
+        let netbird = &args.netbird;
         let url = given(netbird.management_url.as_ref()).or(kept.management_url.as_deref());
         let disabled = |flag: Option<bool>, kept: bool| flag.unwrap_or(kept);
         if disabled(netbird.block_lan_access, kept.block_lan_access) {
@@ -146,7 +141,7 @@ impl Settings {
             ..Flags::default()
         };
         Ok(Self {
-            private_key: identity.private_key.clone(),
+            private_key: private_key.clone(),
             management: server("the management URL", url.unwrap_or(DEFAULT_MANAGEMENT))?,
             hostname: given(netbird.hostname.as_ref()).map(str::to_owned),
             interface_name: given(netbird.interface_name.as_ref())
@@ -247,5 +242,7 @@ fn no_lan_block(field: &'static str) -> BadSetting {
     BadSetting { field, why: why.to_owned() }
 }
 
+#[cfg(test)]
+mod precedence;
 #[cfg(test)]
 mod tests;

@@ -206,7 +206,14 @@ impl Board {
     }
 
     /// Notes that something happened.
-    pub(super) fn event(&mut self, severity: &str, category: &str, message: impl Into<String>) {
+    pub(super) fn event(
+        &mut self,
+        severity: &str,
+        category: &str,
+        message: impl Into<String>,
+        metadata: &[(&str, &str)],
+    ) {
+        let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         while self.events.len() >= EVENTS {
             self.events.pop_front();
         }
@@ -217,7 +224,7 @@ impl Board {
             message: message.into(),
             user_message: String::new(),
             timestamp: Timestamp::now(),
-            metadata: None,
+            metadata: Some(metadata.collect()).filter(|metadata: &BTreeMap<_, _>| !metadata.is_empty()),
         });
     }
 }

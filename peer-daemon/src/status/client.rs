@@ -1,5 +1,6 @@
 //! One request over the control socket.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,9 +13,21 @@ use tokio::net::UnixStream;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Nobody answers at any socket.
+#[derive(Debug, thiserror::Error)]
+#[error("no peer is running here, or its socket is elsewhere (--control-socket): {refused}")]
+pub(crate) struct NobodyAnswers {
+    pub(crate) refused: String,
+    /// One of the sockets is there and belongs to somebody else.
+    pub(crate) forbidden: bool,
+}
+
 /// Asks the first of `sockets` that answers.
+///
+/// # Errors
+/// [`NobodyAnswers`], or what one answered in place of an answer.
 pub(crate) async fn get(sockets: &[PathBuf], path: &str) -> anyhow::Result<Bytes> {
-    let mut refused = Vec::new();
+    let (mut refused, mut forbidden) = (Vec::new(), false);
     for socket in sockets {
         match UnixStream::connect(socket).await {
             Ok(stream) => {
@@ -22,10 +35,13 @@ pub(crate) async fn get(sockets: &[PathBuf], path: &str) -> anyhow::Result<Bytes
                 let late = || format!("{} does not answer within {} s", socket.display(), PATIENCE.as_secs());
                 return answer.with_context(late)?.with_context(|| describe(socket));
             }
-            Err(error) => refused.push(format!("{}: {error}", socket.display())),
+            Err(error) => {
+                forbidden |= error.kind() == ErrorKind::PermissionDenied;
+                refused.push(format!("{}: {error}", socket.display()));
+            }
         }
     }
-    bail!("no peer is running here, or its socket is elsewhere (--control-socket): {}", refused.join("; "))
+    Err(NobodyAnswers { refused: refused.join("; "), forbidden }.into())
 }
 
 async fn exchange(stream: UnixStream, path: &str) -> anyhow::Result<Bytes> {

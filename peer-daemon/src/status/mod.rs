@@ -11,9 +11,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use peer_netbird::meta::NETBIRD_VERSION;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::client::get;
+pub(crate) use self::client::{NobodyAnswers, get};
 use self::networks::Listing;
 pub(crate) use self::networks::Network;
 pub(crate) use self::overview::{
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let mut answer = runtime.block_on(ask(&args.socket))?;
-    env!("CARGO_PKG_VERSION").clone_into(&mut answer.overview.cli_version);
+    answer.overview.cli_version = cli_version(answer.node.control).to_owned();
     let filter = args.filter();
     filter.apply(&mut answer.overview);
     if args.ipv4 || args.ipv6 {
@@ -59,6 +60,14 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of this program, in the terms of the daemon that answers.
+fn cli_version(control: Control) -> &'static str {
+    match control {
+        Control::Static => env!("CARGO_PKG_VERSION"),
+        Control::NetBird => NETBIRD_VERSION,
+    }
 }
 
 /// Prints the networks of the map.

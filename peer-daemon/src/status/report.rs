@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub(crate) struct Report {
     pub(crate) interface: Option<Interface>,
     /// As [`Self::interface`].
     pub(crate) dataplane: Option<Dataplane>,
+    /// The BPF file system that keeps its programs and tables.
+    #[serde(default)]
+    pub(crate) bpffs: Option<PathBuf>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) routes: Vec<Route>,
     /// What the network wants of this node and it cannot do.

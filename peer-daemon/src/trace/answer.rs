@@ -33,7 +33,10 @@ pub(crate) async fn describe(running: &Running, query: &str) -> Result<Report, R
     let known = running.known();
     let packet = question::described(&Query::parse(query), &known)?;
     let event = running.dataplane.describe(packet).await?;
-    Ok(Report::new(&event, &Context { known: &known, observer: &running.observer }))
+    Ok(Report::new(
+        &event,
+        &Context { known: &known, observer: &running.observer, configuration: running.configuration },
+    ))
 }
 
 /// Begins to follow the packets that a query string names.
@@ -71,7 +74,7 @@ pub(crate) fn followed(running: &Running, query: &str) -> Result<Packets, Refuse
     let ended = !running.live_trace.fetched(Instant::now());
     let followed = running.observer.followed(from);
     let known = running.known();
-    let context = Context { known: &known, observer: &running.observer };
+    let context = Context { known: &known, observer: &running.observer, configuration: running.configuration };
     let packets = followed.packets.iter().map(|event| Report::new(event, &context)).collect();
     Ok(Packets { packets, next: followed.next, missed: followed.missed, ended })
 }

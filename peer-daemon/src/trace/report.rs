@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use peer_common::route::NO_ROUTE;
 use peer_common::{DropReason, FlowEvent, FlowKey, FlowKind, Way};
 use peer_core::desired::{Action, Rule};
+use peer_dataplane::Configuration;
 use peer_dataplane::flows::{KINDS, kind_name};
 use peer_dataplane::observe::{Observer, drop_reason};
-use peer_dataplane::trace::{RuleText, explain};
+use peer_dataplane::trace::{RuleText, remedy};
 use serde::{Deserialize, Serialize};
 
 use super::stages;
@@ -70,6 +71,7 @@ pub(super) struct Step {
 pub(super) struct Context<'a> {
     pub(super) known: &'a Known,
     pub(super) observer: &'a Observer,
+    pub(super) configuration: Configuration,
 }
 
 impl Context<'_> {
@@ -98,7 +100,7 @@ impl Report {
             verdict: verdict(event, reason).to_owned(),
             reason: reason.map(|reason| reason.name().to_owned()),
             explanation: reason.map(|reason| reason.help().trim().to_owned()),
-            remedy: reason.map(|reason| explain(reason).remedy.to_owned()),
+            remedy: reason.map(|reason| remedy(reason, context.configuration).to_owned()),
             program: program(event).to_owned(),
             protocol: readable.then(|| protocol_name(u8::try_from(event.key.protocol).unwrap_or(u8::MAX))),
             peer: readable.then_some(peer),

@@ -1,3 +1,4 @@
+use peer_dataplane::trace::explain;
 use std::sync::Arc;
 
 use peer_common::{Addr, Judged};
@@ -52,7 +53,7 @@ fn event(verdict: Option<DropReason>) -> FlowEvent {
 
 fn report(event: &FlowEvent) -> Report {
     let observer = Observer::default();
-    Report::new(event, &Context { known: &known(), observer: &observer })
+    Report::new(event, &Context { known: &known(), observer: &observer, configuration: Configuration::File })
 }
 
 #[test]

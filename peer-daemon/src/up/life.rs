@@ -1,6 +1,6 @@
 //! Start, run, stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,18 +9,20 @@ use peer_core::desired::{self, Desired};
 use peer_core::key::PublicKey;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
+use peer_dataplane::Configuration;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::EbpfDataplane;
 use peer_dataplane::observe::{ObserveLimits, Observer};
 use peer_identity::{EndpointFile, Endpoints};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
-use peer_io::wt0::Wt0;
+use peer_io::wt0::{Reserved, Wt0};
 use peer_wireguard::{Engine, EngineConfig, Event};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, block_in_place};
 
 use super::drain::drain;
+use super::early::{explained, sockets};
 use super::endpoints::{self, Keeper};
 use super::signals::{Signals, Told};
 use super::translate::{self, Limits};
@@ -82,19 +84,45 @@ pub(crate) struct Opened {
     endpoints: Endpoints,
     flow_log: Option<FlowLog>,
     observer: Observer,
+    bpffs: PathBuf,
+    configuration: Configuration,
+    /// The mesh device, if it is made before it is known what it shall be.
+    device: Option<Reserved>,
     known: watch::Sender<Arc<Known>>,
 }
 
 impl Opened {
+    /// With a device that is made already.
+    pub(crate) fn on(self, device: Reserved) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
+    /// Takes away what was made for a node that does not start.
+    pub(crate) fn abandon(self) {
+        if let Some(device) = self.device {
+            device.abandon();
+        }
+    }
+
     pub(crate) fn open(args: &UpArgs, interface: &desired::Interface) -> anyhow::Result<Self> {
-        Self::with(Sockets::bind(interface.listen_port)?, args, interface.private_key.public_key())
+        Self::with(
+            sockets(interface.listen_port, Configuration::File)?,
+            args,
+            interface.private_key.public_key(),
+            Configuration::File,
+        )
     }
 
     /// As [`Self::open`], with sockets that are bound already.
     ///
     /// # Errors
     /// When the flow log cannot be opened.
-    pub(crate) fn with(sockets: Sockets, args: &UpArgs, own: PublicKey) -> anyhow::Result<Self> {
+    pub(crate) fn with(
+        sockets: Sockets,
+        args: &UpArgs,
+        own: PublicKey,
+        configuration: Configuration,
+    ) -> anyhow::Result<Self> {
         let known = watch::Sender::new(Arc::new(Known::default()));
         let flow_log = args.flow_log.as_deref().map(|path| FlowLog::open(path, known.subscribe())).transpose()?;
         let limits = ObserveLimits {
@@ -110,7 +138,17 @@ impl Opened {
                 (Endpoints::new(), None)
             }
         };
-        Ok(Self { sockets, file, endpoints, flow_log, observer, known })
+        Ok(Self {
+            sockets,
+            file,
+            endpoints,
+            flow_log,
+            observer,
+            bpffs: args.bpffs.clone(),
+            configuration,
+            device: None,
+            known,
+        })
     }
 }
 
@@ -121,13 +159,20 @@ async fn forward(
     dataplane: EbpfDataplane,
     limits: &Limits,
     readiness: &Readiness,
+    reserved: Option<Reserved>,
+    configuration: Configuration,
 ) -> anyhow::Result<(Wt0, Driver)> {
     let name = &desired.interface.name;
-    let wt0 = match Wt0::open(&translate::device(desired)).await {
+    let config = translate::device(desired);
+    let set_up = match reserved {
+        Some(reserved) => reserved.set_up(&config).await,
+        None => Wt0::open(&config).await,
+    };
+    let wt0 = match set_up {
         Ok(wt0) => wt0,
         Err(error) => {
             dataplane.abandon()?;
-            return Err(error.into());
+            return Err(explained(error, configuration));
         }
     };
     let device = peer_dataplane::Wt0 { name: name.clone(), index: wt0.index(), mtu: desired.interface.mtu.into() };
@@ -179,7 +224,8 @@ impl Node {
     ) -> anyhow::Result<Self> {
         let ids = PeerIds::default().with(&desired.peers);
         let dataplane = dataplane.observed_by(opened.observer.clone());
-        let (mut wt0, mut driver) = forward(&desired, &ids, dataplane, &limits, readiness).await?;
+        let (mut wt0, mut driver) =
+            forward(&desired, &ids, dataplane, &limits, readiness, opened.device, opened.configuration).await?;
         let (mut desired, refused) = (desired, driver.take_refused());
         if refused.is_some() {
             (desired.routes, desired.rules) = (Vec::new(), Arc::default());
@@ -212,6 +258,8 @@ impl Node {
         let running = Arc::new(Running {
             interface,
             mode: driver.mode().clone(),
+            bpffs: opened.bpffs,
+            configuration: opened.configuration,
             dataplane: driver.stats(),
             known: known.subscribe(),
             shard: Arc::clone(&shard),

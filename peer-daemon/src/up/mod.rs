@@ -3,6 +3,7 @@
 mod apply;
 mod confine;
 mod drain;
+mod early;
 mod endpoints;
 mod life;
 mod signals;
@@ -11,9 +12,11 @@ pub(crate) mod translate;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use peer_dataplane::Configuration;
 use peer_dataplane::ebpf::{Attach, EbpfDataplane, Options};
 
 pub(crate) use self::drain::Drain;
+pub(crate) use self::early::{reserve, sockets};
 pub(crate) use self::life::{Node, Opened};
 pub(crate) use self::signals::{Signals, Told};
 use crate::cli::{AttachBy, EXIT_CONFIG, UpArgs};
@@ -70,13 +73,18 @@ fn run_static(args: &UpArgs, file: &std::path::Path) -> anyhow::Result<ExitCode>
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let dataplane = open_dataplane(args, &desired.interface.name, desired.interface.listen_port)?;
+    let dataplane = open_dataplane(args, &desired.interface.name, desired.interface.listen_port, Configuration::File)?;
     runtime()?.block_on(life::live(args, file, desired, dataplane))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Loads the programs, and gives up what only that needed. WireGuard will listen on `port`.
-pub(crate) fn open_dataplane(args: &UpArgs, device: &str, port: u16) -> anyhow::Result<EbpfDataplane> {
+pub(crate) fn open_dataplane(
+    args: &UpArgs,
+    device: &str,
+    port: u16,
+    configuration: Configuration,
+) -> anyhow::Result<EbpfDataplane> {
     let attach = match args.attach {
         AttachBy::Auto => Attach::Auto,
         AttachBy::Tcx => Attach::Tcx,
@@ -88,7 +96,7 @@ pub(crate) fn open_dataplane(args: &UpArgs, device: &str, port: u16) -> anyhow::
         attach,
         allow_unsafe_order: args.allow_unsafe_order,
     };
-    let dataplane = EbpfDataplane::open(&options, device)?;
+    let dataplane = EbpfDataplane::open(&options, device)?.configured_by(configuration);
     // Loading was all that it is for. Capabilities belong to threads, and as yet there is one.
     confine::settle(args, port)?;
     Ok(dataplane)

@@ -63,6 +63,9 @@ pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0,
     }
 }
 
+/// Queues of the device: one shard reads them.
+pub(super) const QUEUES: usize = 1;
+
 /// How the device shall be. Peers are reached by routes into it, but for what its own networks cover, and but for a
 /// default route, whole or in halves: that would take the node's own way out.
 pub(super) fn device(desired: &Desired) -> Wt0Config {
@@ -77,7 +80,7 @@ pub(super) fn device(desired: &Desired) -> Wt0Config {
         mtu: interface.mtu,
         addresses: interface.addresses.clone(),
         routes,
-        queues: 1,
+        queues: QUEUES,
     }
 }
 

@@ -19,7 +19,7 @@ mod tls;
 mod tunnel;
 
 pub use connector::{Config, Connector};
-pub use error::Error;
+pub use error::{Credentials, Error};
 pub use proxy::Proxy;
 pub use service::GrpcConnector;
 pub use stream::Stream;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use peer_core::reach::{Failure, Step};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -125,7 +126,8 @@ async fn a_private_authority_is_trusted_by_its_file_alone() {
     let refused =
         connector(Vec::new(), Proxy::none()).connect(&target, Alpn::H2).await.expect_err("an unknown authority");
     assert!(matches!(refused, Error::Tls { .. }), "{refused}");
-    assert!(refused.to_string().contains("CA file"), "{refused}");
+    assert_eq!(refused.step(), Step::Tls);
+    assert!(refused.remedy().is_some_and(|remedy| remedy.contains("NB_CA_FILE")), "{refused:?}");
     let stream = connector(vec![ca], Proxy::none()).connect(&target, Alpn::H2).await.expect("a connection");
     assert_eq!(stream.alpn(), Some(&b"h2"[..]));
     talk(stream).await;
@@ -139,7 +141,8 @@ async fn the_certificate_must_be_of_the_host() {
     let (listener, port) = listener().await;
     tokio::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
     let result = connector(vec![ca], Proxy::none()).connect(&target(true, "127.0.0.1", port), Alpn::Http1).await;
-    assert!(matches!(result, Err(Error::Tls { .. })), "{result:?}");
+    let error = result.expect_err("another name");
+    assert!(error.remedy().is_some_and(|remedy| remedy.contains("as its certificate does")), "{error:?}");
 }
 
 #[tokio::test]
@@ -189,8 +192,46 @@ async fn a_proxy_that_refuses_says_why() {
     tokio::spawn(proxy_once(proxy, 0, Some("authorization: basic nothing")));
     let result =
         connector(Vec::new(), proxy_at(proxy_port, "")).connect(&target(true, "192.0.2.1", 443), Alpn::H2).await;
-    let error = result.expect_err("no credentials").to_string();
-    assert!(error.contains("407") && error.contains("user and password"), "{error}");
+    let error = result.expect_err("no credentials");
+    assert!(error.to_string().contains("407") && error.to_string().contains("wants user and password"), "{error}");
+    assert_eq!(
+        (error.step(), error.remedy().is_some_and(|remedy| remedy.contains("HTTPS_PROXY"))),
+        (Step::Proxy, true)
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_the_credentials_says_so() {
+    let (proxy, proxy_port) = listener().await;
+    tokio::spawn(proxy_once(proxy, 0, Some("authorization: basic nothing")));
+    let connector = connector(Vec::new(), proxy_at(proxy_port, "user:wrong@"));
+    let error = connector.connect(&target(true, "192.0.2.1", 443), Alpn::H2).await.expect_err("wrong credentials");
+    assert!(matches!(error, Error::Proxy { credentials: Credentials::Refused, .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("407") && text.contains("refuses the user and password") && !text.contains("wrong"),
+        "{text}"
+    );
+    assert!(error.remedy().is_some_and(|remedy| remedy.starts_with("correct user and password")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_at_is_a_refused_connection() {
+    let (listener, port) = listener().await;
+    drop(listener);
+    let result = connector(Vec::new(), Proxy::none()).connect(&target(false, "127.0.0.1", port), Alpn::H2).await;
+    let error = result.expect_err("nobody there");
+    assert_eq!(error.step(), Step::Connect);
+    assert_eq!(error.to_string(), format!("cannot reach 127.0.0.1:{port}: Connection refused (os error 111)"));
+    assert!(error.remedy().is_some_and(|remedy| remedy.contains("listens")), "{error:?}");
+}
+
+#[tokio::test]
+async fn those_who_know_only_io_errors_find_the_failure_inside() {
+    let result = connector(Vec::new(), Proxy::none()).connect(&target(false, UNRESOLVABLE, 1), Alpn::H2).await;
+    let error = io::Error::from(result.expect_err("no address"));
+    let failure = error.get_ref().and_then(|error| error.downcast_ref::<Failure>()).expect("a failure");
+    assert_eq!((failure.step, &failure.error), (Step::Name, &error.to_string()));
 }
 
 #[tokio::test]
@@ -200,7 +241,7 @@ async fn a_name_without_address_uses_the_fallback() {
     let connector = connector(Vec::new(), Proxy::none());
     let mut target = target(false, UNRESOLVABLE, port);
     let error = connector.connect(&target, Alpn::Http1).await.expect_err("no address");
-    assert!(matches!(error, Error::Tcp { .. }), "{error}");
+    assert!(matches!(error, Error::Name { .. }), "{error:?}");
     target.fallback = Some(Ipv4Addr::LOCALHOST.into());
     talk(connector.connect(&target, Alpn::Http1).await.expect("a connection")).await;
     server.await.expect("no panic").expect("served");
@@ -212,7 +253,7 @@ async fn silence_ends_in_time() {
     let config = Config { timeout: Duration::from_millis(50), ..Config::default() };
     let connector = Connector::new(&config).expect("settings");
     let result = connector.connect(&target(true, "127.0.0.1", port), Alpn::H2).await;
-    assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
+    assert!(matches!(result, Err(Error::Timeout { step: Step::Tls, .. })), "{result:?}");
     drop(listener);
 }
 

@@ -2,17 +2,23 @@
 
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 
 use crate::proxy::ProxyServer;
 use crate::stream::Base;
-use crate::{Error, Target};
+use crate::{Credentials, Error, Target};
 
 /// Asks the proxy at the other end of `base` for a connection to `target`.
 pub(crate) async fn open(proxy: &ProxyServer, target: &Target, base: Base) -> Result<Base, Error> {
-    let failed = |reason: String| Error::Proxy { proxy: proxy.target.to_string(), address: target.to_string(), reason };
+    let refused = |reason: String, credentials| Error::Proxy {
+        proxy: proxy.target.to_string(),
+        address: target.to_string(),
+        reason,
+        credentials,
+    };
+    let failed = |reason| refused(reason, Credentials::Fine);
     let hyper_failed = |error: hyper::Error| failed(error.to_string());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(base)).await.map_err(hyper_failed)?;
@@ -26,8 +32,16 @@ pub(crate) async fn open(proxy: &ProxyServer, target: &Target, base: Base) -> Re
     let upgraded = async {
         let answer = sender.send_request(request).await.map_err(hyper_failed)?;
         if !answer.status().is_success() {
-            let hint = if answer.status().as_u16() == 407 { ": name user and password in the proxy's URL" } else { "" };
-            return Err(failed(format!("it answers {}{hint}", answer.status())));
+            let (credentials, hint) = match (answer.status(), &proxy.authorization) {
+                (StatusCode::PROXY_AUTHENTICATION_REQUIRED, None) => {
+                    (Credentials::Missing, ": it wants user and password")
+                }
+                (StatusCode::PROXY_AUTHENTICATION_REQUIRED, Some(_)) => {
+                    (Credentials::Refused, ": it refuses the user and password of its URL")
+                }
+                _ => (Credentials::Fine, ""),
+            };
+            return Err(refused(format!("it answers {}{hint}", answer.status()), credentials));
         }
         hyper::upgrade::on(answer).await.map_err(hyper_failed)
     };

@@ -7,6 +7,7 @@
 //! - [`path`]: how a peer is reached;
 //! - [`shard`]: the contract between an engine and its thread;
 //! - [`key`]: keys that do not leak;
+//! - [`reach`]: servers that cannot be reached, and what the log says of them;
 //! - [`readiness`]: latches behind `/readyz`.
 #![forbid(unsafe_code)]
 
@@ -18,5 +19,6 @@ pub mod key;
 pub mod net;
 pub mod path;
 pub mod policy;
+pub mod reach;
 pub mod readiness;
 pub mod shard;

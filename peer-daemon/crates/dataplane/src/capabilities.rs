@@ -18,15 +18,26 @@ pub struct Capabilities {
     pub perfmon: bool,
     /// `CAP_SYS_ADMIN`: never needed; with it foreign programs can be named.
     pub sys_admin: bool,
+    /// What is missing is granted, and this user does not get it: capabilities that a container adds are for uid 0.
+    pub withheld: bool,
 }
 
 impl Capabilities {
     /// Those of the calling thread.
     #[must_use]
     pub fn current() -> Self {
-        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        Self::from_bits(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
+        Self::of(&fs::read_to_string("/proc/thread-self/status").unwrap_or_default())
+    }
+
+    /// Of a process's status, see proc(5).
+    fn of(status: &str) -> Self {
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let set = |name: &str| line(name).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+        let own = Self::from_bits(set("CapEff:"));
+        // Real, effective, saved and file system's.
+        let is_root = line("Uid:").and_then(|ids| ids.split_whitespace().nth(1)) == Some("0");
+        let withheld = own.missing().is_some() && !is_root && Self::from_bits(set("CapBnd:")).missing().is_none();
+        Self { withheld, ..own }
     }
 
     fn from_bits(bits: u64) -> Self {
@@ -38,6 +49,7 @@ impl Capabilities {
             bpf: has(CAP_BPF) || sys_admin,
             perfmon: has(CAP_PERFMON) || sys_admin,
             sys_admin,
+            withheld: false,
         }
     }
 
@@ -48,11 +60,38 @@ impl Capabilities {
         let missing: Vec<_> = needed.iter().filter(|(has, _)| !has).map(|(_, name)| *name).collect();
         (!missing.is_empty()).then(|| missing.join(" and "))
     }
+
+    /// What to do where some are missing.
+    #[must_use]
+    pub fn remedy(self) -> String {
+        let Some(missing) = self.missing() else { return String::new() };
+        if self.withheld {
+            return "run as uid 0 (the container's securityContext.runAsUser: 0): the capabilities are granted, but a process \
+                    of another user does not get them"
+                .to_owned();
+        }
+        let names = missing.replace("CAP_", "").replace(" and ", ", ");
+        format!("add {names} to the container's securityContext.capabilities.add")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_that_a_container_grants_to_another_user_than_root_are_withheld() {
+        let all = 1_u64 << CAP_NET_ADMIN | 1 << CAP_BPF | 1 << CAP_PERFMON;
+        let status = |uid: u32, effective: u64, bounding: u64| {
+            format!("Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nCapEff:\t{effective:016x}\nCapBnd:\t{bounding:016x}\n")
+        };
+        let user = Capabilities::of(&status(1000, 0, all));
+        assert!(user.withheld && user.remedy().contains("runAsUser: 0"), "{user:?}");
+        let bounded = Capabilities::of(&status(1000, 0, 0));
+        assert!(!bounded.withheld && bounded.remedy().starts_with("add BPF, NET_ADMIN to"), "{}", bounded.remedy());
+        assert!(!Capabilities::of(&status(1000, all, all)).withheld, "ambient capabilities, as of a systemd unit");
+        assert!(!Capabilities::of(&status(0, 0, all)).withheld, "root that gave them up");
+    }
 
     #[test]
     fn what_is_missing_is_named() {

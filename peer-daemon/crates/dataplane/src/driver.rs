@@ -47,11 +47,22 @@ type ChangeStream = Box<dyn Stream<Item = Change> + Send + Unpin>;
 
 enum Request {
     Intent(Arc<Intent>, oneshot::Sender<Result<(), Error>>),
-    Stats(oneshot::Sender<Result<Stats, Error>>),
+    Stats(Look, oneshot::Sender<Result<Stats, Error>>),
     Flows(oneshot::Sender<Result<FlowReader, Error>>),
     Describe(Packet, oneshot::Sender<Result<FlowEvent, Error>>),
     Follow(Option<(Follow, Duration)>, oneshot::Sender<Result<(), Error>>),
     Shutdown { keep: bool, done: oneshot::Sender<Result<(), Error>> },
+}
+
+/// What is done before figures are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Nothing: findings are those of the last examination.
+    Last,
+    /// What stands in the way is examined now.
+    Examine,
+    /// The node is followed and examined now.
+    Follow,
 }
 
 impl Driver {
@@ -132,13 +143,34 @@ impl Driver {
 }
 
 impl StatsReader {
-    /// Figures.
+    /// Figures, with the findings of the last examination.
     ///
     /// # Errors
     /// When the tables cannot be read, or the driver has ended.
     pub async fn read(&self) -> Result<Stats, Error> {
+        self.stats(Look::Last).await
+    }
+
+    /// Figures, with findings of this moment about the node as it was followed last. Takes the driver some milliseconds.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn examined(&self) -> Result<Stats, Error> {
+        self.stats(Look::Examine).await
+    }
+
+    /// Figures and findings of this moment: changes of the node that are on their way are followed first, and readiness with
+    /// them. Takes the driver a question to the kernel per route.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn followed(&self) -> Result<Stats, Error> {
+        self.stats(Look::Follow).await
+    }
+
+    async fn stats(&self, look: Look) -> Result<Stats, Error> {
         let (done, answer) = oneshot::channel();
-        ask(&self.0, Request::Stats(done), answer).await.map_err(stopped)?
+        ask(&self.0, Request::Stats(look, done), answer).await.map_err(stopped)?
     }
 
     /// A reader of the flows held now. It reads by itself: the driver does not wait for it.
@@ -229,7 +261,8 @@ impl Driven {
                         let _ = done.send(self.follow_intent(intent).await);
                         self.report(self.check());
                     }
-                    Some(Request::Stats(done)) => {
+                    Some(Request::Stats(look, done)) => {
+                        self.look(look).await;
                         let stats = self.dataplane.stats();
                         let _ = done.send(stats.map(|stats| Stats { findings: self.findings.clone(), ..stats }));
                     }
@@ -320,14 +353,25 @@ impl Driven {
         unreached.map_or(Ok(()), |why| Err(Error::Unreached { why }))
     }
 
+    async fn look(&mut self, look: Look) {
+        if look == Look::Follow {
+            let kept = self.keep_up().await;
+            self.report_unless_passing(kept).await;
+        }
+        if look != Look::Last {
+            self.examine();
+        }
+    }
+
     /// Looks for what stands in the way, and logs what was not there at the last look.
     fn examine(&mut self) {
         let findings = block_in_place(|| self.dataplane.examine(&self.intent, &self.node));
         for finding in findings.iter().filter(|finding| !self.findings.contains(finding)) {
+            let remedy = (!finding.remedy.is_empty()).then_some(finding.remedy.as_str());
             if finding.severity.is_conflict() {
-                tracing::warn!(remedy = finding.remedy, "{finding}");
+                tracing::warn!(remedy, "{finding}");
             } else {
-                tracing::info!(remedy = finding.remedy, "{finding}");
+                tracing::info!(remedy, "{finding}");
             }
         }
         self.findings = findings;

@@ -5,14 +5,18 @@ use std::path::PathBuf;
 
 use peer_core::policy::compile::TooLarge;
 
+use crate::Capabilities;
+
 /// Why a dataplane could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Capabilities are missing.
-    #[error("loading eBPF programs needs {missing}: add them to the container's securityContext.capabilities.add")]
+    #[error("loading eBPF programs needs {missing}: {remedy}")]
     Capabilities {
         /// Their names, as `CAP_…`.
         missing: String,
+        /// What to do.
+        remedy: String,
     },
     /// The pin directory is not on a bpffs.
     #[error("{} is not a BPF file system: mount one there (`mount -t bpf bpf {0}`), or mount the host's /sys/fs/bpf into the container and name it with --bpffs", path.display())]
@@ -103,6 +107,12 @@ impl Error {
     /// Whether more is wanted than the tables hold: less of it would do.
     pub(crate) fn is_too_large(&self) -> bool {
         matches!(self, Self::PolicyTooLarge(_) | Self::TooManyRoutes { .. })
+    }
+
+    /// What this process lacks to load programs, if anything.
+    pub(crate) fn missing_capabilities() -> Option<Self> {
+        let own = Capabilities::current();
+        own.missing().map(|missing| Self::Capabilities { missing, remedy: own.remedy() })
     }
 
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {

@@ -12,6 +12,7 @@
 
 mod capabilities;
 pub mod chain;
+mod configuration;
 pub mod doctor;
 pub mod driver;
 pub mod ebpf;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use capabilities::Capabilities;
+pub use configuration::Configuration;
 pub use error::Error;
 pub use intent::{DEFAULT_NAT_PORTS, Intent, Listener, PeerPrefixes, Wt0};
 pub use stats::{Attachment, Collected, Mode, PolicyUpdate, ProgramStats, Repairs, RouteStats, Stats};

@@ -17,6 +17,8 @@ pub struct Identity {
     pub settings: Settings,
     /// Where the key is from.
     pub origin: Origin,
+    /// The configuration file that has it, or is to have it.
+    path: PathBuf,
 }
 
 /// Where a key is from.
@@ -24,36 +26,53 @@ pub struct Identity {
 pub enum Origin {
     /// It was there: ours of an earlier life, or the official client's.
     Found(PathBuf),
-    /// It was kept elsewhere, and is now in the state directory as well.
+    /// It is kept elsewhere; [`Identity::keep`] copies it into the state directory.
     Copied(PathBuf),
     /// It is new: this peer was never registered.
     New,
 }
 
 impl Identity {
-    /// The identity that is kept in `dir`; else the one in the first of the `elsewhere` that is there, which is copied;
-    /// else a new one, for `management_url`.
+    /// The identity that is in `dir`; else the one in the first of the `elsewhere` that is there; else a new one. Nothing is
+    /// written: see [`Self::keep`].
     ///
     /// # Errors
-    /// When a file cannot be read, understood or written. A damaged one is not taken for a missing one: the peer would
-    /// come back as another.
-    pub fn load(dir: &StateDir, elsewhere: &[PathBuf], management_url: &str) -> Result<Self, Error> {
+    /// When a file cannot be read or understood. A damaged one is not taken for a missing one: the peer would come back as
+    /// another.
+    pub fn find(dir: &StateDir, elsewhere: &[PathBuf]) -> Result<Self, Error> {
         let path = official::config_path(dir)?;
         if let Some((private_key, settings)) = official::read(&path)? {
-            dir.make_private(&path)?;
-            return Ok(Self { private_key, settings, origin: Origin::Found(path) });
+            return Ok(Self { private_key, settings, origin: Origin::Found(path.clone()), path });
         }
         for other in elsewhere {
-            if let Some((private_key, settings)) = official::copy(other, &path)? {
-                return Ok(Self { private_key, settings, origin: Origin::Copied(other.clone()) });
+            if let Some((private_key, settings)) = official::read(other)? {
+                return Ok(Self { private_key, settings, origin: Origin::Copied(other.clone()), path });
             }
         }
-        let private_key = generate();
-        if let Some(parent) = path.parent() {
-            file::make_dir(parent)?;
+        Ok(Self { private_key: generate(), settings: Settings::default(), origin: Origin::New, path })
+    }
+
+    /// Sees to it that the next start finds this identity in `dir`, and that nobody else can read it. A new one is written with
+    /// `management_url`. Before that is done no server should know the key.
+    ///
+    /// # Errors
+    /// When it cannot be written, or what was found elsewhere has changed meanwhile.
+    pub fn keep(&self, dir: &StateDir, management_url: &str) -> Result<(), Error> {
+        match &self.origin {
+            Origin::Found(path) => dir.make_private(path),
+            Origin::Copied(other) => {
+                self.make_parent()?;
+                official::copy(other, &self.path, &self.private_key)
+            }
+            Origin::New => {
+                self.make_parent()?;
+                official::create(&self.path, &self.private_key, management_url)
+            }
         }
-        official::create(&path, &private_key, management_url)?;
-        Ok(Self { private_key, settings: Settings::default(), origin: Origin::New })
+    }
+
+    fn make_parent(&self) -> Result<(), Error> {
+        self.path.parent().map_or(Ok(()), file::make_dir)
     }
 }
 
@@ -76,7 +95,26 @@ mod tests {
     const RECORDED_KEY: &str = "aBkPaAivDmERJRJv584z9Y5lztwXaPwGPcOswptmTyI=";
 
     fn load(dir: &StateDir, elsewhere: &[PathBuf]) -> Identity {
-        Identity::load(dir, elsewhere, "https://nb.example:443").expect("an identity")
+        let identity = Identity::find(dir, elsewhere).expect("an identity");
+        identity.keep(dir, "https://nb.example:443").expect("kept");
+        identity
+    }
+
+    #[test]
+    fn to_find_an_identity_writes_nothing() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let dir = StateDir::open(&temp.path().join("state")).expect("opened");
+        let elsewhere = [temp.path().join("config.json")];
+        let is_there = || dir.file("default.json").exists();
+        assert_eq!(Identity::find(&dir, &elsewhere).expect("a new one").origin, Origin::New);
+        assert!(!is_there());
+        std::fs::write(&elsewhere[0], RECORDED).expect("written");
+        let found = Identity::find(&dir, &elsewhere).expect("the other one");
+        assert_eq!(found.origin, Origin::Copied(elsewhere[0].clone()));
+        assert!(!is_there());
+        std::fs::write(&elsewhere[0], "{").expect("written");
+        found.keep(&dir, "https://nb.example").expect_err("it is another file by now");
+        assert!(!is_there());
     }
 
     #[test]
@@ -125,7 +163,7 @@ mod tests {
         let temp = tempfile::tempdir().expect("a directory");
         let dir = StateDir::open(temp.path()).expect("opened");
         std::fs::write(dir.file("default.json"), &RECORDED[..90]).expect("written");
-        Identity::load(&dir, &[], "https://nb.example").expect_err("damaged");
+        Identity::find(&dir, &[]).expect_err("damaged");
         assert_eq!(std::fs::read_to_string(dir.file("default.json")).expect("left"), &RECORDED[..90]);
     }
 

@@ -96,12 +96,20 @@ pub(crate) fn create(path: &Path, key: &PrivateKey, management_url: &str) -> Res
     file::write(path, &[&bytes, b"\n"])
 }
 
-/// Copies the configuration of a client that kept it elsewhere.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<Option<(PrivateKey, Settings)>, Error> {
-    let Some(bytes) = file::read(from, LIMIT)? else { return Ok(None) };
-    let found = parse(from, &bytes)?;
-    file::write(to, &[&bytes])?;
-    Ok(Some(found))
+/// Copies the configuration of a client that kept it elsewhere, in which `key` was found.
+pub(crate) fn copy(from: &Path, to: &Path, key: &PrivateKey) -> Result<(), Error> {
+    let gone = || Error::io("read", from)(std::io::ErrorKind::NotFound.into());
+    let bytes = file::read(from, LIMIT)?.ok_or_else(gone)?;
+    let (found, _) = parse(from, &bytes)?;
+    if found.public_key() != key.public_key() {
+        return Err(Error::Damaged {
+            path: from.to_owned(),
+            field: "PrivateKey",
+            why: "has changed just now".to_owned(),
+            fix: "start the daemon again",
+        });
+    }
+    file::write(to, &[&bytes])
 }
 
 /// The text of a secret: borrowed from the file's bytes, or wiped.

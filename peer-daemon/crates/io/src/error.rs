@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// The name belongs to a device of another kind. It is left alone.
     #[error(
-        "{name} is a device of kind {kind:?} that we did not make: choose another `name`, or remove it with `ip link delete {name}`"
+        "{name} is a device of kind {kind:?} that we did not make: choose another name, or remove it with `ip link delete {name}`"
     )]
     NotTun {
         /// The device.
@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// A TUN that cannot be ours. It is left alone.
     #[error(
-        "the TUN {name} was made by another program ({what}): choose another `name`, or remove it with `ip link delete {name}`"
+        "the TUN {name} was made by another program ({what}): choose another name, or remove it with `ip link delete {name}`"
     )]
     ForeignTun {
         /// The device.
@@ -63,7 +63,7 @@ pub enum Error {
     },
     /// Another process has the device open.
     #[error(
-        "the TUN {name} is in use by another process, likely a second daemon: stop that one, or choose another `name`"
+        "the TUN {name} is in use by another process, likely a second daemon: stop that one, or choose another name"
     )]
     Busy {
         /// The device.
@@ -80,9 +80,7 @@ pub enum Error {
         address: IpAddr,
     },
     /// The port belongs to another process.
-    #[error(
-        "UDP port {port} ({family}) is in use by another process: set another `listen_port` or 0 for any; `ss -lunp 'sport = :{port}'` names the owner"
-    )]
+    #[error("UDP port {port} ({family}) is in use by another process; `ss -lunp 'sport = :{port}'` names the owner")]
     PortInUse {
         /// The port.
         port: u16,
@@ -90,7 +88,7 @@ pub enum Error {
         family: &'static str,
     },
     /// The kernel chose a port for IPv4 that IPv6 did not have, again and again.
-    #[error("found no UDP port that is free for IPv4 and IPv6 in {tries} tries: set `listen_port`")]
+    #[error("found no UDP port that is free for IPv4 and IPv6 in {tries} tries")]
     NoCommonPort {
         /// How often it was tried.
         tries: u32,

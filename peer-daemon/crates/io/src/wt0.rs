@@ -41,6 +41,61 @@ pub struct SkippedRoute {
     pub interface: Option<u32>,
 }
 
+/// A device that is made or adopted and not set up yet: it has no address, and nobody else can have its name.
+#[derive(Debug)]
+pub struct Reserved {
+    name: String,
+    device: Device,
+    network: Network,
+}
+
+impl Reserved {
+    /// Makes the device, or adopts the one of that name that an earlier life left. In the network namespace of the calling
+    /// thread; needs CAP_NET_ADMIN, /dev/net/tun and a tokio runtime.
+    ///
+    /// # Errors
+    /// When the name belongs to a device that cannot be ours or is in use, or the kernel refuses something. A device that
+    /// was made by this call is gone then.
+    pub async fn open(name: &str, queues: usize) -> Result<Self, Error> {
+        check_name(name)?;
+        in_range("the number of queues", queues, 1, MAX_QUEUES)?;
+        let network = Network::connect()?;
+        let device = Device::open(&network, name, queues).await?;
+        Ok(Self { name: name.to_owned(), device, network })
+    }
+
+    /// Whether an earlier life made the device.
+    #[must_use]
+    pub fn adopted(&self) -> bool {
+        self.device.adopted
+    }
+
+    /// Brings it in line with `config`, as [`Wt0::open`] does.
+    ///
+    /// # Errors
+    /// As there, and when the configuration is for another device.
+    pub async fn set_up(self, config: &Wt0Config) -> Result<Wt0, Error> {
+        let Self { name, device, network } = self;
+        let checked = if name == config.name { check(config) } else { Err(Error::Name { name: config.name.clone() }) };
+        let set_up = match checked {
+            Ok(()) => Wt0::set_up(config, &network, &device).await,
+            Err(error) => Err(error),
+        };
+        match set_up {
+            Ok(skipped) => Wt0::assemble(config, device, network, skipped),
+            Err(error) => {
+                device.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a device away that was made by [`Self::open`]; an adopted one stays.
+    pub fn abandon(self) {
+        self.device.abandon();
+    }
+}
+
 /// The open device. Dropping it leaves the device in place.
 #[derive(Debug)]
 pub struct Wt0 {
@@ -66,15 +121,7 @@ impl Wt0 {
     /// was made by this call is gone then, an adopted one stays as it is.
     pub async fn open(config: &Wt0Config) -> Result<Self, Error> {
         check(config)?;
-        let network = Network::connect()?;
-        let device = Device::open(&network, &config.name, config.queues).await?;
-        match Self::set_up(config, &network, &device).await {
-            Ok(skipped) => Self::assemble(config, device, network, skipped),
-            Err(error) => {
-                device.abandon();
-                Err(error)
-            }
-        }
+        Reserved::open(&config.name, config.queues).await?.set_up(config).await
     }
 
     /// Interface name.
@@ -154,16 +201,22 @@ impl Wt0 {
     }
 }
 
-fn check(config: &Wt0Config) -> Result<(), Error> {
-    let name = &config.name;
+/// `MAX_TAP_QUEUES` of the kernel's driver.
+const MAX_QUEUES: usize = 256;
+
+fn check_name(name: &str) -> Result<(), Error> {
     let bad = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b':' | b'%' | 0 | 0x0b);
     if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.bytes().any(bad) {
-        return Err(Error::Name { name: name.clone() });
+        return Err(Error::Name { name: name.to_owned() });
     }
+    Ok(())
+}
+
+fn check(config: &Wt0Config) -> Result<(), Error> {
+    check_name(&config.name)?;
     let least = if config.addresses.iter().any(|net| matches!(net, IpNet::V6(_))) { 1280 } else { 576 };
     in_range("the MTU", config.mtu.into(), least, u16::MAX.into())?;
-    // MAX_TAP_QUEUES of the kernel's driver.
-    in_range("the number of queues", config.queues, 1, 256)
+    in_range("the number of queues", config.queues, 1, MAX_QUEUES)
 }
 
 fn in_range(what: &'static str, value: usize, min: usize, max: usize) -> Result<(), Error> {

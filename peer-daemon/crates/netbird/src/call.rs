@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peer_core::reach::Failure;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
@@ -10,12 +11,20 @@ use crate::text;
 /// A call without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The server answered with an error, or could not be reached.
+    /// There is no connection to the server.
+    #[error("{call}: {failure}")]
+    Unreached {
+        /// Which call.
+        call: &'static str,
+        /// How far it went, and why no farther.
+        failure: Failure,
+    },
+    /// The server answered with an error, or the connection broke.
     #[error("{call}: {message} ({code:?})")]
     Status {
         /// Which call.
         call: &'static str,
-        /// gRPC code; `Unavailable` where there is no connection.
+        /// gRPC code; `Unavailable` where the connection broke.
         code: Code,
         /// The server's words, or what the connection broke of.
         message: String,
@@ -38,13 +47,16 @@ pub enum CallError {
 
 impl CallError {
     pub(crate) fn status(call: &'static str, status: &Status) -> Self {
-        Self::Status { call, code: status.code(), message: text::of_status(status) }
+        match text::failure_of(status) {
+            Some(failure) => Self::Unreached { call, failure },
+            None => Self::Status { call, code: status.code(), message: text::of_status(status) },
+        }
     }
 
     /// The connection may be dead without having been closed.
     pub(crate) fn doubts_connection(&self) -> bool {
         match self {
-            Self::Timeout { .. } => true,
+            Self::Unreached { .. } | Self::Timeout { .. } => true,
             Self::Status { code, .. } => {
                 matches!(code, Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled)
             }

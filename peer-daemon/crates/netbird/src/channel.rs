@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use peer_core::reach::{Failure, Step};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower_service::Service;
 
-use crate::dial::Dial;
+use crate::dial::{DIAL_TIMEOUT, Dial};
 use crate::server::ServerUrl;
 
-/// A connection that takes longer is given up. Short enough that the next attempt is soon after a server's return.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Servers answer pings closer than 15 s (management) or 5 s (signal) with `ENHANCE_YOUR_CALM`.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// A connection whose ping is not answered in this time is dead.
@@ -82,7 +81,8 @@ impl<D: Dial> Service<Uri> for Connector<D> {
         let Self { server, dial } = self.clone();
         Box::pin(async move {
             let connection = tokio::time::timeout(DIAL_TIMEOUT, dial.dial(server)).await.map_err(|_| {
-                io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {DIAL_TIMEOUT:?}"))
+                let error = format!("no connection within {DIAL_TIMEOUT:?}");
+                io::Error::new(io::ErrorKind::TimedOut, Failure { step: Step::Connect, error, remedy: None })
             })?;
             Ok(TokioIo::new(connection?))
         })

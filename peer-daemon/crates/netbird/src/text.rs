@@ -1,6 +1,9 @@
 //! Text that comes from elsewhere, made fit for a log line.
 
 use std::error::Error;
+use std::io;
+
+use peer_core::reach::Failure;
 
 /// Longest text taken over from a server, characters.
 const LONGEST: usize = 256;
@@ -23,4 +26,18 @@ pub(crate) fn of_status(status: &tonic::Status) -> String {
         return one_line(message);
     }
     one_line(&format!("{message}: {innermost}"))
+}
+
+/// The failed connection that a status is about, where it is about one.
+pub(crate) fn failure_of(status: &tonic::Status) -> Option<Failure> {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        // An I/O error hides what is inside it from those who follow causes.
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(failure) = inside.and_then(|inside| inside.downcast_ref::<Failure>()) {
+            return Some(Failure { error: one_line(&failure.error), ..failure.clone() });
+        }
+        cause = error.source();
+    }
+    None
 }

@@ -1,5 +1,7 @@
 //! Why there is no connection to a relay.
 
+use peer_core::reach::{Failure, Step};
+
 use crate::websocket::{UpgradeError, WebSocketError};
 
 /// What went wrong between us and a relay.
@@ -41,4 +43,41 @@ pub(crate) enum ConnectError {
     /// The shard that the datagrams are for.
     #[error("the shard has stopped")]
     ShardStopped,
+}
+
+impl ConnectError {
+    /// How far it went, and what to do.
+    pub(crate) fn failure(&self) -> Failure {
+        let (step, remedy) = match self {
+            Self::Connect(error) => return error.failure(),
+            Self::Upgrade(_) => {
+                (Step::Upgrade, Some("check the relay's address; proxies in front of it must pass WebSockets on"))
+            }
+            Self::Refused => (
+                Step::Login,
+                Some("check that relay and management share one secret, and that the clocks of both are right"),
+            ),
+            Self::UnexpectedAnswer | Self::Instance(_) | Self::NoAnswer(_) => {
+                (Step::Login, Some("check that the address that management names is that of a NetBird relay"))
+            }
+            Self::WebSocket(_) | Self::Io(_) | Self::Closed | Self::Silent | Self::Stuck(_) | Self::ShardStopped => {
+                (Step::Stream, None)
+            }
+        };
+        Failure { step, error: text(self), remedy }
+    }
+}
+
+/// An error with its causes.
+fn text(error: &ConnectError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

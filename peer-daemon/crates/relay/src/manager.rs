@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use peer_core::key::PublicKey;
 use peer_core::path::Path;
+use peer_core::reach::Outages;
 use rand::rngs::StdRng;
 
 use self::home::Home;
 use self::links::Link;
 use crate::connection::{LinkCommand, LinkEvent};
-use crate::error::ConnectError;
 use crate::peer_id::PeerId;
 use crate::session::WayEvent;
 use crate::token::Token;
@@ -122,6 +122,8 @@ pub(crate) struct Manager {
     next_link: u32,
     ways: HashMap<PublicKey, Way>,
     sweep_at: Option<Instant>,
+    /// What the log has said of relays that are not reached.
+    outages: Outages<RelayUrl>,
     actions: VecDeque<Action>,
     rng: StdRng,
 }
@@ -135,6 +137,7 @@ impl Manager {
             next_link: 0,
             ways: HashMap::new(),
             sweep_at: None,
+            outages: Outages::default(),
             actions: VecDeque::new(),
             rng,
         }
@@ -307,18 +310,4 @@ impl Manager {
         let command = LinkCommand::Open { peer: PeerId::from(&peer), number };
         self.actions.push_back(Action::Tell { link: id, command });
     }
-}
-
-/// An error with its causes.
-fn text(error: &ConnectError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

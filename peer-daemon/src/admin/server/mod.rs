@@ -126,7 +126,8 @@ impl Server {
             };
             if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
                 complained = Some(Instant::now());
-                tracing::error!(%error, listener = self.stats.name(), "cannot accept connections");
+                let remedy = is_scarcity(&error).then_some(super::descriptors::REMEDY);
+                tracing::error!(%error, listener = self.stats.name(), remedy, "cannot accept connections");
             }
             self.stats.accept_failed();
             if is_scarcity(&error) && lock(&slots).take_longest_waiting().is_some() {

@@ -33,7 +33,7 @@ impl Agent<'_> {
         self.admin.shutdown().await;
         match (self.node, self.waiting) {
             (Some(node), _) => node.stop(self.args.keep_dataplane).await,
-            (None, Some(waiting)) => Ok(waiting.dataplane.abandon()?),
+            (None, Some(waiting)) => waiting.abandon(),
             (None, None) => Ok(()),
         }
     }

@@ -163,7 +163,9 @@ impl Agent<'_> {
             self.latch.not_ready(format!("nothing is served: the network map is refused: {error}"));
         }
         let name = serial.map(|serial| format!(" {serial}")).unwrap_or_default();
-        board.event("ERROR", "SYSTEM", format!("Network map{name} refused: {error}"));
+        let number = serial.map(|serial| serial.to_string()).unwrap_or_default();
+        let metadata = [("serial", number.as_str()), ("error", error.as_str())];
+        board.event("ERROR", "SYSTEM", format!("Network map{name} refused: {error}"), &metadata);
         board.refused = Some(error);
     }
 
@@ -231,7 +233,7 @@ impl Agent<'_> {
         board.map = Some(InForce { serial: map.serial, received: Instant::now(), kept });
         board.refused = None;
         if new {
-            board.event("INFO", "SYSTEM", "Network map updated");
+            board.event("INFO", "SYSTEM", "Network map updated", &[]);
         }
     }
 }

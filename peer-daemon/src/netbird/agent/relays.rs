@@ -44,14 +44,10 @@ impl Agent<'_> {
         let mut mesh = self.view.mesh();
         match event {
             Event::Home(Some(home)) => {
-                tracing::info!(relay = %home.url, "home relay is connected");
                 let server = RelayServer { url: home.url.to_string(), address: home.address };
                 mesh.set_home_relay(Some(server), now);
             }
-            Event::Home(None) => {
-                tracing::warn!("home relay is away");
-                mesh.set_home_relay(None, now);
-            }
+            Event::Home(None) => mesh.set_home_relay(None, now),
             Event::Up { peer, attempt, path } => {
                 mesh.handle(peer, Input::PathUp { kind: PathKind::Relay, attempt, path }, now);
             }

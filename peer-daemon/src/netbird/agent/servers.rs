@@ -1,8 +1,9 @@
 //! What the servers say of themselves.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use peer_core::reach::{Failure, Step};
 use peer_identity::Registration;
 use peer_mesh::Input;
 use peer_netbird::management::{Class, Error, Event};
@@ -12,7 +13,7 @@ use peer_netbird::signal;
 use super::super::dial::Dialer;
 use super::super::messages;
 use super::super::view::{Link, Login};
-use super::Agent;
+use super::{Agent, Server};
 
 impl Agent<'_> {
     pub(super) async fn on_management(&mut self, event: Event) -> anyhow::Result<()> {
@@ -21,43 +22,44 @@ impl Agent<'_> {
                 if by_setup_key {
                     self.registered();
                 }
+                self.facts.keep_identity();
                 tracing::info!(by_setup_key, server = self.view.management_url, "logged in");
                 self.view.board().login = Login::In;
                 self.logged_in(*response, by_setup_key);
             }
             Event::Connected => {
+                self.outages.reached(&Server::Management);
                 tracing::info!("management is connected");
                 let mut board = self.view.board();
                 board.management = Link { connected: true, error: String::new() };
-                board.event("INFO", "NETWORK", "Management connected");
+                board.event("INFO", "NETWORK", "Management connected", &[("url", &self.view.management_url)]);
             }
             Event::Update(message) => self.updated(message).await?,
             Event::Disconnected { error, retry_in } => {
                 let was = self.management_lost(&error);
+                let what = if was {
+                    "management is away: what it said last stays in force"
+                } else {
+                    "management cannot be reached"
+                };
+                self.unreached(Server::Management, &error.failure(), retry_in, what);
                 if was {
-                    tracing::warn!(%error, ?retry_in, "management is away: what it said last stays in force");
                     // From now on it grows old.
                     self.keeper.write(false, Instant::now()).await;
-                } else {
-                    tracing::debug!(%error, ?retry_in, "management is still away");
                 }
                 if error.class() == Class::Refused {
                     self.latch.not_ready("the server no longer takes this peer; it logs in again");
                 }
             }
             Event::NeedsSetupKey { error, retry_in } => {
-                self.management_lost(&error);
                 let expired = error.to_string().contains("login has expired");
                 let login = if expired { Login::Expired } else { Login::NeedsSetupKey };
-                let fix = "give it a setup key by NB_SETUP_KEY or --setup-key-file";
-                self.turned_away(login, &error, fix);
-                tracing::debug!(?retry_in, "next login");
+                let remedy = "give it a setup key by NB_SETUP_KEY or --setup-key-file";
+                self.turned_away(login, &error, retry_in, remedy);
             }
             Event::Refused { error, retry_in } => {
-                self.management_lost(&error);
-                let fix = "give it a setup key that is valid, not used up and of this account";
-                self.turned_away(Login::Refused, &error, fix);
-                tracing::debug!(?retry_in, "next login");
+                let remedy = "give it a setup key that is valid, not used up and of this account";
+                self.turned_away(Login::Refused, &error, retry_in, remedy);
             }
         }
         Ok(())
@@ -67,19 +69,16 @@ impl Agent<'_> {
         let now = Instant::now();
         match event {
             signal::Event::Connected => {
+                self.outages.reached(&Server::Signal);
                 tracing::info!("signal is connected");
                 self.view.board().signal = Link { connected: true, error: String::new() };
                 self.view.mesh().set_signal(true, now);
             }
             signal::Event::Disconnected { error, retry_in } => {
-                let mut board = self.view.board();
                 let link = Link { connected: false, error: error.to_string() };
-                if std::mem::replace(&mut board.signal, link).connected {
-                    tracing::warn!(%error, ?retry_in, "signal is away");
-                } else {
-                    tracing::debug!(%error, ?retry_in, "signal is still away");
-                }
-                drop(board);
+                let was = std::mem::replace(&mut self.view.board().signal, link).connected;
+                let what = if was { "signal is away" } else { "signal cannot be reached" };
+                self.unreached(Server::Signal, &error.failure(), retry_in, what);
                 self.view.mesh().set_signal(false, now);
             }
             signal::Event::Message { from, message } => {
@@ -105,7 +104,12 @@ impl Agent<'_> {
             Ok(server) => server,
             Err(error) => {
                 let error = format!("management names no usable signal server: {error}");
-                self.view.board().signal.error = error;
+                let remedy = Some("correct the signal server's address in the configuration of management");
+                let failure = Failure { step: Step::Name, error, remedy };
+                if self.outages.failed(Server::Signal, &failure) {
+                    tracing::warn!(server = authority, step = failure.step.name(), remedy, "{failure}");
+                }
+                self.view.board().signal.error = failure.error;
                 return;
             }
         };
@@ -117,6 +121,8 @@ impl Agent<'_> {
         board.signal_url = server.to_string();
         drop(board);
         self.view.mesh().set_signal(false, Instant::now());
+        // The outage of another server is not this one's.
+        self.outages.retain(|outage| *outage != Server::Signal);
         let options = signal::Options { server: server.clone(), identity: self.settings.private_key.clone() };
         let dialer = Dialer(self.connector.clone());
         self.signal = Some((server, signal::spawn(options, dialer, Arc::clone(&self.view.signal))));
@@ -128,17 +134,35 @@ impl Agent<'_> {
         let link = Link { connected: false, error: error.to_string() };
         let was = std::mem::replace(&mut board.management, link).connected;
         if was {
-            board.event("WARNING", "NETWORK", "Management disconnected");
+            let metadata = [("url", self.view.management_url.as_str()), ("error", &error.to_string())];
+            board.event("WARNING", "NETWORK", "Management disconnected", &metadata);
         }
         was
     }
 
-    fn turned_away(&mut self, login: Login, error: &Error, fix: &str) {
+    fn turned_away(&mut self, login: Login, error: &Error, retry_in: Duration, remedy: &'static str) {
+        self.management_lost(error);
         self.latch.not_ready(format!("the server does not take this peer: {error}"));
+        let failure = Failure { step: Step::Login, error: error.to_string(), remedy: Some(remedy) };
+        self.unreached(Server::Management, &failure, retry_in, "the server does not take this peer");
         let mut board = self.view.board();
         if std::mem::replace(&mut board.login, login) != login {
-            tracing::error!(%error, "the server does not take this peer: {fix}");
-            board.event("ERROR", "AUTHENTICATION", format!("Login refused: {error}"));
+            let metadata = [("url", self.view.management_url.as_str()), ("error", &error.to_string())];
+            board.event("ERROR", "AUTHENTICATION", format!("Login refused: {error}"), &metadata);
+        }
+    }
+
+    /// Logs a failure; at the level of warnings only what is new in it.
+    fn unreached(&mut self, server: Server, failure: &Failure, retry_in: Duration, what: &str) {
+        let url = match server {
+            Server::Management => self.view.management_url.clone(),
+            Server::Signal => self.view.board().signal_url.clone(),
+        };
+        let (step, error, remedy) = (failure.step.name(), &failure.error, failure.remedy);
+        if self.outages.failed(server, failure) {
+            tracing::warn!(server = url, step, error, remedy, ?retry_in, "{what}");
+        } else {
+            tracing::debug!(server = url, step, error, ?retry_in, "{what}");
         }
     }
 

@@ -1,5 +1,4 @@
 use clap::Parser as _;
-use peer_identity::{Origin, Settings as Kept};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
@@ -16,17 +15,13 @@ fn args(line: &[&str]) -> UpArgs {
     Line::try_parse_from([&["up"], line].concat()).expect("taken").args
 }
 
-fn identity(settings: Kept) -> Identity {
-    Identity { private_key: PrivateKey::from_bytes([7; 32]), settings, origin: Origin::New }
-}
-
-fn resolve(line: &[&str], kept: Kept) -> Settings {
-    Settings::resolve(&args(line), &identity(kept)).expect("usable")
+fn resolve(line: &[&str], kept: &Kept) -> Settings {
+    Settings::resolve(&args(line), &PrivateKey::from_bytes([7; 32]), kept).expect("usable")
 }
 
 #[test]
 fn a_bare_start_has_the_defaults_of_the_official_client() {
-    let settings = resolve(&[], Kept::default());
+    let settings = resolve(&[], &Kept::default());
     assert_eq!(settings.management.to_string(), "https://api.netbird.io:443");
     assert_eq!((settings.interface_name.as_str(), settings.listen_port), ("wt0", ListenPort::Preferably(51820)));
     assert_eq!((settings.mtu(None), settings.mtu(Some(1400))), (1280, 1400));
@@ -45,7 +40,7 @@ fn flags_go_before_what_an_earlier_client_left() {
         dns_labels: vec!["a".to_owned()],
         ..Kept::default()
     };
-    let settings = resolve(&[], kept.clone());
+    let settings = resolve(&[], &kept);
     assert_eq!(settings.management.to_string(), "https://old.example:443");
     assert_eq!((settings.interface_name.as_str(), settings.listen_port), ("nb0", ListenPort::Preferably(51999)));
     assert!(!settings.server_routes && settings.flags.disable_server_routes);
@@ -60,7 +55,7 @@ fn flags_go_before_what_an_earlier_client_left() {
         "--extra-dns-labels=b,c",
         "--mtu=1420",
     ];
-    let settings = resolve(&line, kept);
+    let settings = resolve(&line, &kept);
     assert_eq!(settings.management.to_string(), "http://10.99.0.1:8080");
     assert_eq!((settings.interface_name.as_str(), settings.listen_port), ("wt0", ListenPort::Exactly(1234)));
     assert!(settings.server_routes);
@@ -81,14 +76,15 @@ fn what_cannot_be_used_is_named_and_no_secret_is_shown() {
     }
     check(&args(&["--block-lan-access=false", "--setup-key", KEY, "--preshared-key="])).expect("usable");
     let kept = Kept { block_lan_access: true, ..Kept::default() };
-    Settings::resolve(&args(&[]), &identity(kept)).expect_err("a restriction is not dropped in silence");
+    Settings::resolve(&args(&[]), &PrivateKey::from_bytes([7; 32]), &kept)
+        .expect_err("a restriction is not dropped in silence");
 }
 
 #[test]
 fn a_setup_key_in_a_file_is_read_when_it_is_needed() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("key");
-    let settings = resolve(&["--setup-key-file", path.to_str().expect("text")], Kept::default());
+    let settings = resolve(&["--setup-key-file", path.to_str().expect("text")], &Kept::default());
     assert!(settings.setup_key.read().expect_err("no file").to_string().contains("--setup-key-file"));
     std::fs::write(&path, format!("{KEY}\n")).expect("written");
     assert_eq!(settings.setup_key.read().expect("read").expect("a key").expose(), KEY);

@@ -65,7 +65,7 @@ fn networks_say_what_is_carried_here_and_what_cannot_be() {
 fn events_are_few_and_have_ids_of_version_4() {
     let mut board = Board::default();
     for number in 0..EVENTS + 3 {
-        board.event("INFO", "SYSTEM", number.to_string());
+        board.event("INFO", "SYSTEM", number.to_string(), &[]);
     }
     assert_eq!(board.events.len(), EVENTS);
     assert_eq!(board.events[0].message, "3");

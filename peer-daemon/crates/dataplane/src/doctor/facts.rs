@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use crate::Capabilities;
 use crate::chain::Neighbour;
 use crate::sys::Features;
 use crate::tc::Filter;
+use crate::{Capabilities, Configuration};
 
 /// What could be learned. `Err` says why it could not.
 pub(super) type Learned<T> = Result<T, String>;
@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub(super) busy_port: Option<(u16, Option<String>)>,
     /// Some route or address of the mesh is IPv6.
     pub(super) wants_v6: bool,
+    /// What remedies may name.
+    pub(super) configuration: Configuration,
 }
 
 /// Something that the programs need of the kernel.
@@ -105,7 +107,7 @@ impl Default for Facts {
     /// A node on which nothing is wrong.
     fn default() -> Self {
         Self {
-            capabilities: Capabilities { net_admin: true, bpf: true, perfmon: true, sys_admin: false },
+            capabilities: Capabilities { net_admin: true, bpf: true, perfmon: true, sys_admin: false, withheld: false },
             nat_ports: crate::DEFAULT_NAT_PORTS,
             nat_bounds: Vec::new(),
             absent_sources: Vec::new(),
@@ -124,6 +126,7 @@ impl Default for Facts {
             unserved: Vec::new(),
             busy_port: None,
             wants_v6: false,
+            configuration: Configuration::File,
         }
     }
 }

@@ -72,6 +72,7 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
         unserved,
         busy_port: subject.listen_port.and_then(|port| procfs::udp_owner(port).map(|owner| (port, owner))),
         wants_v6: subject.intent.is_some_and(intent_v6),
+        configuration: subject.configuration,
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use self::facts::Facts;
 pub use self::finding::{Check, Finding, Severity};
 use crate::kernel::{Questions, Snapshot};
-use crate::{Intent, ebpf};
+use crate::{Configuration, Intent, ebpf};
 
 /// What is examined.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct Subject<'a> {
     pub listen_port: Option<u16>,
     /// Ask what the kernel and the TUN driver can do. What runs already has shown it.
     pub probe: bool,
+    /// What remedies may name.
+    pub configuration: Configuration,
 }
 
 impl Subject<'_> {

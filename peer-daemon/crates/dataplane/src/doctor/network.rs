@@ -27,12 +27,19 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     }
     for (route, why) in &facts.unserved {
         let finding = Finding::new(Check::Uplinks, Severity::Problem, format!("the route is not served: {why}"));
-        found.push(finding.about(route).remedy("name an uplink that leads there (`uplink`), or give the node a route"));
+        let remedy = facts.configuration.choose(
+            "name an uplink that leads there (`uplink`), or give the node a route",
+            "give the node a route to it, or let another router serve this network (dashboard: Networks)",
+        );
+        found.push(finding.about(route).remedy(remedy));
     }
     if let Some((port, owner)) = &facts.busy_port {
         let finding = Finding::new(Check::UdpPort, Severity::Problem, "another process has the listening port");
         let owner = owner.clone().unwrap_or_else(|| format!("unknown; `ss -lunp 'sport = :{port}'` as root names it"));
-        let remedy = "stop that process, or set another `listen_port`";
+        let remedy = facts.configuration.choose(
+            "stop that process, or set another `listen_port`",
+            "stop that process, or set another NB_WIREGUARD_PORT",
+        );
         found.push(finding.about(format!("UDP port {port}")).by(owner).remedy(remedy));
     }
 }
@@ -164,7 +171,8 @@ fn check_uplink(device: &Device, facts: &Facts, found: &mut Vec<Finding>) {
             mesh.name, mesh.mtu, device.mtu
         );
         let finding = Finding::new(Check::Mtu, Severity::Warning, what).about(name);
-        found.push(finding.remedy(format!("set `mtu` to {most} at most, if peers are reached by this uplink")));
+        let mtu = facts.configuration.choose("`mtu`", "NB_MTU");
+        found.push(finding.remedy(format!("set {mtu} to {most} at most, if peers are reached by this uplink")));
     }
 }
 

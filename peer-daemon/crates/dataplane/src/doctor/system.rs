@@ -16,9 +16,8 @@ fn check_capabilities(facts: &Facts, found: &mut Vec<Finding>) {
     let capabilities = facts.capabilities;
     if let Some(missing) = capabilities.missing() {
         let what = format!("{missing} missing: programs cannot be loaded or attached, and the daemon does not start");
-        let names = missing.replace("CAP_", "").replace(" and ", ", ");
         let finding = Finding::new(Check::Capabilities, Severity::Problem, what);
-        found.push(finding.remedy(format!("add {names} to {SECURITY_CONTEXT}")));
+        found.push(finding.remedy(capabilities.remedy()));
     } else if !capabilities.perfmon {
         let what =
             "without CAP_PERFMON the verifier adds fences against Spectre: the programs work, at twice their cost";

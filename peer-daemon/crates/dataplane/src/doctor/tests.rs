@@ -195,6 +195,14 @@ fn system() {
             "",
             "add BPF, NET_ADMIN to",
         ),
+        (
+            |facts| (facts.capabilities.bpf, facts.capabilities.withheld) = (false, true),
+            Check::Capabilities,
+            Problem,
+            "CAP_BPF missing",
+            "",
+            "runAsUser: 0",
+        ),
         (|facts| facts.capabilities.perfmon = false, Check::Capabilities, Note, "twice their cost", "", "PERFMON"),
         (|facts| facts.kernel = Some(vec![(NEEDED, Ok(false))]), Check::Kernel, Problem, "bpf_loop", "", "5.17"),
         (|facts| facts.kernel = Some(vec![(USEFUL, Ok(false))]), Check::Kernel, Warning, "clsact filters", "", ""),
@@ -338,6 +346,22 @@ fn network() {
         ),
         (|facts| facts.busy_port = Some((51820, None)), Check::UdpPort, Problem, "", "ss -lunp", "listen_port"),
     ]);
+}
+
+#[test]
+fn remedies_name_what_the_node_is_configured_by() {
+    let mut facts = good();
+    facts.unserved = vec![("10.222.0.0/24".into(), "no device leads there".into())];
+    facts.busy_port = Some((51820, None));
+    facts.devices[0].mtu = 1280;
+    let remedies =
+        |facts: &Facts| judge(facts).iter().map(|finding| finding.remedy.clone()).collect::<Vec<_>>().join("|");
+    let file = remedies(&facts);
+    assert!(["`uplink`", "`listen_port`", "`mtu`"].iter().all(|word| file.contains(word)), "{file}");
+    facts.configuration = Configuration::NetBird;
+    let netbird = remedies(&facts);
+    assert!(["dashboard", "NB_WIREGUARD_PORT", "NB_MTU"].iter().all(|word| netbird.contains(word)), "{netbird}");
+    assert!(!netbird.contains('`'), "{netbird}");
 }
 
 #[test]

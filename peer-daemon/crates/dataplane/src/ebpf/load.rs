@@ -7,7 +7,6 @@ use peer_common::layout::{map, program};
 use super::log;
 use super::pins::PinDirs;
 use crate::Error;
-use crate::capabilities::Capabilities;
 
 /// Built from `peer-ebpf` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/peer-ebpf.o"));
@@ -39,5 +38,5 @@ pub(super) fn classifier<'a>(
 
 /// The likely reason of whatever failed, if capabilities are missing.
 fn lacking() -> Option<Error> {
-    Capabilities::current().missing().map(|missing| Error::Capabilities { missing })
+    Error::missing_capabilities()
 }

@@ -39,12 +39,15 @@ pub use self::policy::Policy;
 use self::ports::PortCounts;
 use self::tables::Tables;
 use crate::capabilities::Capabilities;
-use crate::doctor::{self, Finding, Subject};
+use crate::doctor::{self, Check, Finding, Severity, Subject};
 use crate::flows::{self, FlowReader};
 use crate::kernel::{Changes, Neighbour, Ways};
 use crate::observe::{CloseReason, Ended, Follow, Observer};
 use crate::trace::Packet;
-use crate::{Collected, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStats, RouteStats, Stats, kernel, sys};
+use crate::{
+    Collected, Configuration, Dataplane, Error, Intent, Mode, PolicyUpdate, ProgramStats, RouteStats, Stats, kernel,
+    sys,
+};
 
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
@@ -104,6 +107,7 @@ pub struct EbpfDataplane {
     followed_until: Option<u64>,
     /// Flows that the change of policy still has to be held against, by those that were already.
     sweep: Option<HashSet<FlowKey>>,
+    configuration: Configuration,
 }
 
 impl EbpfDataplane {
@@ -113,8 +117,8 @@ impl EbpfDataplane {
     /// # Errors
     /// When the directory is no bpffs, capabilities are missing, or the kernel refuses the object.
     pub fn open(options: &Options, wt0: &str) -> Result<Self, Error> {
-        if let Some(missing) = Capabilities::current().missing() {
-            return Err(Error::Capabilities { missing });
+        if let Some(error) = Error::missing_capabilities() {
+            return Err(error);
         }
         let dirs = PinDirs::create(&options.bpffs, wt0)?;
         let fresh = dirs.is_fresh();
@@ -129,6 +133,13 @@ impl EbpfDataplane {
     #[must_use]
     pub fn observed_by(mut self, observer: Observer) -> Self {
         self.observer = observer;
+        self
+    }
+
+    /// What remedies may name.
+    #[must_use]
+    pub fn configured_by(mut self, configuration: Configuration) -> Self {
+        self.configuration = configuration;
         self
     }
 
@@ -165,6 +176,7 @@ impl EbpfDataplane {
             observer: Observer::default(),
             followed_until: None,
             sweep: None,
+            configuration: Configuration::default(),
             ebpf,
         })
     }
@@ -403,8 +415,14 @@ impl Dataplane for EbpfDataplane {
             intent: Some(intent),
             listen_port: None,
             probe: false,
+            configuration: self.configuration,
         };
-        doctor::examine(&subject, node)
+        let mut found = doctor::examine(&subject, node);
+        // Loading is what it was for: since then it is given up, whether there was any or not.
+        found.retain(|finding| {
+            self.hardened || (finding.check, finding.severity) != (Check::Capabilities, Severity::Note)
+        });
+        found
     }
 
     fn stats(&self) -> Result<Stats, Error> {

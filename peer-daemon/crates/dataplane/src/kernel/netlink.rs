@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use ipnet::IpNet;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
@@ -13,6 +13,7 @@ use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, N
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::mpsc;
 
 use super::change::{Change, Neighbour};
 use super::snapshot::{Address, Link, Questions, Snapshot};
@@ -78,7 +79,7 @@ impl Netlink {
 /// # Errors
 /// When there is no netlink socket to be had.
 pub fn changes() -> io::Result<impl Stream<Item = Change> + Send + Unpin> {
-    let (connection, _handle, messages) = rtnetlink::new_multicast_connection(&[
+    let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&[
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
@@ -88,8 +89,26 @@ pub fn changes() -> io::Result<impl Stream<Item = Change> + Send + Unpin> {
         MulticastGroup::Ipv6Rule,
         MulticastGroup::Neigh,
     ])?;
-    tokio::spawn(connection);
-    Ok(messages.filter_map(|(message, _)| std::future::ready(read_change(&message.payload))))
+    // One task owns both ends of the library's channel: a connection that outlives its reader complains in the log of each
+    // change.
+    let (tell, mut told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let forward = async {
+            while let Some((message, _)) = messages.next().await {
+                if let Some(change) = read_change(&message.payload)
+                    && tell.send(change).is_err()
+                {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = connection => {}
+            () = forward => {}
+            () = tell.closed() => {}
+        }
+    });
+    Ok(stream::poll_fn(move |cx| told.poll_recv(cx)))
 }
 
 /// `None`: nothing that matters.

@@ -2,6 +2,8 @@
 
 use peer_common::DropReason;
 
+use crate::Configuration;
+
 /// What a packet goes through, in the order of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
@@ -177,6 +179,29 @@ pub const fn explain(reason: DropReason) -> Explanation {
     Explanation { stage, remedy }
 }
 
+/// What to do about a drop, in the words of what the node is configured by.
+#[must_use]
+pub const fn remedy(reason: DropReason, configuration: Configuration) -> &'static str {
+    use DropReason as R;
+    match (configuration, reason) {
+        (Configuration::NetBird, R::NoRoute) => {
+            "add a network or resource that covers the destination in the dashboard, with this peer as a router"
+        }
+        (Configuration::NetBird, R::PolicyDefault) => {
+            "add a policy in the dashboard that lets the peer reach this resource by this protocol and port: none does"
+        }
+        (Configuration::NetBird, R::PolicyRule) => {
+            "narrow or remove the policy that drops it in the dashboard: drop beats accept, in any order"
+        }
+        (Configuration::NetBird, R::ForeignSource) => "let the peer send from the address that the network gave it",
+        (Configuration::NetBird, R::NotUplink) => "let the node's route leave by an Ethernet device, or see `doctor`",
+        (Configuration::NetBird, R::NoSourceAddress) => {
+            "give the uplink an address of this family, or switch masquerading off for the network and route the answers back"
+        }
+        _ => explain(reason).remedy,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -191,6 +216,17 @@ mod tests {
             let Explanation { stage, remedy } = explain(*reason);
             assert!(Stage::ALL.contains(&stage) && remedy.len() > 20, "{}: {remedy}", reason.name());
             assert!(!reason.help().trim().is_empty(), "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn remedies_of_a_netbird_node_name_nothing_of_a_file() {
+        for reason in DropReason::ALL {
+            let text = remedy(*reason, Configuration::NetBird);
+            for word in ["[[", "allowed_ips", "listen_port", "masquerade =", "route's uplink"] {
+                assert!(!text.contains(word), "{}: {text}", reason.name());
+            }
+            assert_eq!(remedy(*reason, Configuration::File), explain(*reason).remedy);
         }
     }
 

@@ -7,6 +7,6 @@ mod explain;
 mod packet;
 mod rule;
 
-pub use self::explain::{Explanation, Stage, explain};
+pub use self::explain::{Explanation, Stage, explain, remedy};
 pub use self::packet::{MAX_LEN, Packet};
 pub use self::rule::RuleText;

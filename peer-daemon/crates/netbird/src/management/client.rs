@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use zeroize::Zeroize as _;
 
-use super::error::REGISTER;
+use super::error::{REGISTER, SYNC};
 use super::{Error, SetupKey, SyncMessage, decode_login};
 use crate::call::{self, CallError};
 use crate::channel::Channels;
@@ -23,12 +23,11 @@ use crate::proto::management::{
 use crate::sealed::{DecodeError, Sealer};
 use crate::server::ServerUrl;
 
-const SYNC: &str = "Sync";
-
 /// Largest message taken unless told otherwise, bytes: what the official client takes.
 pub const DEFAULT_MAX_MESSAGE: usize = 16 << 20;
 
-const KEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first call, which has to connect.
+const KEY_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const LOGOUT_TIMEOUT: Duration = Duration::from_secs(15);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,6 +1,7 @@
 //! What goes wrong between us and management, and what it means.
 
 use peer_core::key::ParseKeyError;
+use peer_core::reach::{Failure, Step};
 use tonic::Code;
 
 use crate::call::CallError;
@@ -55,13 +56,30 @@ impl Class {
 }
 
 impl Error {
+    /// How far it went, and what to do. What the server refuses has its remedy where it is known what it was given.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let (step, remedy) = match self {
+            Self::Call(CallError::Unreached { failure, .. }) => return failure.clone(),
+            Self::Call(CallError::Status { call: SYNC, .. } | CallError::Ended { .. }) => (Step::Stream, None),
+            Self::Call(CallError::Timeout { call: SYNC, .. }) => (Step::Stream, Some(SILENT)),
+            Self::Call(CallError::Timeout { .. }) => (Step::Login, Some(SILENT)),
+            Self::Answer { .. } | Self::ServerKey(_) => (Step::Login, Some(NO_MANAGEMENT)),
+            Self::Call(CallError::Status { code: Code::Unimplemented, .. }) => (Step::Login, Some(NO_MANAGEMENT)),
+            Self::Call(CallError::Status { .. }) => (Step::Login, None),
+        };
+        Failure { step, error: self.to_string(), remedy }
+    }
+
     /// What it means. `InvalidArgument` is transient: a server that was restarted between two calls has a new key and
     /// cannot open what we sealed for the old one.
     #[must_use]
     pub fn class(&self) -> Class {
         let (call, code, message) = match self {
             Self::Call(CallError::Status { call, code, message }) => (*call, code, message),
-            Self::Call(CallError::Timeout { .. } | CallError::Ended { .. }) => return Class::Transient,
+            Self::Call(CallError::Unreached { .. } | CallError::Timeout { .. } | CallError::Ended { .. }) => {
+                return Class::Transient;
+            }
             Self::Answer { .. } | Self::ServerKey(_) => return Class::Garbage,
         };
         match code {
@@ -82,6 +100,11 @@ impl Error {
     }
 }
 
+const SILENT: &str = "the server takes connections and does not answer: look at its log, and at proxies in front of it";
+const NO_MANAGEMENT: &str = "check that NB_MANAGEMENT_URL names a management server";
+
+/// Name of the call that opens the stream.
+pub(super) const SYNC: &str = "Sync";
 /// Name of a login with a setup key.
 pub(crate) const REGISTER: &str = "Login with setup key";
 

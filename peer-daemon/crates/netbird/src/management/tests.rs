@@ -266,7 +266,7 @@ async fn a_silent_server_is_given_up_after_its_time() {
     server.script().silent = true;
     server.end_stream(None).await;
     assert_eq!(disconnected(&mut management).await, Error::from(CallError::Ended { call: "Sync" }));
-    let timeout = Error::from(CallError::Timeout { call: "GetServerKey", after: Duration::from_secs(5) });
+    let timeout = Error::from(CallError::Timeout { call: "GetServerKey", after: Duration::from_secs(10) });
     assert_eq!(disconnected(&mut management).await, timeout);
     server.script().silent = false;
     resumed(&mut management).await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use peer_core::key::{PrivateKey, PublicKey};
+use peer_core::reach::{Failure, Step};
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
@@ -69,6 +70,27 @@ pub enum SignalError {
     /// Our own heartbeat did not come back.
     #[error("ConnectStream: the stream is silent, a heartbeat to ourselves was lost")]
     Silent,
+}
+
+impl SignalError {
+    /// How far it went, and what to do.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let (step, remedy) = match self {
+            Self::Call(CallError::Unreached { failure, .. }) => return failure.clone(),
+            Self::NotRegistered => {
+                (Step::Login, Some("check that the address that management names is that of a signal server"))
+            }
+            Self::Call(CallError::Timeout { .. }) => (
+                Step::Login,
+                Some(
+                    "the server takes connections and does not answer: look at its log, and at proxies in front of it",
+                ),
+            ),
+            Self::Call(CallError::Status { .. } | CallError::Ended { .. }) | Self::Silent => (Step::Stream, None),
+        };
+        Failure { step, error: self.to_string(), remedy }
+    }
 }
 
 /// The running task. It ends when [`Self::events`] is dropped.

@@ -64,6 +64,10 @@ impl Home {
 impl Manager {
     pub(super) fn home_urls_changed(&mut self, now: Instant, urls: Vec<RelayUrl>) {
         let changed = self.home.urls != urls;
+        if changed {
+            // What is not named any more is not waited for either.
+            self.outages.retain(|url| urls.contains(url) || !self.home.urls.contains(url));
+        }
         self.home.urls = urls;
         if self.home.link.is_some() {
             return;

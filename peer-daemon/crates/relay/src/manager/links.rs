@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use peer_core::key::PublicKey;
 
-use super::{Action, Event, HomeRelay, LinkId, Manager, Place, RelayStatus, SWEEP, UNUSED, text};
+use super::{Action, Event, HomeRelay, LinkId, Manager, Place, RelayStatus, SWEEP, UNUSED};
 use crate::connection::LinkCommand;
 use crate::error::ConnectError;
 use crate::token::Token;
@@ -100,11 +100,12 @@ impl Manager {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.up = Some((instance.clone(), now, address));
         link.unused_since = now;
+        let recovered = self.outages.reached(&link.url);
         if link.home {
             if !self.home_won(id) {
                 return self.hang_up(id);
             }
-            tracing::info!(relay = %instance, "home relay connected");
+            tracing::info!(relay = %instance, "home relay is connected");
             // The relay closes an older connection of ours when a new one comes.
             let others = self.links.iter().filter(|(other, link)| **other != id && link.leads_to(&instance));
             for other in others.map(|(other, _)| *other).collect::<Vec<_>>() {
@@ -113,7 +114,11 @@ impl Manager {
             let home = HomeRelay { url: instance, address };
             self.actions.push_back(Action::Emit(Event::Home(Some(home))));
         } else {
-            tracing::debug!(relay = %instance, "relay of a peer connected");
+            if recovered {
+                tracing::info!(relay = %instance, "a peer's relay is reached again");
+            } else {
+                tracing::debug!(relay = %instance, "a peer's relay is connected");
+            }
             self.sweep_at.get_or_insert(now + SWEEP);
         }
         self.find_links(now);
@@ -121,12 +126,20 @@ impl Manager {
 
     pub(super) fn link_down(&mut self, now: Instant, id: LinkId, error: &ConnectError) {
         let Some(link) = self.links.remove(&id) else { return };
-        let (url, reason) = (&link.url, text(error));
-        match (link.up.is_some(), link.home) {
-            (true, _) => tracing::info!(relay = %url, %reason, "connection to the relay ended"),
-            (false, true) => tracing::warn!(relay = %url, %reason, "cannot connect to the home relay"),
-            (false, false) => tracing::debug!(relay = %url, %reason, "cannot connect to the relay of a peer"),
+        let failure = error.failure();
+        let what = match (link.up.is_some(), link.home) {
+            (true, true) => "the connection to the home relay has ended",
+            (true, false) => "the connection to a peer's relay has ended",
+            (false, true) => "cannot connect to the home relay",
+            (false, false) => "cannot connect to a peer's relay",
+        };
+        let (server, step, remedy) = (link.url.as_str(), failure.step.name(), failure.remedy);
+        if self.outages.failed(link.url.clone(), &failure) {
+            tracing::warn!(server, step, error = failure.error, remedy, "{what}");
+        } else {
+            tracing::debug!(server, step, error = failure.error, "{what}");
         }
+        let reason = failure.error;
         for peer in link.peers.values() {
             self.fail_way(now, peer, reason.clone());
         }

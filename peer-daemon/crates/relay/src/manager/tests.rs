@@ -2,6 +2,7 @@ use peer_core::path::RelayId;
 use rand::SeedableRng as _;
 
 use super::*;
+use crate::error::ConnectError;
 
 const TOKEN: &str = "1cJa2rHq05vm3M/R9PejKM+tVwk2N+4CFDyGtHL/+Sw=";
 

@@ -67,6 +67,7 @@ fn doctor_sees_the_same_with_the_deployed_capabilities() {
                 intent: Some(&intent),
                 listen_port: None,
                 probe: true,
+                configuration: crate::Configuration::File,
             };
             let found = examine(&subject, &node);
             found.into_iter().filter(move |f| (f.severity, f.check) == (severity, check)).collect::<Vec<_>>()
@@ -119,7 +120,7 @@ fn without_capabilities_nothing_is_opened_and_the_missing_ones_are_named() {
         ] {
             keep_only(kept);
             let error = EbpfDataplane::open(&lab.options, "wt0").err().expect("refused");
-            assert!(matches!(&error, Error::Capabilities { missing: named } if named == missing), "{error}");
+            assert!(matches!(&error, Error::Capabilities { missing: named, .. } if named == missing), "{error}");
             assert!(error.to_string().contains("securityContext.capabilities.add"), "{error}");
             assert!(!lab.bpffs().join("peer").exists());
         }
@@ -144,6 +145,7 @@ fn a_bpffs_that_cannot_be_written_says_so() {
             intent: None,
             listen_port: None,
             probe: false,
+            configuration: crate::Configuration::File,
         };
         let found = examine(&subject, &node);
         assert!(found.iter().any(|f| f.check == Check::Bpffs && f.severity == Severity::Problem), "{found:#?}");
