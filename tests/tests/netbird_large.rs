@@ -17,7 +17,7 @@ const POLICIES: u16 = 1250;
 const MEMBERS_EACH: u16 = 8;
 /// From message to dataplane, for all of it.
 const WHOLE: Duration = Duration::from_secs(2);
-/// The same for one peer more, on a machine that has other things to do, too; the aim is 20 ms on one that has not.
+/// The same for one peer more, on a machine that has other things to do, too; the aim is 25 ms on one that has not.
 const DELTA: Duration = Duration::from_millis(100);
 /// Entries of the map that are decoded for it: the peer, the four rules of its policy, and what stands around them.
 const DECODED: f64 = 40.0;
