@@ -14,4 +14,5 @@ pub mod lab;
 pub mod manifests;
 pub mod monitoring;
 pub mod picture;
+pub mod suite;
 mod sys;

@@ -2,18 +2,35 @@
 
 mod common;
 
+use std::process::ExitCode;
+
 use common::{SECOND, official, tell};
 use peer_test_control::account::SetupKey;
 use peer_test_control::member::Habits;
 use peer_test_control::{Account, Options, Server};
 use peer_tests::lab::{
-    Internet, Joining, Member, Namespace, OfficialClient, OfficialServer, SERVERS, Tunnel, ping, wait_for,
+    Internet, Joining, Member, Namespace, Official, OfficialClient, OfficialServer, SERVERS, Tunnel, ping, wait_for,
 };
+use peer_tests::scenarios;
+use peer_tests::suite::Suite;
 
 const PORT: u16 = 8080;
 
-#[test]
-fn two_members_reach_each_other_through_the_relay() {
+fn main() -> ExitCode {
+    Suite::default()
+        .always(scenarios![two_members_reach_each_other_through_the_relay])
+        .needing(
+            official,
+            scenarios![
+                two_official_clients_reach_each_other_through_the_relay,
+                a_member_routes_for_nobody_but_an_official_client_pings_it,
+                a_member_and_an_official_client_meet_at_official_servers,
+            ],
+        )
+        .run()
+}
+
+fn two_members_reach_each_other_through_the_relay((): ()) {
     let (internet, server, setup_key) = server();
     let join = |number: u8, habits| {
         let namespace = party(&internet, number);
@@ -28,13 +45,11 @@ fn two_members_reach_each_other_through_the_relay() {
     assert!(server.relay_frames() > 0);
 }
 
-#[test]
-fn two_official_clients_reach_each_other_through_the_relay() {
-    let Some(official) = official() else { return };
+fn two_official_clients_reach_each_other_through_the_relay(official: &'static Official) {
     let (internet, server, setup_key) = server();
     let join = |number: u8| {
         let joining = joining(&server, &setup_key, number, Habits::default());
-        OfficialClient::join(party(&internet, number), &official, &joining).expect("an official client")
+        OfficialClient::join(party(&internet, number), official, &joining).expect("an official client")
     };
     let (one, other) = (join(1), join(2));
     let target = other.overlay().expect("an address");
@@ -49,16 +64,14 @@ fn two_official_clients_reach_each_other_through_the_relay() {
     tell(&format!("official clients {} met through the in-tree servers", official.version));
 }
 
-#[test]
-fn a_member_routes_for_nobody_but_an_official_client_pings_it() {
-    let Some(official) = official() else { return };
+fn a_member_routes_for_nobody_but_an_official_client_pings_it(official: &'static Official) {
     let (internet, server, setup_key) = server();
     let member = {
         let joining = joining(&server, &setup_key, 1, Habits::default());
         Member::join(party(&internet, 1), &Tunnel::find().expect("wireguard-go"), joining).expect("a member")
     };
     let joining = joining(&server, &setup_key, 2, Habits::default());
-    let client = OfficialClient::join(party(&internet, 2), &official, &joining).expect("an official client");
+    let client = OfficialClient::join(party(&internet, 2), official, &joining).expect("an official client");
     assert!(wait_for(SECOND * 10, || member.overlay().is_ok()));
     let (target, back) = (member.overlay().expect("an address"), client.overlay().expect("an address"));
     for (from, to) in [(&client.namespace, target), (&member.namespace, back)] {
@@ -67,11 +80,9 @@ fn a_member_routes_for_nobody_but_an_official_client_pings_it() {
     }
 }
 
-#[test]
-fn a_member_and_an_official_client_meet_at_official_servers() {
-    let Some(official) = official() else { return };
+fn a_member_and_an_official_client_meet_at_official_servers(official: &'static Official) {
     let internet = Internet::new().expect("a wire");
-    let server = OfficialServer::start(internet.clone(), &official, PORT).expect("official servers");
+    let server = OfficialServer::start(internet.clone(), official, PORT).expect("official servers");
     let api = server.set_up().expect("an account");
     let setup_key = api.setup_key("everybody", false, &[]).expect("a key");
     let joining = |number: u8| Joining {
@@ -82,7 +93,7 @@ fn a_member_and_an_official_client_meet_at_official_servers() {
     };
     let tunnel = Tunnel::find().expect("wireguard-go");
     let member = Member::join(party(&internet, 1), &tunnel, joining(1)).expect("a member");
-    let client = OfficialClient::join(party(&internet, 2), &official, &joining(2)).expect("an official client");
+    let client = OfficialClient::join(party(&internet, 2), official, &joining(2)).expect("an official client");
     assert!(wait_for(SECOND * 10, || member.overlay().is_ok()), "{:?}", member.heard());
     let (target, back) = (member.overlay().expect("an address"), client.overlay().expect("an address"));
     for (from, to) in [(&client.namespace, target), (&member.namespace, back)] {

@@ -81,6 +81,7 @@ fn probing(from: &Namespace, source: IpAddr, stop: &AtomicBool) -> anyhow::Resul
             }
             times.push(took.with_context(|| format!("{path} for {source} after {} probes", times.len()))?);
         }
+        // The pace of probes, not a flood.
         thread::sleep(SECOND / 20);
     }
     times.sort();

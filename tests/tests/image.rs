@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, SECOND, alone, page, tell};
@@ -14,7 +15,8 @@ use peer_tests::lab::{
     Binaries, Container, DEPLOYED, GATEWAY, Image, Lab, Mesh, MeshPlan, NameServer, Namespace, Plan, SERVERS,
     find_daemon, find_wireguard_go, page_within, patient, wait_for,
 };
-use peer_tests::manifests;
+use peer_tests::suite::Suite;
+use peer_tests::{manifests, scenarios};
 use serde_json::{Value, json};
 
 /// From the start of the daemon, or of podman, until packets can flow.
@@ -22,18 +24,33 @@ const AIM: Duration = Duration::from_secs(1);
 /// The same where more wants to run than there are CPUs.
 const AIM_BUSY: Duration = Duration::from_secs(5);
 
-#[test]
-fn the_demo_passes_from_the_image() {
-    demo_passes(Control::Netbird);
+fn main() -> ExitCode {
+    Suite::default()
+        .always(scenarios![the_daemon_set_gives_what_is_given_here])
+        .needing(
+            images,
+            scenarios![
+                the_demo_passes_from_the_image,
+                the_demo_with_a_file_passes_from_the_image,
+                it_is_ready_within_a_second,
+                sigterm_ends_it_and_leaves_nothing,
+                with_less_it_says_what_is_missing,
+                servers_are_found_by_dns,
+                probes_by_shell_need_the_image_with_tools,
+            ],
+        )
+        .run()
 }
 
-#[test]
-fn the_demo_with_a_file_passes_from_the_image() {
-    demo_passes(Control::Static);
+fn the_demo_passes_from_the_image([minimal, _]: [PathBuf; 2]) {
+    demo_passes(minimal, Control::Netbird);
 }
 
-fn demo_passes(control: Control) {
-    let Some([minimal, _]) = images() else { return };
+fn the_demo_with_a_file_passes_from_the_image([minimal, _]: [PathBuf; 2]) {
+    demo_passes(minimal, Control::Static);
+}
+
+fn demo_passes(minimal: PathBuf, control: Control) {
     let _alone = alone();
     let options = demo::Options {
         json: false,
@@ -49,8 +66,7 @@ fn demo_passes(control: Control) {
 }
 
 /// What the scenarios here run with is what the manifest says, and no more.
-#[test]
-fn the_daemon_set_gives_what_is_given_here() {
+fn the_daemon_set_gives_what_is_given_here((): ()) {
     let objects = manifests::render("overlays/daemonset").expect("manifests");
     let pod = &manifests::pod(manifests::only(&objects, "DaemonSet").expect("a DaemonSet"))["spec"];
     let daemon = &pod["containers"][0];
@@ -76,9 +92,7 @@ fn the_daemon_set_gives_what_is_given_here() {
     assert_eq!(named(list(&daemon["env"]), "NB_BPFFS")["value"], Container::BPFFS);
 }
 
-#[test]
-fn it_is_ready_within_a_second() {
-    let Some([minimal, _]) = images() else { return };
+fn it_is_ready_within_a_second([minimal, _]: [PathBuf; 2]) {
     let _alone = alone();
     let mut lab = lab(&minimal);
     let busy = is_busy();
@@ -94,9 +108,7 @@ fn it_is_ready_within_a_second() {
     assert!(with_podman <= patient(limit), "{with_podman:?} with podman");
 }
 
-#[test]
-fn sigterm_ends_it_and_leaves_nothing() {
-    let Some([minimal, _]) = images() else { return };
+fn sigterm_ends_it_and_leaves_nothing([minimal, _]: [PathBuf; 2]) {
     let _alone = alone();
     let mut lab = lab(&minimal);
     let devices = lab.node.namespace.devices().expect("devices");
@@ -118,9 +130,7 @@ fn sigterm_ends_it_and_leaves_nothing() {
     nothing_is_left();
 }
 
-#[test]
-fn with_less_it_says_what_is_missing() {
-    let Some([minimal, _]) = images() else { return };
+fn with_less_it_says_what_is_missing([minimal, _]: [PathBuf; 2]) {
     let _alone = alone();
     let mut lab = lab(&minimal);
     let devices = lab.node.namespace.devices().expect("devices");
@@ -161,9 +171,7 @@ fn with_less_it_says_what_is_missing() {
 }
 
 /// A static program has no name service modules to load.
-#[test]
-fn servers_are_found_by_dns() {
-    let Some([minimal, _]) = images() else { return };
+fn servers_are_found_by_dns([minimal, _]: [PathBuf; 2]) {
     let _alone = alone();
     const NAME: &str = "management.lab.test";
     let mut mesh = mesh(&minimal);
@@ -178,9 +186,7 @@ fn servers_are_found_by_dns() {
     page_within(PATIENCE, &mesh.member().namespace, GATEWAY).expect("page");
 }
 
-#[test]
-fn probes_by_shell_need_the_image_with_tools() {
-    let Some([minimal, tools]) = images() else { return };
+fn probes_by_shell_need_the_image_with_tools([minimal, tools]: [PathBuf; 2]) {
     let _alone = alone();
     let mut mesh = mesh(&tools);
     mesh.node.start().expect("ready");
@@ -204,13 +210,10 @@ fn probes_by_shell_need_the_image_with_tools() {
     assert!(!lab.node.shell("true").expect("podman answers").status.success(), "there is no shell");
 }
 
-/// The archives; where there are none, the scenario is skipped, and says so.
-fn images() -> Option<[PathBuf; 2]> {
+/// The archives, minimal and with tools.
+fn images() -> Result<[PathBuf; 2], String> {
     let images = Image::find().expect("archives");
-    if images.is_none() {
-        tell("SKIPPED: PEER_IMAGE and PEER_IMAGE_TOOLS name no archives; `cargo xtask image` writes them");
-    }
-    images
+    images.ok_or_else(|| "PEER_IMAGE and PEER_IMAGE_TOOLS name no archives; `cargo xtask image` writes them".to_owned())
 }
 
 fn lab(archive: &Path) -> Lab {

@@ -205,6 +205,7 @@ fn t21_a_million_random_flows_of_one_peer_harm_no_other() {
             silent += usize::from(!socket.ask(content.as_bytes(), SECOND).expect("send"));
             silent += usize::from(!established.ask(content.as_bytes(), SECOND).expect("send"));
             asked += 2;
+            // A pace that leaves the machine to the flood.
             thread::sleep(Duration::from_millis(10));
         }
         flooding.join().expect("the flood ends")

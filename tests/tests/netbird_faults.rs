@@ -39,7 +39,9 @@ fn every_version_s_way_of_saying_it_lets_pages_through() {
             .unwrap_or_else(|error| panic!("{shape:?}: {error:#}"));
         // What is told after a change has another shape than what is told first: 0.74.0 lost the relay by it.
         mesh.server.edit(|account| account.networks[0].resources[3].enabled = false);
-        thread::sleep(SECOND * 2);
+        let serial = mesh.server.look(|account| account.serial) as f64;
+        let in_force = || mesh.node.metric("peer_map_serial", &[]).is_ok_and(|seen| seen >= serial);
+        assert!(wait_for(SECOND * 10, in_force), "{shape:?}: the change is in force");
         mesh.server.drop_streams();
         page_within(SECOND * 15, &mesh.member().namespace, GATEWAY)
             .unwrap_or_else(|error| panic!("{shape:?}: {error:#}"));
@@ -57,7 +59,7 @@ fn rubbish_from_management_changes_nothing() {
         mesh.server.push_plaintext(&key, bytes.clone());
         mesh.server.push_body(&key, bytes);
         // Opened again, at its own pace.
-        wait_for(SECOND / 20, || false);
+        thread::sleep(SECOND / 20);
     }
     let old =
         NetworkMap { serial: 1, remote_peers_is_empty: true, firewall_rules_is_empty: true, ..NetworkMap::default() };
@@ -116,7 +118,10 @@ fn rubbish_by_signal_changes_nothing() {
             }
         }
     });
-    thread::sleep(SECOND * 2);
+    // Messages keep their order: with the last one all are read.
+    let nameless = || mesh.node.metric("peer_signal_messages_lost_total", &[("reason", "sender_key")]);
+    mesh.server.signal_raw("no key", &key, rubbish(PIECES));
+    assert!(wait_for(SECOND * 10, || nameless().is_ok_and(|count| count >= f64::from(PIECES) + 1.0)), "all are read");
     let written = log_lines(&mut mesh) - lines;
     tell(&format!("{} pieces of rubbish by signal: {written} lines in the log", 5 * PIECES));
     assert!(written < LINES, "{written} lines");
@@ -144,6 +149,7 @@ fn rubbish_by_the_relay_changes_nothing() {
             server.relay_raw(&key, rubbish(piece));
             let frame = Frame::Transport(PeerId::of(&member), rubbish(piece).into());
             server.relay_raw(&key, frame.encode().to_vec());
+            // A pace that the download stands.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         // All kinds but 4: it announces the end of the connection, and that is no rubbish.
@@ -202,6 +208,7 @@ fn lost_messages_and_lost_frames_are_made_up_for() {
     mesh.join(Habits::default()).expect("a member");
     assert!(wait_for(SECOND * 10, || mesh.server.seen().signal_messages >= 2), "offers are repeated");
     mesh.server.set_faults(Faults { relay_loses: true, ..Faults::default() });
+    // Handshakes are lost, those repeated early included.
     thread::sleep(SECOND * 3);
     mesh.server.set_faults(Faults::default());
     page_within(SECOND * 15, &mesh.member().namespace, GATEWAY).expect("page");
@@ -215,6 +222,7 @@ fn a_relay_that_refuses_the_token_is_asked_again_and_not_all_the_time() {
     mesh.server.drop_streams();
     assert!(wait_for(SECOND * 5, || !mesh.server.has_relay(&key)));
     let lines = log_lines(&mut mesh);
+    // Time enough for asking all the time to show.
     thread::sleep(SECOND * 4);
     let written = log_lines(&mut mesh) - lines;
     assert!(written < LINES / 4, "{written} lines");

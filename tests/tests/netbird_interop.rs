@@ -1,7 +1,9 @@
-//! Our node with official servers and official clients: by `NETBIRD_BIN_DIR`, skipped without it.
+//! Our node with official servers and official clients: by `NETBIRD_BIN_DIR`, ignored without it.
 
 mod common;
 
+use std::process::ExitCode;
+use std::sync::MutexGuard;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,15 +12,35 @@ use peer_tests::lab::{
     Capabilities, Direction, Download, GATEWAY, GATEWAY6, HTTP_PORT, NODE_LAN, NODE_LAN6, Namespace, OfficialClient,
     OfficialMesh, Process, iperf, lan, page_within, ping, wait_for,
 };
+use peer_tests::scenarios;
+use peer_tests::suite::Suite;
 
 /// What a change in the API may take to be in force.
 const TOLD: Duration = Duration::from_secs(2);
 /// From both in both maps to the first page.
 const FIRST_PAGE: Duration = Duration::from_secs(3);
 
-#[test]
-fn an_official_client_fetches_a_page_through_the_relay() {
-    let Some((_alone, mut mesh)) = mesh() else { return };
+fn main() -> ExitCode {
+    Suite::default()
+        .needing(
+            mesh,
+            scenarios![
+                an_official_client_fetches_a_page_through_the_relay,
+                first_pages_from_a_cold_start_of_both_sides,
+                a_restart_with_state_is_the_same_peer_and_needs_no_key,
+                an_ephemeral_node_is_gone_after_its_exit,
+                changes_in_the_api_take_less_than_two_seconds,
+                servers_that_are_killed_come_back_to_a_node_that_has_gone_on,
+                a_restart_while_the_servers_are_away_keeps_its_map,
+            ],
+        )
+        .needing(mesh_apart, scenarios![traffic_never_stops_while_management_is_away_and_begins_again_after_a_restart])
+        // It measures: with the machine alone.
+        .by_hand(mesh, scenarios![relayed_throughput_compared])
+        .run()
+}
+
+fn an_official_client_fetches_a_page_through_the_relay(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let peer = mesh.peer("node").expect("registered");
     assert_eq!(peer["connected"], true, "{peer}");
@@ -47,9 +69,7 @@ fn an_official_client_fetches_a_page_through_the_relay() {
     assert!(took < FIRST_PAGE, "{took:?}");
 }
 
-#[test]
-fn first_pages_from_a_cold_start_of_both_sides() {
-    let Some((_alone, mut mesh)) = mesh() else { return };
+fn first_pages_from_a_cold_start_of_both_sides(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let mut client = mesh.join().expect("an official client");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
@@ -73,9 +93,7 @@ fn first_pages_from_a_cold_start_of_both_sides() {
     assert!(times.iter().all(|time| *time < FIRST_PAGE), "{times:?}");
 }
 
-#[test]
-fn a_restart_with_state_is_the_same_peer_and_needs_no_key() {
-    let Some((_alone, mut mesh)) = mesh() else { return };
+fn a_restart_with_state_is_the_same_peer_and_needs_no_key(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let client = mesh.join().expect("an official client");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
@@ -88,9 +106,7 @@ fn a_restart_with_state_is_the_same_peer_and_needs_no_key() {
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
 }
 
-#[test]
-fn an_ephemeral_node_is_gone_after_its_exit() {
-    let Some((_alone, mut mesh)) = mesh() else { return };
+fn an_ephemeral_node_is_gone_after_its_exit(Heavy { _alone, mut mesh }: Heavy) {
     let joining = mesh.node.joining.as_mut().expect("joins");
     (joining.setup_key, joining.ephemeral) = (Some(mesh.ephemeral_key.clone()), "auto");
     mesh.node.start().expect("start");
@@ -99,9 +115,7 @@ fn an_ephemeral_node_is_gone_after_its_exit() {
     mesh.peer("node").expect_err("it is gone");
 }
 
-#[test]
-fn changes_in_the_api_take_less_than_two_seconds() {
-    let Some((_alone, mut mesh)) = mesh() else { return };
+fn changes_in_the_api_take_less_than_two_seconds(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let client = mesh.join().expect("an official client");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
@@ -117,7 +131,8 @@ fn changes_in_the_api_take_less_than_two_seconds() {
     let start = Instant::now();
     assert!(wait_for(TOLD, || quick(&client.namespace)), "accepted again");
     tell(&format!("and ended after {:.2?}", start.elapsed()));
-    thread::sleep(SECOND * 2);
+    // As above.
+    thread::sleep(SECOND * 3);
     let networks = || mesh.node.status_text(&[]).expect("status");
     let body =
         serde_json::json!({"name": "new", "address": "203.0.113.128/25", "enabled": true, "groups": [group(&mesh)]});
@@ -127,15 +142,14 @@ fn changes_in_the_api_take_less_than_two_seconds() {
     tell(&format!("a route took effect after {:.2?}", start.elapsed()));
 }
 
-#[test]
-fn servers_that_are_killed_come_back_to_a_node_that_has_gone_on() {
-    let Some((_alone, mut mesh)) = mesh() else { return };
+fn servers_that_are_killed_come_back_to_a_node_that_has_gone_on(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let client = mesh.join().expect("an official client");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
     // The relay is in the same process: what is shown is that everything comes back by itself.
     mesh.server.kill().expect("kill");
-    thread::sleep(SECOND * 2);
+    let noticed = || mesh.node.status_text(&[]).is_ok_and(|text| text.contains("Management: Disconnected"));
+    assert!(wait_for(SECOND * 10, noticed));
     mesh.server.resume().expect("resume");
     let back = Instant::now();
     assert!(
@@ -148,15 +162,13 @@ fn servers_that_are_killed_come_back_to_a_node_that_has_gone_on() {
     tell(&format!("and a page came {:.2?} after them", back.elapsed()));
 }
 
-#[test]
-fn a_restart_while_the_servers_are_away_keeps_its_map() {
-    let Some((_alone, mut mesh)) = mesh() else { return };
+fn a_restart_while_the_servers_are_away_keeps_its_map(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let client = mesh.join().expect("an official client");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
     assert!(wait_for(SECOND * 10, || mesh.node.status_text(&[]).is_ok_and(|text| text.contains("Peers count: 1/1"))));
-    // A map is kept when it has been in force for a moment.
-    thread::sleep(SECOND * 3);
+    let member = client.key().expect("a key");
+    assert!(wait_for(SECOND * 10, || mesh.node.keeps_map_with(&member)), "the map in force is kept");
     mesh.server.kill().expect("kill");
     mesh.node.kill().expect("kill");
     mesh.node.launch().expect("launch");
@@ -167,20 +179,13 @@ fn a_restart_while_the_servers_are_away_keeps_its_map() {
 }
 
 /// With signal and relay as programs of their own: what goes is management alone.
-#[test]
-fn traffic_never_stops_while_management_is_away_and_begins_again_after_a_restart() {
-    let Some(official) = official() else { return };
-    let _alone = alone();
-    tell(&format!("official programs {}", official.version));
-    let Some(mut mesh) = OfficialMesh::prepare_apart(official, Capabilities::Deployed).expect("official servers")
-    else {
-        return tell("SKIPPED: NETBIRD_BIN_DIR has no `management`, `signal` and `relay`");
-    };
+fn traffic_never_stops_while_management_is_away_and_begins_again_after_a_restart(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let client = mesh.join().expect("an official client");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
     let endless = Download::start(&client.namespace, GATEWAY, 1 << 40).expect("download");
     mesh.server.kill().expect("kill");
+    // Away for longer than either side waits for an answer.
     thread::sleep(SECOND * 8);
     assert!(quick(&client.namespace), "new flows are let in, too");
     mesh.server.resume().expect("resume");
@@ -191,8 +196,8 @@ fn traffic_never_stops_while_management_is_away_and_begins_again_after_a_restart
     tell(&format!("meanwhile a download stood still for {stall:.2?} at most"));
     assert!(stall < SECOND, "{stall:?}");
 
-    // A map is kept when it has been in force for a moment.
-    thread::sleep(SECOND * 3);
+    let member = client.key().expect("a key");
+    assert!(wait_for(SECOND * 10, || mesh.node.keeps_map_with(&member)), "the map in force is kept");
     mesh.server.kill().expect("kill");
     mesh.node.kill().expect("kill");
     mesh.node.launch().expect("launch");
@@ -203,11 +208,8 @@ fn traffic_never_stops_while_management_is_away_and_begins_again_after_a_restart
 }
 
 /// Relayed TCP through ours and through an official node, with the same official client.
-#[test]
-#[ignore = "measures: to be run by hand, with the machine alone"]
-fn relayed_throughput_compared() {
+fn relayed_throughput_compared(Heavy { _alone, mut mesh }: Heavy) {
     const SECONDS: u32 = 6;
-    let Some((_alone, mut mesh)) = mesh() else { return };
     mesh.node.start().expect("start");
     mesh.gateway.start_iperf().expect("iperf3");
     let client = mesh.join().expect("an official client");
@@ -240,11 +242,24 @@ fn measure(from: &Namespace, node: &Process, direction: Direction, seconds: u32)
 }
 
 /// One mesh at a time: official programs share files of the machine.
-fn mesh() -> Option<(std::sync::MutexGuard<'static, ()>, OfficialMesh)> {
-    let official = official()?;
-    let alone = alone();
+struct Heavy {
+    _alone: MutexGuard<'static, ()>,
+    mesh: OfficialMesh,
+}
+
+fn mesh() -> Result<Heavy, String> {
+    let (official, _alone) = (official()?.clone(), alone());
     tell(&format!("official programs {}", official.version));
-    Some((alone, OfficialMesh::prepare(official, Capabilities::Deployed).expect("official servers")))
+    Ok(Heavy { _alone, mesh: OfficialMesh::prepare(official, Capabilities::Deployed).expect("official servers") })
+}
+
+/// With servers that are programs of their own.
+fn mesh_apart() -> Result<Heavy, String> {
+    let (official, _alone) = (official()?.clone(), alone());
+    tell(&format!("official programs {}", official.version));
+    let mesh = OfficialMesh::prepare_apart(official, Capabilities::Deployed).expect("official servers");
+    let mesh = mesh.ok_or("NETBIRD_BIN_DIR has no `management`, `signal` and `relay`")?;
+    Ok(Heavy { _alone, mesh })
 }
 
 fn node_key(mesh: &OfficialMesh) -> String {

@@ -17,7 +17,7 @@ const POLICIES: u16 = 1250;
 const MEMBERS_EACH: u16 = 8;
 /// From message to dataplane, for all of it.
 const WHOLE: Duration = Duration::from_secs(2);
-/// The same for one peer more, on a machine that has other things to do, too; the aim is 20 ms on one that has not.
+/// The same for one peer more, on a machine that has other things to do, too; the aim is 25 ms on one that has not.
 const DELTA: Duration = Duration::from_millis(100);
 /// Entries of the map that are decoded for it: the peer, the four rules of its policy, and what stands around them.
 const DECODED: f64 = 40.0;
@@ -91,6 +91,7 @@ fn a_start_into_a_large_mesh() {
     mesh.join(Habits::default()).expect("a member");
     page_within(SECOND * 10, &mesh.member().namespace, GATEWAY).expect("page");
     let key = mesh.node_peer().expect("registered");
+    // Whoever falls behind is cut off by then.
     std::thread::sleep(SECOND * 2);
     assert!(mesh.server.look(|account| account.peers[&key].connected), "it keeps up");
     tell(&format!("{} messages of signal so far", mesh.server.seen().signal_messages));
@@ -146,6 +147,7 @@ fn work(mesh: &Mesh) -> Work {
 fn settled(mesh: &Mesh) -> f64 {
     let mut last = work(mesh).written;
     let quiet = wait_for(SECOND * 30, || {
+        // Longer than the other half of the policy waits.
         std::thread::sleep(SECOND * 6);
         std::mem::replace(&mut last, work(mesh).written) == last
     });

@@ -63,11 +63,11 @@ fn traffic_goes_on_while_management_is_away() {
     let key = mesh.node_peer().expect("registered");
     let download = Download::start(&mesh.member().namespace, GATEWAY, ENDLESS).expect("download");
     mesh.server.kill();
-    assert!(wait_for(SECOND * 5, || mesh
-        .node
-        .status_text(&[])
-        .is_ok_and(|text| text.contains("Management: Disconnected"))));
-    thread::sleep(SECOND * 3);
+    assert!(wait_for(SECOND * 5, || is_without_management(&mesh)));
+    // Away for as long as it takes to ask for it in vain.
+    let refused = || mesh.node.metric("peer_management_errors_total", &[("class", "transient")]).expect("metrics");
+    let before = refused();
+    assert!(wait_for(SECOND * 10, || refused() > before), "it is asked for");
     mesh.server.resume().expect("management is back");
     let back = Instant::now();
     assert!(wait_for(RESYNC, || mesh.server.look(|account| account.peers[&key].connected)), "its stream is back");
@@ -81,8 +81,8 @@ fn traffic_goes_on_while_management_is_away() {
 #[test]
 fn a_restart_while_management_is_away_serves_the_kept_map() {
     let mut mesh = joined(&MeshPlan { carriers_apart: true, ..MeshPlan::default() });
-    // A map is kept when it has been in force for a moment.
-    thread::sleep(SECOND * 3);
+    let member = mesh.member().keys.public().to_owned();
+    assert!(wait_for(SECOND * 10, || mesh.node.keeps_map_with(&member)), "the map in force is kept");
     mesh.server.kill();
     mesh.node.kill().expect("kill");
     mesh.node.launch().expect("launch");
@@ -117,7 +117,7 @@ fn kill_9_and_a_clean_restart_come_back_through_the_relay() {
 fn all_servers_restart_and_everybody_comes_back() {
     let mut mesh = joined(&MeshPlan::default());
     mesh.server.kill();
-    thread::sleep(SECOND);
+    assert!(wait_for(SECOND * 5, || is_without_management(&mesh)));
     mesh.server.resume().expect("back");
     let back = Instant::now();
     page_within(SECOND * 20, &mesh.member().namespace, GATEWAY).expect("page");
@@ -165,6 +165,7 @@ fn without_a_key_that_is_valid_it_is_not_ready_and_asks_again() {
     assert!(wait_for(SECOND * 10, || mesh.server.seen().setup_keys > 0));
     let (status, reason) = mesh.node.probe("/readyz").expect("an answer");
     assert_eq!(status, 503, "{reason}");
+    // Time enough for a storm.
     thread::sleep(SECOND * 3);
     assert!(mesh.server.seen().setup_keys < 10, "without a storm: {:?}", mesh.server.seen());
     let log = mesh.node.daemon().expect("it runs").log();
@@ -207,6 +208,10 @@ fn refusals_of_a_moment_are_waited_out() {
     mesh.join(Habits::default()).expect("a member");
     page_within(PATIENCE, &mesh.member().namespace, GATEWAY).expect("page");
     assert!(mesh.server.look(|account| account.groups[ROUTERS].len()) == 1, "one node, whatever it took");
+}
+
+fn is_without_management(mesh: &Mesh) -> bool {
+    mesh.node.status_text(&[]).is_ok_and(|text| text.contains("Management: Disconnected"))
 }
 
 fn revoke(mesh: &Mesh, key: &str, revoked: bool) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 
-use common::{SECOND, answered, flow, lab, page};
+use common::{PATIENCE, SECOND, answered, answered_within, flow, lab, page};
 use peer_tests::lab::{
     Behaviour, Binaries, Client, ECHO_PORT, EchoSocket, ForeignProgram, GATEWAY, GATEWAY6, Hook, Lab, LegacyFilter,
     NODE_LAN, Namespace, Plan, ping,
@@ -275,7 +275,8 @@ fn t11_forwards_ahead_of_a_cilium_program_on_wt0() {
     lab.node.kill().expect("kill");
     let chain = ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query");
     lab.node.start().expect("start");
-    assert!(answered(&socket, b"second"));
+    // Its session has gone with the daemon: the member makes another.
+    assert!(answered_within(PATIENCE, &socket, b"second"));
     let now = ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query");
     assert_eq!((now.len(), now.last()), (2, chain.last()), "ours first, theirs untouched");
 }
@@ -292,6 +293,7 @@ fn t12_a_redirect_without_link_header_shows_in_the_counters() {
             // Each longer than the one before: nothing is joined on the way.
             socket.send(&vec![0; length]).expect("send");
         }
+        // Packets that are too many, or come late, are looked for as well.
         thread::sleep(SECOND / 5);
         (forwarded(&lab) - before.0, sent(node) - before.1)
     };

@@ -47,6 +47,7 @@ fn a_download_goes_on_over_kill_9() {
     lab.node.kill().expect("kill");
     assert_eq!(lab.node.pins().expect("pins"), kept, "pins stay");
     assert!(lab.node.namespace.devices().expect("devices").contains(&"wt0".to_owned()), "wt0 stays");
+    // Without a daemon for a while: datagrams are lost, and the download waits.
     thread::sleep(SECOND / 2);
     lab.node.start().expect("second start");
     finish("kill -9", download);

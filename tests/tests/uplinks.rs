@@ -5,7 +5,7 @@ mod common;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use common::{Pair, SECOND, answered, becomes, flow, lab, page, pair, pair_with, tell};
+use common::{Pair, SECOND, answered, answered_within, becomes, flow, lab, page, pair, pair_with, tell};
 use peer_common::DropReason;
 use peer_tests::lab::{
     BEHIND, Binaries, ECHO_PORT, EchoSocket, End, GATEWAY, GATEWAY6, Lab, NODE_LAN, NODE_LAN6, Namespace, OVERLAY,
@@ -224,7 +224,7 @@ fn t20_the_only_uplink_is_made_anew() {
     )
     .expect("wire");
     let start = Instant::now();
-    assert!(answered(&flow(lab.client(), GATEWAY), b"after"));
+    assert!(answered_within(SECOND * 6, &flow(lab.client(), GATEWAY), b"after"));
     tell(&format!("a new eth0 carries traffic after {} ms", start.elapsed().as_millis()));
     page(lab.client(), GATEWAY6);
     // The old pin is gone, and a new one is there, a moment after the program sees traffic.

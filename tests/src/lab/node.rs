@@ -417,6 +417,13 @@ impl Node {
         self.namespace.enter(|| files_below(Path::new(STATE)))
     }
 
+    /// Whether the network map that the daemon keeps over restarts names this peer.
+    #[must_use]
+    pub fn keeps_map_with(&self, key: &str) -> bool {
+        let map = self.namespace.enter(|| fs::read(Path::new(STATE).join("network-map.bin")));
+        map.is_ok_and(|map| map.windows(key.len()).any(|piece| piece == key.as_bytes()))
+    }
+
     /// Datagrams that the kernel has forwarded, both families.
     ///
     /// # Errors

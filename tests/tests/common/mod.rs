@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peer_tests::lab::{
@@ -33,13 +33,11 @@ pub(crate) fn page_by_relay(mesh: &Mesh) {
     page_within(PATIENCE, &mesh.member().namespace, GATEWAY).expect("page");
 }
 
-/// The official programs; where there are none, the scenario is skipped, and says so.
-pub(crate) fn official() -> Option<Official> {
-    let official = Official::find().expect("official programs");
-    if official.is_none() {
-        tell("SKIPPED: NETBIRD_BIN_DIR names no folder with the official programs `netbird` and `combined`");
-    }
-    official
+/// The official programs, or why scenarios that need them are ignored.
+pub(crate) fn official() -> Result<&'static Official, String> {
+    static FOUND: OnceLock<Option<Official>> = OnceLock::new();
+    let official = FOUND.get_or_init(|| Official::find().expect("official programs")).as_ref();
+    official.ok_or_else(|| "NETBIRD_BIN_DIR names no folder with the official `netbird` and `combined`".to_owned())
 }
 
 /// One scenario at a time: for those that load the machine.
@@ -92,9 +90,14 @@ pub(crate) fn becomes<T: Copy + PartialEq + std::fmt::Debug>(expected: T, mut as
     assert_eq!(last, expected);
 }
 
-/// Whether the service answers; what gets lost on a busy machine is asked again.
+/// Whether the service answers the first time it is asked.
 pub(crate) fn answered(socket: &EchoSocket, content: &[u8]) -> bool {
-    (0..3).any(|_| socket.ask(content, SECOND * 2).expect("send"))
+    socket.ask(content, SECOND * 2).expect("send")
+}
+
+/// Whether the service answers within a time, for what takes a moment to come back: it is asked again and again.
+pub(crate) fn answered_within(limit: Duration, socket: &EchoSocket, content: &[u8]) -> bool {
+    wait_for(limit, || socket.ask_within(content, SECOND / 10).expect("send"))
 }
 
 /// A flow between a member and a service of one's own: both sockets, and each one's view of the other.

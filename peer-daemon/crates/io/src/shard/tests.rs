@@ -185,6 +185,7 @@ fn an_idle_shard_sleeps() {
     let lab = lab();
     block_on(lab.shard.with_engine(|_, _| ())).expect("running");
     let stats = lab.shard.stats();
+    // It may have a turn to end, and none begins in the time after.
     std::thread::sleep(Duration::from_millis(50));
     let turns = stats.turns.get();
     std::thread::sleep(Duration::from_millis(100));
