@@ -5,6 +5,7 @@ mod confine;
 mod drain;
 mod endpoints;
 mod life;
+mod mesh_device;
 mod signals;
 pub(crate) mod translate;
 

@@ -396,6 +396,7 @@ impl Dataplane for EbpfDataplane {
             nat_bounds: Vec::new(),
             uplinks: Vec::new(),
             intent: Some(intent),
+            addresses: intent.addresses.clone(),
             listen_port: None,
             probe: false,
         };

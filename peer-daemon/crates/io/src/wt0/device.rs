@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use super::network::{Found, Network};
+use super::network::Network;
+use super::read::Found;
 use crate::tun::Offloads;
 use crate::{Error, sys};
 

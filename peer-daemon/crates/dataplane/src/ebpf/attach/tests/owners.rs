@@ -65,6 +65,7 @@ fn doctor_sees_the_same_with_the_deployed_capabilities() {
                 nat_bounds: Vec::new(),
                 uplinks: vec!["lan0".into(), "eth9".into()],
                 intent: Some(&intent),
+                addresses: Vec::new(),
                 listen_port: None,
                 probe: true,
             };
@@ -142,6 +143,7 @@ fn a_bpffs_that_cannot_be_written_says_so() {
             nat_bounds: Vec::new(),
             uplinks: Vec::new(),
             intent: None,
+            addresses: Vec::new(),
             listen_port: None,
             probe: false,
         };
