@@ -15,7 +15,7 @@ use peer_dataplane::observe::{ObserveLimits, Observer};
 use peer_identity::{EndpointFile, Endpoints};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
-use peer_io::wt0::Wt0;
+use peer_io::wt0::{Wt0, Wt0Config};
 use peer_wireguard::{Engine, EngineConfig, Event};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::{JoinHandle, block_in_place};
@@ -124,7 +124,8 @@ async fn forward(
     readiness: &Readiness,
 ) -> anyhow::Result<(Wt0, Driver)> {
     let name = &desired.interface.name;
-    let wt0 = match Wt0::open(&translate::device(desired)).await {
+    let config = Wt0Config { adopt: !dataplane.is_first(), ..translate::device(desired) };
+    let wt0 = match Wt0::open(&config).await {
         Ok(wt0) => wt0,
         Err(error) => {
             dataplane.abandon()?;

@@ -78,6 +78,7 @@ pub(super) fn device(desired: &Desired) -> Wt0Config {
         addresses: interface.addresses.clone(),
         routes,
         queues: 1,
+        adopt: true,
     }
 }
 

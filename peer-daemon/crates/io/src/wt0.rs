@@ -40,6 +40,8 @@ pub struct Wt0Config {
     pub routes: Vec<IpNet>,
     /// Queues, one for each shard: 1 to 256.
     pub queues: usize,
+    /// A device that an earlier life has left is taken over. Otherwise it is made anew, so that nothing hangs on it.
+    pub adopt: bool,
 }
 
 /// A route that was not set, because the node already sends that network elsewhere.
@@ -98,7 +100,7 @@ impl Wt0 {
     pub async fn open(config: &Wt0Config) -> Result<Self, Error> {
         check(config)?;
         let network = Network::connect()?;
-        let device = Device::open(&network, &config.name, config.queues).await?;
+        let device = Device::open(&network, &config.name, config.queues, config.adopt).await?;
         match Self::set_up(config, &network, &device).await {
             Ok(networks) => Self::assemble(config, device, network, networks),
             Err(error) => {

@@ -65,6 +65,21 @@ fn outlives_its_process_and_is_adopted() {
 }
 
 #[test]
+fn is_made_anew_where_it_is_not_to_be_adopted() {
+    in_namespace(|| async {
+        let fresh = Wt0Config { adopt: false, ..config(&BOTH, &ROUTES) };
+        let first = Wt0::open(&fresh).await.expect("a device");
+        let index = first.index();
+        let error = Wt0::open(&fresh).await.expect_err("in use");
+        assert!(matches!(&error, Error::Busy { .. }), "{error}");
+        drop(first);
+        let second = Wt0::open(&fresh).await.expect("another device");
+        assert!(!second.adopted() && second.index() != index);
+        assert_eq!(second.look().await.expect("a look"), Some(Vec::new()));
+    });
+}
+
+#[test]
 fn is_gone_after_removal_even_with_open_queues() {
     in_namespace(|| async {
         let mut wt0 = Wt0::open(&config(&BOTH, &ROUTES)).await.expect("a device");
