@@ -117,6 +117,7 @@ pub(crate) fn wt0_config() -> Wt0Config {
         addresses: vec![IpNet::new(Ipv4Addr::new(100, 64, 0, 1).into(), 16).expect("a prefix")],
         routes: Vec::new(),
         queues: 1,
+        adopt: true,
     }
 }
 

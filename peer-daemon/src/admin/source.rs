@@ -21,6 +21,7 @@ use peer_dataplane::observe::Observer;
 use peer_dataplane::{Configuration, Mode, RouteStats, Stats};
 use peer_io::IoMetrics;
 use peer_io::shard::Shard;
+use peer_io::wt0::{RepairCollector, RepairStats};
 use peer_wireguard::metrics::EngineCollector;
 use peer_wireguard::traffic::PeerTraffic;
 use peer_wireguard::{Engine, EngineStats, PeerStatus};
@@ -84,6 +85,8 @@ pub(crate) struct Running {
     pub(crate) known: watch::Receiver<Arc<Known>>,
     pub(crate) shard: Arc<Shard<Engine>>,
     pub(crate) engine_stats: Arc<EngineStats>,
+    /// What was put right about the mesh device.
+    pub(crate) mesh_device: Arc<RepairStats>,
     pub(crate) observer: Observer,
     pub(crate) flow_log: Option<Arc<FlowLogStats>>,
     pub(crate) live_trace: LiveTrace,
@@ -192,6 +195,7 @@ impl Source {
                 registry.register_collector(Box::new(FlowLogCollector(Arc::clone(flow_log))));
             }
             registry.register_collector(Box::new(IoMetrics::new([(ShardId::ONLY, running.shard.stats())])));
+            registry.register_collector(Box::new(RepairCollector(Arc::clone(&running.mesh_device))));
             registry.register_collector(Box::new(EngineCollector::new([Arc::clone(&running.engine_stats)])));
         }
         if let ControlPlane::NetBird(view) = &self.control {

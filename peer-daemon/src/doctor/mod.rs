@@ -84,6 +84,9 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
         uplinks.sort();
         uplinks.dedup();
     }
+    // Only a peer that runs has put them on the device.
+    let interfaces = running.iter().filter_map(|running| running.interface.as_ref());
+    let addresses: Vec<_> = interfaces.flat_map(|interface| &interface.addresses).map(ipnet::IpNet::addr).collect();
     let wanted_port = desired.map(|desired| desired.interface.listen_port).filter(|port| *port != 0);
     let subject = |intent| Subject {
         bpffs: bpffs.clone(),
@@ -92,6 +95,7 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
         nat_bounds: ports.bounds.clone(),
         uplinks: uplinks.clone(),
         intent,
+        addresses: addresses.clone(),
         listen_port: wanted_port.filter(|_| running.is_none()),
         probe: true,
         configuration,

@@ -152,7 +152,7 @@ impl<'a> Agent<'a> {
         dataplane: EbpfDataplane,
     ) -> anyhow::Result<Self> {
         let own = settings.private_key.public_key();
-        let (parts, opened) = match Parts::open(args, &settings, own).await {
+        let (parts, opened) = match Parts::open(args, &settings, own, !dataplane.is_first()).await {
             Ok(opened) => opened,
             Err(error) => {
                 dataplane.abandon()?;

@@ -41,7 +41,8 @@ impl Node {
         let intent = translate::intent(desired, &ids, self.device.clone(), &self.limits);
         let networks = translate::device(desired);
         // Whoever can refuse comes first, and is set back when the next one does.
-        if let Err(error) = self.wt0.set_networks(&networks.addresses, &networks.routes).await {
+        let set = self.wt0.lock().await.set_networks(&networks.addresses, &networks.routes).await;
+        if let Err(error) = set {
             self.restore_networks().await;
             return Err(error).context("set addresses and routes of the mesh device");
         }
@@ -79,7 +80,7 @@ impl Node {
 
     async fn restore_networks(&mut self) {
         let networks = translate::device(&self.desired);
-        if let Err(error) = self.wt0.set_networks(&networks.addresses, &networks.routes).await {
+        if let Err(error) = self.wt0.lock().await.set_networks(&networks.addresses, &networks.routes).await {
             tracing::error!(%error, "addresses and routes of the mesh device could not be set back");
         }
     }

@@ -6,12 +6,12 @@ use peer_io::wt0::Reserved;
 
 use super::translate;
 
-/// The mesh device, before it is known what it shall be.
+/// The mesh device, before it is known what it shall be. `adopt`: one that is there may be taken over as it is.
 ///
 /// # Errors
 /// When the name cannot be had, with the way to another.
-pub(crate) async fn reserve(name: &str, configuration: Configuration) -> anyhow::Result<Reserved> {
-    Reserved::open(name, translate::QUEUES).await.map_err(|error| explained(error, configuration))
+pub(crate) async fn reserve(name: &str, adopt: bool, configuration: Configuration) -> anyhow::Result<Reserved> {
+    Reserved::open(name, translate::QUEUES, adopt).await.map_err(|error| explained(error, configuration))
 }
 
 /// WireGuard's sockets.

@@ -16,14 +16,15 @@ use peer_dataplane::observe::{ObserveLimits, Observer};
 use peer_identity::{EndpointFile, Endpoints};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
-use peer_io::wt0::{Reserved, Wt0};
+use peer_io::wt0::{Reserved, Wt0, Wt0Config};
 use peer_wireguard::{Engine, EngineConfig, Event};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::{JoinHandle, block_in_place};
 
 use super::drain::drain;
 use super::early::{explained, sockets};
 use super::endpoints::{self, Keeper};
+use super::mesh_device;
 use super::signals::{Signals, Told};
 use super::translate::{self, Limits};
 use crate::admin::{Admin, ControlPlane, Known, Running, Source};
@@ -163,7 +164,7 @@ async fn forward(
     configuration: Configuration,
 ) -> anyhow::Result<(Wt0, Driver)> {
     let name = &desired.interface.name;
-    let config = translate::device(desired);
+    let config = Wt0Config { adopt: !dataplane.is_first(), ..translate::device(desired) };
     let set_up = match reserved {
         Some(reserved) => reserved.set_up(&config).await,
         None => Wt0::open(&config).await,
@@ -190,7 +191,9 @@ async fn forward(
 
 /// A running peer.
 pub(crate) struct Node {
-    pub(super) wt0: Wt0,
+    pub(super) wt0: Arc<Mutex<Wt0>>,
+    /// Keeps it as it should be, until it is aborted.
+    wt0_keeper: JoinHandle<()>,
     pub(super) driver: Driver,
     pub(crate) shard: Arc<Shard<Engine>>,
     /// What is in force.
@@ -223,6 +226,7 @@ impl Node {
         on_event: impl FnMut(&Event) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let ids = PeerIds::default().with(&desired.peers);
+        let latch = readiness.latch("mesh_device");
         let dataplane = dataplane.observed_by(opened.observer.clone());
         let (mut wt0, mut driver) =
             forward(&desired, &ids, dataplane, &limits, readiness, opened.device, opened.configuration).await?;
@@ -237,8 +241,15 @@ impl Node {
         let shard = match spawn(&mut wt0, &desired, engine, opened.sockets, on_event, &changed) {
             Ok(shard) => Arc::new(shard),
             Err(error) => {
-                remove(wt0, driver, keep).await?;
+                remove(&wt0, driver, keep).await?;
                 return Err(error);
+            }
+        };
+        let notices = match wt0.notices() {
+            Ok(notices) => notices,
+            Err(error) => {
+                remove(&wt0, driver, keep).await?;
+                return Err(error.into());
             }
         };
         let interface = interface(&wt0, &desired, port);
@@ -264,6 +275,7 @@ impl Node {
             known: known.subscribe(),
             shard: Arc::clone(&shard),
             engine_stats,
+            mesh_device: Arc::clone(wt0.repairs()),
             observer: opened.observer,
             flow_log: opened.flow_log.as_ref().map(FlowLog::stats),
             live_trace: LiveTrace::default(),
@@ -274,7 +286,23 @@ impl Node {
             (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
         });
         let flow_log = opened.flow_log;
-        Ok(Self { wt0, driver, shard, desired, refused, ids, device, limits, known, flow_log, running, keeper })
+        let wt0 = Arc::new(Mutex::new(wt0));
+        let wt0_keeper = tokio::spawn(mesh_device::keep(Arc::clone(&wt0), latch, notices));
+        Ok(Self {
+            wt0,
+            wt0_keeper,
+            driver,
+            shard,
+            desired,
+            refused,
+            ids,
+            device,
+            limits,
+            known,
+            flow_log,
+            running,
+            keeper,
+        })
     }
 
     /// Why nothing of what it was started with is served; `None`: it is, or this was asked before.
@@ -300,9 +328,11 @@ impl Node {
             stop.notify_one();
             keeper.await.context("keep endpoints")?;
         }
+        // It holds the device only while it looks.
+        self.wt0_keeper.abort();
         // It ends within a turn of its loop.
         self.shard.stop();
-        let removed = remove(self.wt0, self.driver, keep).await;
+        let removed = remove(&*self.wt0.lock().await, self.driver, keep).await;
         if let Some(flow_log) = self.flow_log {
             block_in_place(|| flow_log.end());
         }
@@ -343,7 +373,7 @@ fn interface(wt0: &Wt0, desired: &Desired, listen_port: u16) -> Interface {
 }
 
 /// Takes device and programs away, or leaves both in place.
-async fn remove(wt0: Wt0, driver: Driver, keep: bool) -> anyhow::Result<()> {
+async fn remove(wt0: &Wt0, driver: Driver, keep: bool) -> anyhow::Result<()> {
     let removed = driver.shutdown(keep).await;
     if !keep {
         wt0.remove().await?;

@@ -6,6 +6,7 @@ mod drain;
 mod early;
 mod endpoints;
 mod life;
+mod mesh_device;
 mod signals;
 pub(crate) mod translate;
 

@@ -81,6 +81,7 @@ pub(super) fn device(desired: &Desired) -> Wt0Config {
         addresses: interface.addresses.clone(),
         routes,
         queues: QUEUES,
+        adopt: true,
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Node {
     pub arguments: Vec<String>,
     /// The program of the next start.
     pub binary: PathBuf,
+    /// Where the next start keeps its pins, unless it is contained.
+    pub bpffs: PathBuf,
     /// What the kernel itself puts into every bpffs.
     kernel_pins: Vec<PathBuf>,
     daemon: Option<Process>,
@@ -135,6 +137,7 @@ impl Node {
             capabilities,
             arguments,
             binary,
+            bpffs: BPFFS.into(),
             kernel_pins,
             daemon,
             podman,
@@ -194,6 +197,17 @@ impl Node {
     /// It does not end by itself.
     pub fn run_to_end(&self) -> Result<Finished> {
         run(&mut self.up_command()?)
+    }
+
+    /// Runs a second daemon for the same device to its end: with our pins, in a network namespace of its own.
+    ///
+    /// # Errors
+    /// It does not end by itself.
+    pub fn run_beside(&self) -> Result<Finished> {
+        let mut command = self.namespace.contained_command("unshare");
+        command.args(["--net", "--"]).arg(&self.binary).args(["up", "--config", CONFIG, "--bpffs", BPFFS]);
+        command.args(["--control-socket", "/run/lab/beside.sock", "--state-dir", "/run/lab/beside"]);
+        run(&mut command)
     }
 
     /// Writes the configuration as it is now and lets the daemon read it again (SIGHUP). Returns what it says to that: one
@@ -389,7 +403,7 @@ impl Node {
     /// It says no JSON, or its exit code contradicts it.
     pub fn doctor(&self) -> Result<Value> {
         let mut command = self.confined();
-        command.arg(&self.binary).args(["doctor", "--json", "--control-socket", CONTROL, "--bpffs", BPFFS]);
+        command.arg(&self.binary).args(["doctor", "--json", "--control-socket", CONTROL, "--bpffs"]).arg(&self.bpffs);
         let Finished { status, stdout, stderr } = run(&mut command)?;
         let report: Value =
             serde_json::from_str(&stdout).with_context(|| format!("doctor --json: {stdout}{stderr}"))?;
@@ -456,7 +470,8 @@ impl Node {
         }
         let mut command = self.confined();
         command.arg(&self.binary).arg("up").args(arguments).envs(environment);
-        command.args(["--control-socket", CONTROL, "--bpffs", BPFFS, "--state-dir", STATE]).args(&self.arguments);
+        command.args(["--control-socket", CONTROL, "--state-dir", STATE, "--bpffs"]).arg(&self.bpffs);
+        command.args(&self.arguments);
         Ok(command)
     }
 

@@ -15,6 +15,9 @@ use crate::sys::{self, Chain, TcxHook};
 /// Programs of Cilium's are named so.
 pub(crate) const CILIUM_PREFIX: &str = "cil_";
 
+/// Programs of peers are named so.
+pub(crate) const OWN_PREFIX: &str = "peer_";
+
 /// Whose a program is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {

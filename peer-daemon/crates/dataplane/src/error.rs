@@ -32,6 +32,22 @@ pub enum Error {
         /// The answer.
         source: io::Error,
     },
+    /// Another daemon has the pins of this device.
+    #[error("{} belongs to another running peer: {owner}; stop that one, or give this one another device (--interface-name, `name` in a file) or another bpffs (--bpffs)", path.display())]
+    PinsInUse {
+        /// The directory of the pins.
+        path: PathBuf,
+        /// Who it is, as far as that can be seen.
+        owner: String,
+    },
+    /// Somebody has put another table in the place of ours.
+    #[error("{} is not the table {map} that the programs use: another peer has taken the pins over; stop it, and restart this one", path.display())]
+    ForeignTable {
+        /// The table's name.
+        map: &'static str,
+        /// Its pin.
+        path: PathBuf,
+    },
     /// A program cannot be where it would have to be.
     #[error("{device}: {why}")]
     Order {

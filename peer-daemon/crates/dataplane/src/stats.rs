@@ -122,6 +122,8 @@ pub struct Attachment {
     pub chain: usize,
     /// What runs before it, first to last.
     pub ahead: Vec<Neighbour>,
+    /// What is in force beside it, or in its place, and must not be.
+    pub intruder: Option<String>,
 }
 
 impl Attachment {
@@ -133,8 +135,10 @@ impl Attachment {
         if self.position.is_none() {
             return Some(format!("{what}: not attached"));
         }
-        let ending = self.ahead.iter().find(|neighbour| neighbour.owner.ends_chain())?;
-        Some(format!("{what}: {} runs before it and ends the chain", ending.owner))
+        if let Some(ending) = self.ahead.iter().find(|neighbour| neighbour.owner.ends_chain()) {
+            return Some(format!("{what}: {} runs before it and ends the chain", ending.owner));
+        }
+        self.intruder.as_ref().map(|intruder| format!("{what}: {intruder}"))
     }
 }
 
@@ -188,12 +192,15 @@ mod tests {
             position,
             chain: 2,
             ahead: owner.into_iter().map(|owner| Neighbour { program: 1, link: 2, owner }).collect(),
+            intruder: None,
         };
         assert_eq!(attachment(Some(0), None).unreached(), None);
         assert_eq!(attachment(Some(1), Some(Owner::Unknown(None))).unreached(), None);
         assert_eq!(attachment(Some(1), Some(Owner::Peer("wt1".into()))).unreached(), None);
         let cilium = attachment(Some(1), Some(Owner::Cilium("cil_from_netdev".into()))).unreached();
         assert!(cilium.is_some_and(|why| why.contains("cil_from_netdev")));
+        let intruder = Attachment { intruder: Some("a second one".into()), ..attachment(Some(0), None) };
+        assert_eq!(intruder.unreached().as_deref(), Some("peer_uplink_in on eth0: a second one"));
         assert!(attachment(None, None).unreached().is_some_and(|why| why.contains("not attached")));
     }
 }

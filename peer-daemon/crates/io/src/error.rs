@@ -1,7 +1,6 @@
 //! Errors of opening devices, sockets and shards. What happens to single packets later is counted, not returned.
 
 use std::io;
-use std::net::IpAddr;
 
 /// Why packet I/O could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -68,16 +67,6 @@ pub enum Error {
     Busy {
         /// The device.
         name: String,
-    },
-    /// The kernel does not take IPv6 addresses on the device.
-    #[error(
-        "cannot add {address} to {name}, since IPv6 is off: set the sysctl net.ipv6.conf.{name}.disable_ipv6 (or .default.) to 0, or leave out IPv6 addresses"
-    )]
-    Ipv6Off {
-        /// The device.
-        name: String,
-        /// The address.
-        address: IpAddr,
     },
     /// The port belongs to another process.
     #[error("UDP port {port} ({family}) is in use by another process; `ss -lunp 'sport = :{port}'` names the owner")]

@@ -6,13 +6,23 @@
 
 mod device;
 mod network;
+mod notices;
+mod read;
+mod state;
+mod stats;
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use self::device::Device;
 use self::network::Network;
+pub use self::notices::Notices;
+pub use self::state::{Change, Deviation};
+use self::state::{Seen, Wanted};
+pub use self::stats::{RepairCollector, RepairStats};
 use crate::tun::{Offloads, TunQueue};
 use crate::udp::{MAX_SEGMENTS, MESSAGES};
 use crate::{Error, sys};
@@ -30,6 +40,8 @@ pub struct Wt0Config {
     pub routes: Vec<IpNet>,
     /// Queues, one for each shard: 1 to 256.
     pub queues: usize,
+    /// A device that an earlier life has left is taken over. Otherwise it is made anew, so that nothing hangs on it.
+    pub adopt: bool,
 }
 
 /// A route that was not set, because the node already sends that network elsewhere.
@@ -50,17 +62,17 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// Makes the device, or adopts the one of that name that an earlier life left. In the network namespace of the calling
-    /// thread; needs CAP_NET_ADMIN, /dev/net/tun and a tokio runtime.
+    /// Makes the device, or adopts the one of that name that an earlier life left, unless it shall be made anew. In the network
+    /// namespace of the calling thread; needs CAP_NET_ADMIN, /dev/net/tun and a tokio runtime.
     ///
     /// # Errors
     /// When the name belongs to a device that cannot be ours or is in use, or the kernel refuses something. A device that
     /// was made by this call is gone then.
-    pub async fn open(name: &str, queues: usize) -> Result<Self, Error> {
+    pub async fn open(name: &str, queues: usize, adopt: bool) -> Result<Self, Error> {
         check_name(name)?;
         in_range("the number of queues", queues, 1, MAX_QUEUES)?;
         let network = Network::connect()?;
-        let device = Device::open(&network, name, queues).await?;
+        let device = Device::open(&network, name, queues, adopt).await?;
         Ok(Self { name: name.to_owned(), device, network })
     }
 
@@ -82,7 +94,7 @@ impl Reserved {
             Err(error) => Err(error),
         };
         match set_up {
-            Ok(skipped) => Wt0::assemble(config, device, network, skipped),
+            Ok(networks) => Wt0::assemble(config, device, network, networks),
             Err(error) => {
                 device.abandon();
                 Err(error)
@@ -96,6 +108,15 @@ impl Reserved {
     }
 }
 
+/// An address that the kernel does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedAddress {
+    /// With its network.
+    pub address: IpNet,
+    /// The kernel's answer.
+    pub why: String,
+}
+
 /// The open device. Dropping it leaves the device in place.
 #[derive(Debug)]
 pub struct Wt0 {
@@ -103,25 +124,37 @@ pub struct Wt0 {
     index: u32,
     adopted: bool,
     offloads: Offloads,
-    skipped: Vec<SkippedRoute>,
+    mtu: u16,
+    networks: Networks,
+    repairs: Arc<RepairStats>,
     queues: Vec<TunQueue>,
     /// Another descriptor of the first queue: for what is asked of the device after its queues went to their shards.
     control: OwnedFd,
     network: Network,
 }
 
+/// Addresses and routes that are wanted, and what the kernel does not take of them.
+#[derive(Debug, Default)]
+struct Networks {
+    addresses: Vec<IpNet>,
+    routes: Vec<IpNet>,
+    refused: Vec<RefusedAddress>,
+    skipped: Vec<SkippedRoute>,
+}
+
 impl Wt0 {
     /// Makes the device, or adopts the one of that name that an earlier life left; then brings its MTU, addresses, routes
     /// and IPv4 forwarding in line with `config`. What is right already is not touched, so that traffic on an adopted
-    /// device goes on; addresses and routes of ours that are not wanted any more are removed. In the network namespace of
-    /// the calling thread; needs CAP_NET_ADMIN, /dev/net/tun and a tokio runtime.
+    /// device goes on; addresses and routes of ours that are not wanted any more are removed. An address that the kernel
+    /// does not take is left out ([`Wt0::refused_addresses`]). In the network namespace of the calling thread; needs
+    /// CAP_NET_ADMIN, /dev/net/tun and a tokio runtime.
     ///
     /// # Errors
     /// When the name belongs to a device that cannot be ours or is in use, or the kernel refuses something. A device that
     /// was made by this call is gone then, an adopted one stays as it is.
     pub async fn open(config: &Wt0Config) -> Result<Self, Error> {
         check(config)?;
-        Reserved::open(&config.name, config.queues).await?.set_up(config).await
+        Reserved::open(&config.name, config.queues, config.adopt).await?.set_up(config).await
     }
 
     /// Interface name.
@@ -151,7 +184,81 @@ impl Wt0 {
     /// Routes that are not set, because the node sends those networks elsewhere.
     #[must_use]
     pub fn skipped_routes(&self) -> &[SkippedRoute] {
-        &self.skipped
+        &self.networks.skipped
+    }
+
+    /// Addresses that were asked for, taken or not.
+    #[must_use]
+    pub fn wanted_addresses(&self) -> &[IpNet] {
+        &self.networks.addresses
+    }
+
+    /// Addresses that are not set, because the kernel does not take them. They are tried again by [`Wt0::put_back`] and
+    /// [`Wt0::set_networks`].
+    #[must_use]
+    pub fn refused_addresses(&self) -> &[RefusedAddress] {
+        &self.networks.refused
+    }
+
+    /// Counts what [`Wt0::put_back`] has put right.
+    #[must_use]
+    pub fn repairs(&self) -> &Arc<RepairStats> {
+        &self.repairs
+    }
+
+    /// Hears of changes to the device.
+    ///
+    /// # Errors
+    /// When there is no netlink socket.
+    pub fn notices(&self) -> Result<Notices, Error> {
+        Notices::listen(self.index)
+    }
+
+    /// Where the device is not what it should be. Addresses that were refused and routes that were skipped are no
+    /// deviations. `None`: the device is gone.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn look(&self) -> Result<Option<Vec<Deviation>>, Error> {
+        let seen = self.see().await?;
+        Ok(seen.map(|seen| self.wanted().deviations(&seen)))
+    }
+
+    /// Puts the device right, and counts `found`. Tries addresses that were refused before as well.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was put right before that stays.
+    pub async fn put_back(&mut self, found: &[Deviation]) -> Result<(), Error> {
+        self.repairs.count(found);
+        self.network.bring_up(self.index, self.mtu).await?;
+        // With an MTU below 1280 the kernel had forgotten that there shall be none.
+        if found.iter().any(|deviation| deviation.change == Change::Mtu) {
+            self.network.remove_link_local(self.index).await?;
+        }
+        let Some(seen) = self.see().await? else { return Ok(()) };
+        for net in self.wanted().addresses {
+            if seen.addresses.contains(&net) && !seen.local.contains(&net.addr()) {
+                self.network.remove_address(self.index, net).await?;
+            }
+        }
+        self.retry_refused().await?;
+        let Some(seen) = self.see().await? else { return Ok(()) };
+        for net in self.wanted().connected() {
+            if !seen.routes.contains(&net.trunc()) {
+                self.network.connect_network(self.index, net).await?;
+            }
+        }
+        self.networks.skipped = self.network.set_routes(self.index, &self.networks.routes).await?;
+        Ok(())
+    }
+
+    /// Sets the addresses again that were refused: IPv6 may have been switched on.
+    ///
+    /// # Errors
+    /// When the kernel refuses something else.
+    pub async fn retry_refused(&mut self) -> Result<(), Error> {
+        let addresses = self.networks.addresses.clone();
+        self.set_addresses(&addresses).await
     }
 
     /// Brings addresses and routes in line with these, as [`Wt0::open`] does. What is right already is not touched.
@@ -159,8 +266,9 @@ impl Wt0 {
     /// # Errors
     /// When the kernel refuses something; what was set before that stays.
     pub async fn set_networks(&mut self, addresses: &[IpNet], routes: &[IpNet]) -> Result<(), Error> {
-        self.network.set_addresses(&self.name, self.index, addresses).await?;
-        self.skipped = self.network.set_routes(self.index, routes).await?;
+        self.set_addresses(addresses).await?;
+        self.networks.skipped = self.network.set_routes(self.index, routes).await?;
+        self.networks.routes = routes.to_vec();
         Ok(())
     }
 
@@ -174,30 +282,75 @@ impl Wt0 {
     ///
     /// # Errors
     /// When the kernel refuses. Then the device goes when its last queue is closed.
-    pub async fn remove(self) -> Result<(), Error> {
+    pub async fn remove(&self) -> Result<(), Error> {
         sys::set_persistent(self.control.as_fd(), false)
             .map_err(Error::io(format!("ending the persistence of {}", self.name)))?;
         self.network.delete(self.index).await
     }
 
-    async fn set_up(config: &Wt0Config, network: &Network, device: &Device) -> Result<Vec<SkippedRoute>, Error> {
-        network.bring_up(device.index, config.mtu).await?;
-        network.set_addresses(&config.name, device.index, &config.addresses).await?;
-        network.set_routes(device.index, &config.routes).await
+    async fn set_addresses(&mut self, addresses: &[IpNet]) -> Result<(), Error> {
+        let refused = self.network.set_addresses(&self.name, self.index, addresses).await?;
+        log_refused(&self.name, &self.networks.refused, &refused);
+        (self.networks.refused, self.networks.addresses) = (refused, addresses.to_vec());
+        Ok(())
     }
 
-    fn assemble(
-        config: &Wt0Config,
-        device: Device,
-        network: Network,
-        skipped: Vec<SkippedRoute>,
-    ) -> Result<Self, Error> {
+    /// The device as it is, when the kernel is done with what it was told before.
+    async fn see(&self) -> Result<Option<Seen>, Error> {
+        const TRIES: u32 = 20;
+        const PAUSE: Duration = Duration::from_millis(10);
+        let wanted = self.wanted();
+        let mut seen = self.network.see(self.index).await?;
+        for _ in 0..TRIES {
+            if !seen.as_ref().is_some_and(|seen| wanted.may_be_on_its_way(seen)) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            seen = self.network.see(self.index).await?;
+        }
+        Ok(seen)
+    }
+
+    fn wanted(&self) -> Wanted {
+        let Networks { addresses, routes, refused, skipped } = &self.networks;
+        let taken = |net: &&IpNet| !refused.iter().any(|refused| refused.address == **net);
+        let set = |net: &IpNet| !skipped.iter().any(|skipped| skipped.destination == *net);
+        Wanted {
+            mtu: self.mtu.into(),
+            addresses: addresses.iter().filter(taken).copied().collect(),
+            routes: routes.iter().map(IpNet::trunc).filter(set).collect(),
+        }
+    }
+
+    async fn set_up(config: &Wt0Config, network: &Network, device: &Device) -> Result<Networks, Error> {
+        network.bring_up(device.index, config.mtu).await?;
+        let refused = network.set_addresses(&config.name, device.index, &config.addresses).await?;
+        log_refused(&config.name, &[], &refused);
+        let skipped = network.set_routes(device.index, &config.routes).await?;
+        let (addresses, routes) = (config.addresses.clone(), config.routes.clone());
+        Ok(Networks { addresses, routes, refused, skipped })
+    }
+
+    fn assemble(config: &Wt0Config, device: Device, network: Network, networks: Networks) -> Result<Self, Error> {
         let Device { index, adopted, offloads, queues } = device;
         let first = queues.first().ok_or(Error::Range { what: "the number of queues", value: 0, min: 1, max: 256 })?;
         let control = first.try_clone().map_err(Error::io("duplicating a descriptor"))?;
         let items = MESSAGES * MAX_SEGMENTS;
         let queues = queues.into_iter().map(|fd| TunQueue::new(fd, offloads, config.mtu, items)).collect();
-        Ok(Self { name: config.name.clone(), index, adopted, offloads, skipped, queues, control, network })
+        let (name, mtu, repairs) = (config.name.clone(), config.mtu, Arc::default());
+        Ok(Self { name, index, adopted, offloads, mtu, networks, repairs, queues, control, network })
+    }
+}
+
+/// Each change once. What it means is a finding of the doctor's, which warns.
+fn log_refused(name: &str, before: &[RefusedAddress], now: &[RefusedAddress]) {
+    for RefusedAddress { address, why } in now.iter().filter(|refused| !before.contains(refused)) {
+        tracing::info!("{name}: the kernel does not take the address {address}: {why}; it is left out");
+    }
+    for RefusedAddress { address, .. } in before {
+        if !now.iter().any(|refused| refused.address == *address) {
+            tracing::info!("{name}: the address {address} was refused before and is no longer");
+        }
     }
 }
 

@@ -21,11 +21,16 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Opens all of it, the mesh device included.
+    /// Opens all of it, the mesh device included. `adopt`: one that is there may be taken over as it is.
     ///
     /// # Errors
     /// When something is unavailable; nothing is left behind then.
-    pub(super) async fn open(args: &UpArgs, settings: &Settings, own: PublicKey) -> anyhow::Result<(Self, Opened)> {
+    pub(super) async fn open(
+        args: &UpArgs,
+        settings: &Settings,
+        own: PublicKey,
+        adopt: bool,
+    ) -> anyhow::Result<(Self, Opened)> {
         let parts = Self {
             signals: Signals::listen()?,
             connector: connector(settings)?,
@@ -34,7 +39,7 @@ impl Parts {
         };
         let opened = Opened::with(bind(settings.listen_port)?, args, own, Configuration::NetBird)?;
         // Last: a device that comes and goes is seen by others.
-        let device = reserve(&settings.interface_name, Configuration::NetBird).await?;
+        let device = reserve(&settings.interface_name, adopt, Configuration::NetBird).await?;
         Ok((parts, opened.on(device)))
     }
 }

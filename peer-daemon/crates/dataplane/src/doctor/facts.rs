@@ -20,6 +20,10 @@ pub(super) struct Facts {
     pub(super) nat_bounds: Vec<String>,
     /// Further sources of NAT that no uplink has.
     pub(super) absent_sources: Vec<std::net::IpAddr>,
+    /// Addresses that the mesh device should have and does not.
+    pub(super) absent_addresses: Vec<std::net::IpAddr>,
+    /// Whether the mesh device may have IPv6 addresses.
+    pub(super) ipv6: Ipv6,
     /// Features of the kernel with the version that brought them; `None`: not asked.
     pub(super) kernel: Option<Vec<(Feature, Learned<bool>)>>,
     pub(super) bpffs: Bpffs,
@@ -46,6 +50,18 @@ pub(super) struct Feature {
     pub(super) since: &'static str,
     /// What happens without it; `None`: nothing works.
     pub(super) instead: Option<&'static str>,
+}
+
+/// What the kernel lets the mesh device have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ipv6 {
+    /// IPv6.
+    #[default]
+    On,
+    /// None, by the device's sysctl.
+    Off,
+    /// None at all.
+    Absent,
 }
 
 /// The BPF file system.
@@ -111,6 +127,8 @@ impl Default for Facts {
             nat_ports: crate::DEFAULT_NAT_PORTS,
             nat_bounds: Vec::new(),
             absent_sources: Vec::new(),
+            absent_addresses: Vec::new(),
+            ipv6: Ipv6::On,
             kernel: None,
             bpffs: Bpffs { path: "/sys/fs/bpf".into(), is_bpffs: Ok(true), writable: Ok(true), propagated: Some(true) },
             tun: None,

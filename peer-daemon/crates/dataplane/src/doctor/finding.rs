@@ -25,6 +25,8 @@ pub enum Check {
     NatPorts,
     /// Further addresses of source NAT.
     NatAddresses,
+    /// Our own addresses on the mesh device.
+    MeshAddresses,
     /// `src_valid_mark`.
     SrcValidMark,
     /// `rp_filter`.
@@ -45,7 +47,7 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -56,6 +58,7 @@ impl Check {
         Self::CiliumDevice,
         Self::NatPorts,
         Self::NatAddresses,
+        Self::MeshAddresses,
         Self::SrcValidMark,
         Self::RpFilter,
         Self::UdpPort,
@@ -80,6 +83,7 @@ impl Check {
             Self::CiliumDevice => "cilium_device",
             Self::NatPorts => "nat_ports",
             Self::NatAddresses => "nat_addresses",
+            Self::MeshAddresses => "mesh_addresses",
             Self::SrcValidMark => "src_valid_mark",
             Self::RpFilter => "rp_filter",
             Self::UdpPort => "udp_port",

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::Subject;
-use super::facts::{Bpffs, Device, Facts, Feature, Hook, Learned, Role, Sysctls};
+use super::facts::{Bpffs, Device, Facts, Feature, Hook, Ipv6, Learned, Role, Sysctls};
 use super::procfs;
 use crate::chain::{Owners, entries, file_name};
 use crate::kernel::{Link, Snapshot};
@@ -34,6 +35,10 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
         None => (ebpf::default_uplinks(node, &subject.wt0), Vec::new()),
     };
     let absent_sources = subject.intent.map(|intent| ebpf::absent_sources(intent, &uplinks, node)).unwrap_or_default();
+    let absent_addresses = node.link_named(&subject.wt0).map(|(_, mesh)| {
+        let has = |wanted: &IpAddr| mesh.addresses.iter().any(|address| address.net.addr() == *wanted);
+        subject.addresses.iter().filter(|wanted| !has(wanted)).copied().collect()
+    });
     let mut absent = Vec::new();
     for name in &subject.uplinks {
         match node.link_named(name) {
@@ -48,13 +53,15 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
     let devices: Vec<Device> = places.into_iter().filter_map(device).collect();
     let intent_v6 = |intent: &crate::Intent| {
         intent.routes.iter().any(|route| route.destination.addr().is_ipv6())
-            || intent.addresses.iter().any(std::net::IpAddr::is_ipv6)
+            || intent.addresses.iter().any(IpAddr::is_ipv6)
     };
     Facts {
         capabilities,
         nat_ports: subject.nat_ports.clone(),
         nat_bounds: subject.nat_bounds.clone(),
         absent_sources,
+        absent_addresses: absent_addresses.unwrap_or_default(),
+        ipv6: ipv6(&subject.wt0),
         kernel: subject.probe.then(|| kernel(capabilities)),
         bpffs: bpffs(&subject.bpffs),
         tun: subject.probe.then(|| learned(sys::tun_features())),
@@ -73,6 +80,16 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
         busy_port: subject.listen_port.and_then(|port| procfs::udp_owner(port).map(|owner| (port, owner))),
         wants_v6: subject.intent.is_some_and(intent_v6),
         configuration: subject.configuration,
+    }
+}
+
+fn ipv6(device: &str) -> Ipv6 {
+    if !Path::new("/proc/sys/net/ipv6/conf").exists() {
+        Ipv6::Absent
+    } else if procfs::flag(&format!("net/ipv6/conf/{device}/disable_ipv6")) == Some(true) {
+        Ipv6::Off
+    } else {
+        Ipv6::On
     }
 }
 

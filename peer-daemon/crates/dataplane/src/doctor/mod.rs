@@ -34,6 +34,8 @@ pub struct Subject<'a> {
     pub uplinks: Vec<String>,
     /// Routes to be served, where they are known.
     pub intent: Option<&'a Intent>,
+    /// Addresses that the mesh device should have now; none where that is not known.
+    pub addresses: Vec<std::net::IpAddr>,
     /// The listening port, if it should be free.
     pub listen_port: Option<u16>,
     /// Ask what the kernel and the TUN driver can do. What runs already has shown it.

@@ -1,8 +1,9 @@
 //! Checks of ports, settings and devices.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use super::facts::{Device, Facts, Role};
+use super::facts::{Device, Facts, Ipv6, Role};
 use super::{Check, Finding, Severity};
 
 /// Kubernetes' default.
@@ -20,6 +21,7 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     }
     for device in facts.devices.iter().filter(|device| device.role == Role::Mesh) {
         check_mesh(device, found);
+        check_addresses(device, facts, found);
     }
     for name in &facts.absent {
         let finding = Finding::new(Check::Uplinks, Severity::Problem, "there is no such device").about(name);
@@ -141,6 +143,39 @@ fn check_mesh(device: &Device, found: &mut Vec<Finding>) {
         let what =
             "no UDP segmentation on it (USO, Linux 6.2, while the daemon runs): UDP goes through it packet by packet";
         found.push(Finding::new(Check::Kernel, Severity::Note, what).about(&device.name));
+    }
+}
+
+/// Addresses that the kernel has refused or somebody has taken away.
+fn check_addresses(device: &Device, facts: &Facts, found: &mut Vec<Finding>) {
+    let name = &device.name;
+    let is_off = |address: &&IpAddr| address.is_ipv6() && facts.ipv6 != Ipv6::On;
+    let (off, absent): (Vec<&IpAddr>, Vec<&IpAddr>) = facts.absent_addresses.iter().partition(is_off);
+    if !off.is_empty() {
+        let addresses: Vec<_> = off.iter().map(ToString::to_string).collect();
+        let what =
+            format!("IPv6 is off: {} is left out, and the mesh has IPv4 only on this node", addresses.join(", "));
+        let without = "to do without it: NB_DISABLE_IPV6=true in a NetBird network, no IPv6 `addresses` in a file";
+        let (owner, remedy) = match facts.ipv6 {
+            Ipv6::Absent => ("the kernel, which has no IPv6 (ipv6.disable=1)".to_owned(), without.to_owned()),
+            _ => {
+                let sysctl = |device: &str| format!("net.ipv6.conf.{device}.disable_ipv6");
+                let remedy = format!(
+                    "sysctl -w {}=0 and, for a device that is made anew, {}=0: the next look adds the address; {without}",
+                    sysctl(name),
+                    sysctl("default")
+                );
+                (format!("the sysctl {}", sysctl(name)), remedy)
+            }
+        };
+        let finding = Finding::new(Check::MeshAddresses, Severity::Warning, what);
+        found.push(finding.about(name).by(owner).remedy(remedy));
+    }
+    for address in absent {
+        let what = format!("the address {address} is missing: members do not reach the node by it");
+        let finding = Finding::new(Check::MeshAddresses, Severity::Problem, what);
+        let remedy = "the peer puts it back every 10 s: its log has the kernel's answer, or stop what takes it away";
+        found.push(finding.about(name).remedy(remedy));
     }
 }
 

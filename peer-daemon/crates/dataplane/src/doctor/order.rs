@@ -2,7 +2,7 @@
 
 use super::facts::{Device, Facts, Hook, Role};
 use super::{Check, Finding, Severity};
-use crate::chain::{CILIUM_PREFIX, Neighbour, Owner};
+use crate::chain::{CILIUM_PREFIX, Neighbour, OWN_PREFIX, Owner};
 
 pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     for device in &facts.devices {
@@ -50,6 +50,20 @@ fn check_chain(device: &Device, hook: &Hook, chain: &[Neighbour], found: &mut Ve
         }
     }
     check_stale(device, hook, chain, found);
+    for neighbour in chain {
+        if let Owner::Unknown(Some(name)) = &neighbour.owner
+            && name.starts_with(OWN_PREFIX)
+        {
+            let what = format!(
+                "{name} (program {}) is attached here as well ({}): it is of a peer whose pins are on another bpffs",
+                neighbour.program,
+                hook.direction()
+            );
+            let finding = Finding::new(Check::Order, Severity::Problem, what).about(&device.name).by("another peer");
+            let remedy = "where that peer runs no more, remove its pins from that bpffs: rm -r BPFFS/peer/DEVICE";
+            found.push(finding.remedy(remedy));
+        }
+    }
 }
 
 fn ahead_of_us(device: &Device, hook: &Hook, neighbour: &Neighbour) -> Option<Finding> {

@@ -1,4 +1,4 @@
-use super::facts::{Device, Facts, Feature, Hook, Role};
+use super::facts::{Device, Facts, Feature, Hook, Ipv6, Role};
 use super::*;
 use crate::chain::{Neighbour, Owner};
 use crate::tc::Filter;
@@ -388,4 +388,49 @@ fn every_check_has_a_name_of_its_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), Check::ALL.len());
+}
+
+fn addresses(all: &[&str]) -> Vec<std::net::IpAddr> {
+    all.iter().map(|text| text.parse().expect("an address")).collect()
+}
+
+#[test]
+fn an_address_that_the_kernel_refuses_names_the_switches() {
+    const NETBIRD: &str = "NB_DISABLE_IPV6=true";
+    table(&[
+        (
+            |facts| (facts.absent_addresses, facts.ipv6) = (addresses(&["fd64::1"]), Ipv6::Off),
+            Check::MeshAddresses,
+            Severity::Warning,
+            "IPv6 is off: fd64::1 is left out",
+            "net.ipv6.conf.wt0.disable_ipv6",
+            "sysctl -w net.ipv6.conf.wt0.disable_ipv6=0",
+        ),
+        (
+            |facts| (facts.absent_addresses, facts.ipv6) = (addresses(&["fd64::1"]), Ipv6::Off),
+            Check::MeshAddresses,
+            Severity::Warning,
+            "IPv4 only",
+            "",
+            NETBIRD,
+        ),
+        (
+            |facts| (facts.absent_addresses, facts.ipv6) = (addresses(&["fd64::1"]), Ipv6::Absent),
+            Check::MeshAddresses,
+            Severity::Warning,
+            "IPv6 is off",
+            "ipv6.disable=1",
+            NETBIRD,
+        ),
+        (
+            |facts| (facts.absent_addresses, facts.ipv6) = (addresses(&["100.64.0.1"]), Ipv6::Off),
+            Check::MeshAddresses,
+            Severity::Problem,
+            "the address 100.64.0.1 is missing",
+            "",
+            "its log",
+        ),
+    ]);
+    let off = Facts { ipv6: Ipv6::Off, ..good() };
+    assert_eq!(judge(&off), [], "where no IPv6 is wanted nothing is wrong");
 }

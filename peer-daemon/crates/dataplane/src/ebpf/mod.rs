@@ -7,6 +7,7 @@ mod events;
 pub(crate) mod expiry;
 mod gc;
 mod load;
+mod lock;
 mod log;
 pub(crate) mod next_hops;
 mod peers;
@@ -89,6 +90,8 @@ pub struct EbpfDataplane {
     dirs: PinDirs,
     /// Nothing of this version was pinned before.
     fresh: bool,
+    /// Nothing of any version.
+    first: bool,
     plan: Plan,
     routes: Vec<Route>,
     policies: Policies,
@@ -122,7 +125,9 @@ impl EbpfDataplane {
         }
         let dirs = PinDirs::create(&options.bpffs, wt0)?;
         let fresh = dirs.is_fresh();
-        Self::load(&dirs, wt0, options, fresh).inspect_err(|_| {
+        let first = fresh && dirs.others().is_empty();
+        let loaded = Self::load(&dirs, wt0, options, fresh).map(|dataplane| Self { first, ..dataplane });
+        loaded.inspect_err(|_| {
             if fresh && let Err(error) = dirs.remove_version() {
                 tracing::warn!(%error, "pins could not be removed");
             }
@@ -143,6 +148,13 @@ impl EbpfDataplane {
         self
     }
 
+    /// Whether nothing was pinned for the device before: programs on a device that is there belong to a peer whose pins are
+    /// elsewhere.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.first
+    }
+
     /// Takes away what [`EbpfDataplane::open`] has made, and nothing that was there before.
     ///
     /// # Errors
@@ -160,6 +172,7 @@ impl EbpfDataplane {
         let attachments = Attachments::new(dirs, wt0, options)?;
         Ok(Self {
             fresh,
+            first: fresh,
             tables,
             attachments,
             dirs: dirs.clone(),
@@ -402,7 +415,8 @@ impl Dataplane for EbpfDataplane {
     }
 
     fn reconcile(&mut self) -> Result<(), Error> {
-        self.attachments.mend(&mut self.ebpf, Instant::now())
+        self.attachments.mend(&mut self.ebpf, Instant::now())?;
+        self.tables.keep_pins(&self.dirs.maps)
     }
 
     fn examine(&self, intent: &Intent, node: &kernel::Snapshot) -> Vec<Finding> {
@@ -413,6 +427,7 @@ impl Dataplane for EbpfDataplane {
             nat_bounds: Vec::new(),
             uplinks: Vec::new(),
             intent: Some(intent),
+            addresses: intent.addresses.clone(),
             listen_port: None,
             probe: false,
             configuration: self.configuration,

@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use peer_common::layout;
 
+use super::lock::{self, PinLock};
 use crate::chain::{entries, file_name};
 use crate::{Error, sys};
 
@@ -20,10 +22,11 @@ pub(super) struct PinDirs {
     pub(super) links: PathBuf,
     /// Programs that legacy filters hold.
     pub(super) filters: PathBuf,
+    lock: Arc<PinLock>,
 }
 
 impl PinDirs {
-    /// Makes the directories.
+    /// Makes the directories and locks them, for as long as this or a clone of it lives.
     pub(super) fn create(bpffs: &Path, device: &str) -> Result<Self, Error> {
         match sys::is_bpffs(bpffs) {
             Ok(true) => {}
@@ -38,10 +41,12 @@ impl PinDirs {
         let device = root.join(pin_name(device));
         let version = device.join(format!("v{}", layout::ABI));
         let (maps, links, filters) = (version.join("maps"), version.join("links"), version.join("filters"));
+        fs::create_dir_all(&device).map_err(|source| not_writable(bpffs, &device, source))?;
+        let lock = Arc::new(PinLock::take(&device)?);
         for dir in [&maps, &links] {
             fs::create_dir_all(dir).map_err(|source| not_writable(bpffs, dir, source))?;
         }
-        Ok(Self { bpffs: bpffs.to_owned(), root, device, version, maps, links, filters })
+        Ok(Self { bpffs: bpffs.to_owned(), root, device, version, maps, links, filters, lock })
     }
 
     /// Whether nothing of this version is pinned yet.
@@ -61,7 +66,8 @@ impl PinDirs {
 
     /// Directories of other versions: what an upgrade, or a rollback, has to take over and then to remove.
     pub(super) fn others(&self) -> Vec<PathBuf> {
-        entries(&self.device).into_iter().filter(|path| *path != self.version).collect()
+        let version = |path: &PathBuf| *path != self.version && !lock::is_marker(path);
+        entries(&self.device).into_iter().filter(version).collect()
     }
 
     /// Removes the pins of other versions. Where no program of theirs is attached any more their maps go, too.
@@ -72,6 +78,7 @@ impl PinDirs {
     /// Removes the pins of this version, and each directory that is empty then.
     pub(super) fn remove_version(&self) -> Result<(), Error> {
         remove_tree(&self.version)?;
+        self.lock.unmark();
         // Not empty: another version, or another device of ours, lives there.
         let _ = fs::remove_dir(&self.device);
         let _ = fs::remove_dir(&self.root);

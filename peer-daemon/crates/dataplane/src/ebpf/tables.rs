@@ -1,6 +1,7 @@
 //! The maps, typed, and written by difference only.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub(super) struct Tables {
     chosen: LpmTrie<MapData, ChosenKey, Addr>,
     remote_ports: MapData,
     member_ports: MapData,
-    /// A second handle of each map that lives, for its memory.
+    /// A second handle of each map that lives, in the order of `map::PINNED`: for its memory and its pin.
     handles: Vec<MapData>,
     /// What the tables hold; `None`: not known, or a write has failed on its way.
     known: Option<Plan>,
@@ -103,6 +104,30 @@ impl Tables {
             member_ports: map_data(ebpf, map::MEMBER_PORTS)?,
             mappings: map_data(ebpf, map::MAPPINGS)?,
         })
+    }
+
+    /// Pins again what is not pinned any more: the next start would find no flows.
+    ///
+    /// # Errors
+    /// When another table is pinned in the place of one of ours.
+    pub(super) fn keep_pins(&self, pins: &Path) -> Result<(), Error> {
+        for (&name, handle) in map::PINNED.iter().zip(&self.handles) {
+            let failed = |source| Error::Map { map: name, source };
+            let path = pins.join(name);
+            if !path.exists() {
+                tracing::warn!(table = name, "the table was not pinned any more: pinning it again");
+                fs::create_dir_all(pins).map_err(|source| Error::io(format!("make {}", pins.display()), source))?;
+                let pinned = sys::pin(handle.fd().as_fd(), &path);
+                pinned.map_err(|source| Error::io(format!("pin {}", path.display()), source))?;
+                continue;
+            }
+            let own = handle.info().map_err(failed)?.id();
+            let there = MapData::from_pin(&path).and_then(|there| there.info());
+            if !there.is_ok_and(|there| there.id() == own) {
+                return Err(Error::ForeignTable { map: name, path });
+            }
+        }
+        Ok(())
     }
 
     /// Writes what differs from `plan` and `peers`, but for the rules. Returns whether anything that judges packets differs: then

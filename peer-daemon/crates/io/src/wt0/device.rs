@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use super::network::{Found, Network};
+use super::network::Network;
+use super::read::Found;
 use crate::tun::Offloads;
 use crate::{Error, sys};
 
@@ -25,11 +26,16 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Makes or adopts the device, with so many queues attached.
-    pub(super) async fn open(network: &Network, name: &str, queues: usize) -> Result<Self, Error> {
-        let found = network.find(name).await?;
-        if let Some(found) = &found {
-            may_adopt(name, found)?;
+    /// Makes the device, or adopts the one that is there unless it shall be made anew, with so many queues attached.
+    pub(super) async fn open(network: &Network, name: &str, queues: usize, adopt: bool) -> Result<Self, Error> {
+        let mut found = network.find(name).await?;
+        if let Some(device) = &found {
+            may_adopt(name, device)?;
+            if !adopt {
+                tracing::warn!("{name} is of an earlier life, whose programs may still be on it: it is made anew");
+                network.delete(device.index).await?;
+                found = None;
+            }
         }
         let adopted = found.is_some();
         let first = attach(name, if adopted { FLAGS } else { FLAGS | libc::IFF_TUN_EXCL })?;

@@ -1,64 +1,48 @@
 //! What rtnetlink says about the device and is told about it.
 
 use std::io;
-use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
-use rtnetlink::packet_core::{DefaultNla, Nla as _};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoTun, LinkAttribute, LinkInfo,
-    LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, LinkAttribute, LinkMessage,
 };
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::sys::AsyncSocket as _;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use super::SkippedRoute;
+use super::read::{Found, LOCAL, MAIN, destination, interface, oif, read_address, read_link, read_state, table};
+use super::state::{Seen, TX_QUEUE_LEN};
+use super::{RefusedAddress, SkippedRoute};
 use crate::Error;
 
-/// Packets that wait for a queue to be read: a full one holds two seconds of a gigabit in super-packets, and 20 ms of it
-/// in single packets. The kernel's own default is 500.
-const TX_QUEUE_LEN: u32 = 2000;
 /// Marks routes as ours (`ip route` shows it as `proto 112`): not one of the numbers that routing daemons use.
 const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(112);
 
-// IFLA_TUN_… of linux/if_link.h.
-const TUN_TYPE: u16 = 3;
-const TUN_NUM_QUEUES: u16 = 8;
-const TUN_NUM_DISABLED_QUEUES: u16 = 9;
-
-/// A netlink connection in the network namespace where it was made; its task ends with it.
+/// Netlink connections in the network namespace where they were made; their tasks end with them.
 #[derive(Debug)]
 pub(super) struct Network {
     handle: Handle,
-    task: tokio::task::JoinHandle<()>,
-}
-
-/// A device as the kernel describes it.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) index: u32,
-    /// Empty for real devices.
-    pub(super) kind: String,
-    /// A TUN that carries Ethernet.
-    pub(super) tap: bool,
-    /// Attached queues; `None` for TUNs that can have one only.
-    pub(super) queues: Option<u32>,
+    /// The kernel filters what this one lists: a node may have very many routes.
+    filtered: Handle,
+    tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
 impl Network {
     pub(super) fn connect() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::io("opening a netlink socket"))?;
-        Ok(Self { handle, task: tokio::spawn(connection) })
+        let failed = || Error::io("opening a netlink socket");
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(failed())?;
+        let (mut strict, filtered, _) = rtnetlink::new_connection().map_err(failed())?;
+        strict.socket_mut().socket_mut().set_netlink_get_strict_chk(true).map_err(failed())?;
+        Ok(Self { handle, filtered, tasks: [tokio::spawn(connection), tokio::spawn(strict)] })
     }
 
     /// The device of that name, if there is one.
@@ -71,6 +55,40 @@ impl Network {
         }
     }
 
+    /// The device as it is now; `None`: it is gone.
+    pub(super) async fn see(&self, index: u32) -> Result<Option<Seen>, Error> {
+        let mut links = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+        let link = match links.try_next().await {
+            Ok(Some(link)) => link,
+            Ok(None) => return Ok(None),
+            Err(error) if is(&error, libc::ENODEV) => return Ok(None),
+            Err(error) => return Err(Error::netlink("looking at the device")(error)),
+        };
+        let mut seen = read_state(&link);
+        seen.addresses = self.addresses(index).await?.iter().filter_map(read_address).collect();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.attributes.push(RouteAttribute::Oif(index));
+            let routes: Result<Vec<_>, _> = self.filtered.route().get(message).execute().try_collect().await;
+            let routes = match routes {
+                Ok(routes) => routes,
+                // A kernel without IPv6.
+                Err(error) if is(&error, libc::EAFNOSUPPORT) || is(&error, libc::EOPNOTSUPP) => Vec::new(),
+                Err(error) if is(&error, libc::ENODEV) => return Ok(None),
+                Err(error) => return Err(Error::netlink("listing routes")(error)),
+            };
+            for route in routes.iter().filter(|route| oif(route) == Some(index)) {
+                match (table(route), route.header.kind, destination(route)) {
+                    (MAIN, RouteType::Unicast, Some(net)) => seen.routes.push(net),
+                    (LOCAL, RouteType::Local, Some(net)) => seen.local.push(net.addr()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(Some(seen))
+    }
+
     /// MTU, queue length, IPv4 forwarding, up; and no link-local address, which would make the kernel send router
     /// solicitations into the mesh.
     pub(super) async fn bring_up(&self, index: u32, mtu: u16) -> Result<(), Error> {
@@ -80,29 +98,30 @@ impl Network {
         conf.promote_secondaries = 1;
         let v4 = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(conf)]);
         let v6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        let message = |families| {
-            LinkMessageBuilder::<LinkUnspec>::default()
-                .index(index)
-                .append_extra_attribute(LinkAttribute::AfSpecUnspec(families))
-        };
-        match self.change(message(vec![v6]).build()).await {
+        let message = || LinkMessageBuilder::<LinkUnspec>::default().index(index);
+        let families = |families| message().append_extra_attribute(LinkAttribute::AfSpecUnspec(families));
+        // With an MTU below 1280 the kernel forgets what it has been told about IPv6.
+        let first = families(vec![v4]).mtu(mtu.into()).txqueuelen(TX_QUEUE_LEN).build();
+        self.change(first).await.map_err(Error::netlink("setting MTU and IPv4 forwarding"))?;
+        match self.change(families(vec![v6]).build()).await {
             // A kernel without IPv6 does not know the family.
             Err(error) if !is(&error, libc::EAFNOSUPPORT) => {
                 return Err(Error::netlink("turning off link-local addresses")(error));
             }
             _ => {}
         }
-        let message = message(vec![v4]).mtu(mtu.into()).txqueuelen(TX_QUEUE_LEN).up().build();
-        self.change(message).await.map_err(Error::netlink("setting MTU and IPv4 forwarding"))
+        self.change(message().up().build()).await.map_err(Error::netlink("setting the device up"))
     }
 
-    /// Removes addresses that are not wanted and adds those that are missing.
-    pub(super) async fn set_addresses(&self, name: &str, index: u32, wanted: &[IpNet]) -> Result<(), Error> {
-        let list = self.handle.address().get().set_link_index_filter(index).execute();
-        let present: Vec<_> = list.try_collect().await.map_err(Error::netlink("listing addresses"))?;
-        let present: Vec<_> = present.into_iter().filter(|message| message.header.index == index).collect();
+    /// Removes addresses that are not wanted and adds those that are missing. Returns those that the kernel does not take.
+    pub(super) async fn set_addresses(
+        &self,
+        name: &str,
+        index: u32,
+        wanted: &[IpNet],
+    ) -> Result<Vec<RefusedAddress>, Error> {
         let mut kept = Vec::new();
-        for message in present {
+        for message in self.addresses(index).await? {
             match read_address(&message) {
                 Some(net) if wanted.contains(&net) => kept.push(net),
                 // Not one that we set: the kernel's own link-local address, on a device that had one before us.
@@ -118,10 +137,52 @@ impl Network {
                 }
             }
         }
+        let mut refused = Vec::new();
         for net in wanted.iter().filter(|net| !kept.contains(net)) {
-            self.add_address(name, index, *net).await?;
+            if let Err(error) = self.add_address(index, *net).await {
+                refused.push(refusal(*net, error)?);
+            }
         }
-        Ok(())
+        Ok(refused)
+    }
+
+    /// Takes an address away, so that it can be set anew with all that the kernel routes because of it.
+    pub(super) async fn remove_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
+        self.remove_addresses(index, |message| read_address(message) == Some(net)).await
+    }
+
+    /// Takes the kernel's own IPv6 address away.
+    pub(super) async fn remove_link_local(&self, index: u32) -> Result<(), Error> {
+        let is_link_local = |message: &AddressMessage| {
+            message.header.family == AddressFamily::Inet6 && message.header.scope == AddressScope::Link
+        };
+        self.remove_addresses(index, is_link_local).await
+    }
+
+    /// Routes the network of an address into the device again, as the kernel does when the address is set.
+    pub(super) async fn connect_network(&self, index: u32, own: IpNet) -> Result<(), Error> {
+        const METRIC_V6: u32 = 256;
+        let message = match own {
+            IpNet::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .destination_prefix(net.network(), net.prefix_len())
+                .scope(RouteScope::Link)
+                .output_interface(index)
+                .pref_source(net.addr())
+                .protocol(RouteProtocol::Kernel)
+                .build(),
+            IpNet::V6(net) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                .destination_prefix(net.network(), net.prefix_len())
+                .output_interface(index)
+                .priority(METRIC_V6)
+                .protocol(RouteProtocol::Kernel)
+                .build(),
+        };
+        match self.handle.route().add(message).execute().await {
+            Err(error) if !is(&error, libc::EEXIST) => {
+                Err(Error::netlink(format!("routing {} into the device", own.trunc()))(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Adds routes into the device that are missing and removes those of an earlier life that are not wanted. Returns
@@ -135,7 +196,7 @@ impl Network {
         ] {
             let list = self.handle.route().get(message).execute();
             let list: Vec<_> = list.try_collect().await.map_err(Error::netlink("listing routes"))?;
-            present.extend(list.into_iter().filter(|route| table(route) == RouteHeader::RT_TABLE_MAIN.into()));
+            present.extend(list.into_iter().filter(|route| table(route) == MAIN));
         }
         for route in &present {
             let stale = destination(route).is_none_or(|net| !wanted.contains(&net));
@@ -169,26 +230,44 @@ impl Network {
         }
     }
 
+    async fn remove_addresses(&self, index: u32, which: impl Fn(&AddressMessage) -> bool) -> Result<(), Error> {
+        for message in self.addresses(index).await?.into_iter().filter(which) {
+            match self.handle.address().del(message).execute().await {
+                Err(error) if !is(&error, libc::EADDRNOTAVAIL) => {
+                    return Err(Error::netlink("removing an address")(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn addresses(&self, index: u32) -> Result<Vec<AddressMessage>, Error> {
+        let mut request = self.filtered.address().get().set_link_index_filter(index);
+        request.message_mut().header.index = index;
+        match request.execute().try_collect().await {
+            Err(error) if is(&error, libc::ENODEV) => Ok(Vec::new()),
+            list => list.map_err(Error::netlink("listing addresses")),
+        }
+    }
+
     async fn change(&self, message: LinkMessage) -> Result<(), rtnetlink::Error> {
         self.handle.link().change(message).execute().await
     }
 
-    async fn add_address(&self, name: &str, index: u32, net: IpNet) -> Result<(), Error> {
+    async fn add_address(&self, index: u32, net: IpNet) -> Result<(), rtnetlink::Error> {
         let mut request = self.handle.address().add(index, net.addr(), net.prefix_len());
         if matches!(net, IpNet::V6(_)) {
             // Nobody on a TUN could answer the probe for duplicates, and the address would be unusable meanwhile.
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         match request.execute().await {
-            Err(error) if matches!(net, IpNet::V6(_)) && (is(&error, libc::EACCES) || is(&error, libc::EOPNOTSUPP)) => {
-                Err(Error::Ipv6Off { name: name.into(), address: net.addr() })
-            }
-            Err(error) if !is(&error, libc::EEXIST) => Err(Error::netlink(format!("adding the address {net}"))(error)),
-            _ => Ok(()),
+            Err(error) if is(&error, libc::EEXIST) => Ok(()),
+            result => result,
         }
     }
 
-    /// Returns `false` when there is such a route already.
+    /// Returns `false` when there is such a route already, or IPv6 is off.
     async fn add_route(&self, index: u32, net: IpNet) -> Result<bool, Error> {
         let message = match net {
             IpNet::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
@@ -205,7 +284,7 @@ impl Network {
         };
         match self.handle.route().add(message).execute().await {
             Ok(()) => Ok(true),
-            Err(error) if is(&error, libc::EEXIST) => Ok(false),
+            Err(error) if is(&error, libc::EEXIST) || is_v6_off(net, &error) => Ok(false),
             Err(error) => Err(Error::netlink(format!("adding the route to {net}"))(error)),
         }
     }
@@ -224,84 +303,20 @@ fn is(error: &rtnetlink::Error, errno: i32) -> bool {
         if io::Error::raw_os_error(&message.to_io()) == Some(errno))
 }
 
-fn read_link(message: &LinkMessage) -> Found {
-    let mut found = Found { index: message.header.index, kind: String::new(), tap: false, queues: None };
-    let infos = message.attributes.iter().filter_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    });
-    for info in infos.flatten() {
-        match info {
-            LinkInfo::Kind(kind) => found.kind = kind.to_string(),
-            LinkInfo::Data(InfoData::Tun(attributes)) => {
-                for attribute in attributes {
-                    let InfoTun::Other(attribute) = attribute else { continue };
-                    match attribute.kind() {
-                        TUN_TYPE => found.tap = number(attribute) != Some(libc::IFF_TUN.unsigned_abs()),
-                        // One that is switched off is somebody's, too.
-                        TUN_NUM_QUEUES | TUN_NUM_DISABLED_QUEUES => {
-                            *found.queues.get_or_insert(0) += number(attribute).unwrap_or(0);
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
+/// What the kernel says of one address is no reason to do without the others; a lost connection or a device that is gone is.
+fn refusal(net: IpNet, error: rtnetlink::Error) -> Result<RefusedAddress, Error> {
+    let answer = match &error {
+        rtnetlink::Error::NetlinkError(message) if !is(&error, libc::ENODEV) && !is(&error, libc::EPERM) => {
+            message.to_io()
         }
-    }
-    found
+        _ => return Err(Error::netlink(format!("adding the address {net}"))(error)),
+    };
+    let why = if is_v6_off(net, &error) { "IPv6 is off".to_owned() } else { answer.to_string() };
+    Ok(RefusedAddress { address: net, why })
 }
 
-/// An attribute of one or four bytes.
-fn number(attribute: &DefaultNla) -> Option<u32> {
-    let mut value = [0; 4];
-    let len = attribute.value_len();
-    attribute.emit_value(value.get_mut(..len)?);
-    match len {
-        1 => Some(value[0].into()),
-        4 => Some(u32::from_ne_bytes(value)),
-        _ => None,
-    }
-}
-
-fn read_address(message: &AddressMessage) -> Option<IpNet> {
-    let mut local = None;
-    let mut peer = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(addr) => local = Some(*addr),
-            AddressAttribute::Address(addr) => peer = Some(*addr),
-            _ => {}
-        }
-    }
-    let address: IpAddr = local.or(peer)?;
-    IpNet::new(address, message.header.prefix_len).ok()
-}
-
-fn table(route: &RouteMessage) -> u32 {
-    let wide = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
-    wide.unwrap_or(route.header.table.into())
-}
-
-fn destination(route: &RouteMessage) -> Option<IpNet> {
-    let address = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(addr)) => Some(IpAddr::V4(*addr)),
-        RouteAttribute::Destination(RouteAddress::Inet6(addr)) => Some(IpAddr::V6(*addr)),
-        _ => None,
-    })?;
-    IpNet::new(address, route.header.destination_prefix_length).ok()
-}
-
-/// `None` for routes that lead to no single device.
-fn interface(route: &RouteMessage) -> Option<u32> {
-    if route.header.kind != RouteType::Unicast {
-        return None;
-    }
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
+/// By a sysctl, or the kernel has none.
+fn is_v6_off(net: IpNet, error: &rtnetlink::Error) -> bool {
+    let answers = [libc::EACCES, libc::EOPNOTSUPP, libc::EAFNOSUPPORT];
+    matches!(net, IpNet::V6(_)) && answers.into_iter().any(|errno| is(error, errno))
 }

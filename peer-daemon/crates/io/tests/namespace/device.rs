@@ -3,7 +3,7 @@
 use peer_core::batch::PacketBatch;
 use peer_io::stats::ShardStats;
 use peer_io::tun::ReadEnd;
-use peer_io::wt0::SkippedRoute;
+use peer_io::wt0::{Change, RefusedAddress, SkippedRoute};
 use peer_io::{Error, Offloads, Wt0, Wt0Config};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{LinkTun, LinkVeth, RouteMessageBuilder};
@@ -61,6 +61,21 @@ fn outlives_its_process_and_is_adopted() {
         assert_eq!(kernel.addresses(index).await, [(net(kept[1]), true)]);
         assert_eq!(kernel.routes().await, [(net("100.64.0.0/16"), index)]);
         third.remove().await.expect("removed");
+    });
+}
+
+#[test]
+fn is_made_anew_where_it_is_not_to_be_adopted() {
+    in_namespace(|| async {
+        let fresh = Wt0Config { adopt: false, ..config(&BOTH, &ROUTES) };
+        let first = Wt0::open(&fresh).await.expect("a device");
+        let index = first.index();
+        let error = Wt0::open(&fresh).await.expect_err("in use");
+        assert!(matches!(&error, Error::Busy { .. }), "{error}");
+        drop(first);
+        let second = Wt0::open(&fresh).await.expect("another device");
+        assert!(!second.adopted() && second.index() != index);
+        assert_eq!(second.look().await.expect("a look"), Some(Vec::new()));
     });
 }
 
@@ -151,24 +166,83 @@ fn routes_of_others_stay() {
 }
 
 #[test]
-fn what_could_not_be_set_up_is_taken_away_again() {
+fn an_address_that_the_kernel_refuses_is_left_out_and_the_others_are_set() {
     in_namespace(|| async {
         // A multicast address is none that a device may have.
-        let error = Wt0::open(&config(&["100.64.0.1/16", "224.0.0.1/4"], &[])).await.expect_err("refused");
-        assert!(matches!(&error, Error::Netlink { what, .. } if what.contains("224.0.0.1/4")), "{error}");
-        assert!(Kernel::connect().link("wt0").await.is_none());
+        let wt0 = Wt0::open(&config(&["224.0.0.1/4", BOTH[0]], &[])).await.expect("a device");
+        let refused: Vec<_> = wt0.refused_addresses().iter().map(|refused| refused.address).collect();
+        assert_eq!(refused, [net("224.0.0.1/4")]);
+        assert_eq!(Kernel::connect().addresses(wt0.index()).await, [(net(BOTH[0]), true)]);
+        assert_eq!(wt0.look().await.expect("a look"), Some(Vec::new()), "it is no deviation");
     });
 }
 
 #[test]
-fn ipv6_addresses_without_ipv6_are_an_error_that_says_so() {
+fn without_ipv6_there_is_ipv4_and_ipv6_comes_when_it_is_switched_on() {
     in_namespace(|| async {
         // Of this test's own namespace.
-        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("a setting");
-        let error = Wt0::open(&config(&BOTH, &[])).await.expect_err("no IPv6");
-        assert!(matches!(&error, Error::Ipv6Off { .. }) && error.to_string().contains("disable_ipv6"), "{error}");
-        assert!(Kernel::connect().link("wt0").await.is_none());
-        Wt0::open(&config(&BOTH[..1], &[])).await.expect("IPv4 alone works");
+        let disable = |device: &str, value: &str| {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), value).expect("a setting");
+        };
+        disable("default", "1");
+        let mut wt0 = Wt0::open(&config(&BOTH, &ROUTES)).await.expect("a device with IPv4");
+        let kernel = Kernel::connect();
+        assert_eq!(kernel.addresses(wt0.index()).await, [(net(BOTH[0]), true)]);
+        let refused = [RefusedAddress { address: net(BOTH[1]), why: "IPv6 is off".to_owned() }];
+        assert_eq!(wt0.refused_addresses(), refused);
+        assert_eq!(wt0.look().await.expect("a look"), Some(Vec::new()));
+        disable("wt0", "0");
+        wt0.retry_refused().await.expect("tried again");
+        assert_eq!(wt0.refused_addresses(), []);
+        assert_eq!(kernel.addresses(wt0.index()).await, [(net(BOTH[0]), true), (net(BOTH[1]), true)]);
+        // The route that was left out comes with the next repair.
+        wt0.put_back(&[]).await.expect("put right");
+        assert!(kernel.routes().await.contains(&(net(ROUTES[1]), wt0.index())));
+    });
+}
+
+/// What somebody does to the device, and of which kinds the differences are.
+type Meddling = (&'static [&'static str], &'static [Change]);
+
+#[test]
+fn whatever_somebody_changes_is_found_and_put_back() {
+    const CASES: [Meddling; 9] = [
+        (&["ip link set wt0 down"], &[Change::Down, Change::Address]),
+        (&["ip link set wt0 down", "ip link set wt0 up"], &[Change::Address, Change::Route]),
+        (&["ip address flush dev wt0"], &[Change::Address, Change::Route]),
+        (&["ip -4 route flush dev wt0"], &[Change::Route]),
+        (&["ip -6 route flush dev wt0"], &[Change::Route]),
+        (&["ip route flush table local dev wt0"], &[Change::Address]),
+        (&["ip link set wt0 mtu 1200"], &[Change::Mtu, Change::Address]),
+        (&["ip link set wt0 txqueuelen 500"], &[Change::QueueLength]),
+        (&["sysctl -q -w net.ipv4.conf.wt0.forwarding=0"], &[Change::Forwarding]),
+    ];
+    in_namespace(|| async {
+        let mut wt0 = Wt0::open(&config(&BOTH, &ROUTES)).await.expect("a device");
+        let kernel = Kernel::connect();
+        let (addresses, routes) = (kernel.addresses(wt0.index()).await, kernel.routes().await);
+        for (commands, kinds) in CASES {
+            assert_eq!(wt0.look().await.expect("a look"), Some(Vec::new()), "before {commands:?}");
+            for command in commands {
+                let mut words = command.split(' ');
+                let program = words.next().expect("a program");
+                let done = std::process::Command::new(program).args(words).status().expect("it runs");
+                assert!(done.success(), "{command}");
+            }
+            let found = wt0.look().await.expect("a look").expect("it is there");
+            for kind in kinds {
+                assert!(found.iter().any(|deviation| deviation.change == *kind), "{commands:?}: {kind:?}: {found:?}");
+            }
+            let before: Vec<_> = Change::ALL.iter().map(|change| wt0.repairs().get(*change)).collect();
+            wt0.put_back(&found).await.expect("put back");
+            for (change, before) in Change::ALL.into_iter().zip(before) {
+                let counted = u64::from(found.iter().any(|deviation| deviation.change == change));
+                assert_eq!(wt0.repairs().get(change), before + counted, "{commands:?}: {change:?}");
+            }
+            assert_eq!(wt0.look().await.expect("a look"), Some(Vec::new()), "after {commands:?}");
+            assert_eq!(kernel.addresses(wt0.index()).await, addresses, "{commands:?}: none is link-local");
+            assert_eq!(kernel.routes().await, routes, "{commands:?}");
+        }
     });
 }
 

@@ -38,7 +38,14 @@ pub(crate) fn net(text: &str) -> IpNet {
 
 pub(crate) fn config(addresses: &[&str], routes: &[&str]) -> Wt0Config {
     let nets = |texts: &[&str]| texts.iter().map(|text| net(text)).collect();
-    Wt0Config { name: "wt0".into(), mtu: 1420, addresses: nets(addresses), routes: nets(routes), queues: 1 }
+    Wt0Config {
+        name: "wt0".into(),
+        mtu: 1420,
+        addresses: nets(addresses),
+        routes: nets(routes),
+        queues: 1,
+        adopt: true,
+    }
 }
 
 /// A look at the namespace in which it was made.

@@ -74,13 +74,12 @@ pub(super) fn let_go(place: &Place, wt0: &str) -> Result<(), Error> {
 }
 
 pub(super) fn standing(place: &Place, wt0: &str, owners: &Owners) -> io::Result<Standing> {
-    let mut ahead = tcx_chain(place, owners)?;
+    let mut chain = tcx_chain(place, owners)?;
     let filters = Tc::connect()?.filters(place.ifindex, place.hook())?;
-    let chain = ahead.len() + filters.len();
     let own = own_filter(place, wt0);
-    let position = filters.iter().position(|filter| is_same(filter, &own));
-    ahead.extend(filters.iter().take(position.unwrap_or(0)).map(order::neighbour));
-    Ok(Standing { ahead: position.map(|_| ahead), chain })
+    let position = filters.iter().position(|filter| is_same(filter, &own)).map(|position| chain.len() + position);
+    chain.extend(filters.iter().map(order::neighbour));
+    Ok(Standing { chain, position })
 }
 
 /// Removes filters, and qdiscs that we made and nobody uses, which no place of `places` needs: of every version.

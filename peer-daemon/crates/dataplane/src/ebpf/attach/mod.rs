@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -58,15 +59,29 @@ pub(super) struct Attachments {
 struct Held {
     /// The link, 0 for a filter.
     link: u32,
+    /// The program that we have put there.
+    program: u32,
     repair: Repair,
 }
 
 /// Where a program stands.
+#[derive(Default)]
 struct Standing {
-    /// What runs before it; `None`: it is not in place.
-    ahead: Option<Vec<Neighbour>>,
-    /// Programs in all.
-    chain: usize,
+    /// All that runs there, first to last.
+    chain: Vec<Neighbour>,
+    /// Its place among them; `None`: it is not in place.
+    position: Option<usize>,
+}
+
+impl Standing {
+    fn ahead(&self) -> &[Neighbour] {
+        &self.chain[..self.position.unwrap_or(0)]
+    }
+
+    /// The program in its place.
+    fn program(&self) -> Option<u32> {
+        Some(self.chain.get(self.position?)?.program)
+    }
 }
 
 impl Attachments {
@@ -101,8 +116,8 @@ impl Attachments {
     pub(super) fn set(&mut self, ebpf: &mut Ebpf, places: &[Place]) -> Result<(), Error> {
         for place in places {
             if !self.held.contains_key(place) {
-                let link = self.hold(ebpf, place)?;
-                self.held.insert(place.clone(), Held { link, ..Held::default() });
+                let (link, program) = self.hold(ebpf, place)?;
+                self.held.insert(place.clone(), Held { link, program, ..Held::default() });
             }
         }
         self.held.retain(|place, _| places.contains(place));
@@ -133,18 +148,19 @@ impl Attachments {
     pub(super) fn list(&self) -> Vec<Attachment> {
         let owners = self.owners();
         let attachment = |(place, held): (&Place, &Held)| {
-            let Standing { ahead, chain } = self.standing(place, held.link, &owners).unwrap_or_else(|error| {
+            let standing = self.standing(place, held.link, &owners).unwrap_or_else(|error| {
                 tracing::warn!(device = place.device, %error, "a chain cannot be read");
-                Standing { ahead: None, chain: 0 }
+                Standing::default()
             });
             Attachment {
                 program: place.program,
                 device: place.device.clone(),
                 ifindex: place.ifindex,
                 link_id: held.link,
-                position: ahead.as_ref().map(Vec::len),
-                chain,
-                ahead: ahead.unwrap_or_default(),
+                position: standing.position,
+                chain: standing.chain.len(),
+                ahead: standing.ahead().to_vec(),
+                intruder: order::intruder(&standing.chain, standing.position, held.program, self.retire.is_some()),
             }
         };
         self.held.iter().map(attachment).collect()
@@ -176,16 +192,20 @@ impl Attachments {
     }
 
     fn mend_place(&mut self, ebpf: &mut Ebpf, place: &Place, owners: &Owners, now: Instant) -> Result<(), Error> {
-        let Some(held) = self.held.get_mut(place) else { return Ok(()) };
-        let link = held.link;
+        let Some(held) = self.held.get(place) else { return Ok(()) };
         let (program, device) = (place.program, place.device.as_str());
-        let standing = self.standing(place, link, owners)?;
-        let Some(ahead) = standing.ahead else {
+        let standing = self.standing(place, held.link, owners)?;
+        let Some(in_place) = standing.program() else {
             tracing::warn!(program, device, "program was not in its chain: attaching again");
             self.repairs.attached += 1;
             return self.hold_again(ebpf, place);
         };
-        let Some(first) = ahead.iter().find(|neighbour| neighbour.owner.ends_chain()) else { return Ok(()) };
+        if in_place != held.program && self.held.get_mut(place).is_some_and(|held| held.repair.may_try(now)) {
+            tracing::warn!(program, device, id = in_place, "another program was put in its place: putting ours back");
+            self.repairs.attached += 1;
+            return self.hold_again(ebpf, place);
+        }
+        let Some(first) = standing.ahead().iter().find(|neighbour| neighbour.owner.ends_chain()) else { return Ok(()) };
         let Some(held) = self.held.get_mut(place) else { return Ok(()) };
         if !held.repair.may_try(now) {
             self.repairs.given_up += 1;
@@ -202,9 +222,9 @@ impl Attachments {
     }
 
     fn hold_again(&mut self, ebpf: &mut Ebpf, place: &Place) -> Result<(), Error> {
-        let link = self.hold(ebpf, place)?;
+        let (link, program) = self.hold(ebpf, place)?;
         if let Some(held) = self.held.get_mut(place) {
-            held.link = link;
+            (held.link, held.program) = (link, program);
         }
         Ok(())
     }
@@ -217,17 +237,24 @@ impl Attachments {
         .map_err(|source| Error::io(format!("look at the programs on {}", place.device), source))
     }
 
-    /// Sees to it that the program is attached at its place and pinned; returns the link's id, 0 for a filter.
-    fn hold(&self, ebpf: &mut Ebpf, place: &Place) -> Result<u32, Error> {
+    /// Sees to it that the program is attached at its place and pinned; returns the link's id, 0 for a filter, and the
+    /// program's.
+    fn hold(&self, ebpf: &mut Ebpf, place: &Place) -> Result<(u32, u32), Error> {
         let what = || format!("attach {} to {}", place.program, place.device);
         let program = classifier(ebpf, place.program).map_err(|source| Error::Program { what: what(), source })?;
         let program = program.fd().map_err(|source| Error::Program { what: what(), source })?;
+        let id = sys::program_id(program.as_fd()).map_err(failed(what()))?;
         match self.method {
-            Method::Tcx => tcx::hold(program, place, &self.dirs),
+            Method::Tcx => {
+                let link = tcx::hold(program, place, &self.dirs)?;
+                // Of a life whose pins are elsewhere: it would judge once more what ours has passed.
+                clsact::let_go(place, &self.wt0)?;
+                Ok((link, id))
+            }
             Method::Clsact => {
                 let order = clsact::Order { owners: &self.owners(), allow_unsafe: self.allow_unsafe_order };
                 clsact::hold(program, place, &self.dirs, &self.wt0, &order)?;
-                Ok(0)
+                Ok((0, id))
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::chain::{CILIUM_PREFIX, Neighbour, Owner};
+use crate::chain::{CILIUM_PREFIX, Neighbour, OWN_PREFIX, Owner};
 use crate::tc::Filter;
 
 /// How often a place at the head is taken back before it is left to whoever wants it so much.
@@ -85,10 +85,33 @@ pub(super) fn judge(own: &Filter, filters: &[Filter], tcx: &[Neighbour]) -> Resu
     })
 }
 
+/// What of a chain must not be in force beside our `program`, which belongs at `position`. While `retiring`, those of another
+/// version are. Programs whose name the kernel does not tell are nobody's in particular.
+pub(super) fn intruder(chain: &[Neighbour], position: Option<usize>, program: u32, retiring: bool) -> Option<String> {
+    let others = chain.iter().enumerate().filter(|(place, _)| Some(*place) != position).map(|(_, other)| other);
+    let in_place = position.and_then(|place| chain.get(place));
+    if let Some(other) = in_place.filter(|other| other.program != program) {
+        return Some(format!("another program (id {}) is in its place", other.program));
+    }
+    others.into_iter().find_map(|other| match &other.owner {
+        _ if other.program == program => Some("it is attached twice".to_owned()),
+        Owner::Own if !retiring => Some(format!("program {} of an earlier life is attached as well", other.program)),
+        Owner::Unknown(Some(name)) if name.starts_with(OWN_PREFIX) => Some(format!(
+            "{name} (id {}) of another peer is attached as well, whose pins are on another bpffs: stop that peer, or              remove them there (`rm -r BPFFS/peer/DEVICE`)",
+            other.program
+        )),
+        _ => None,
+    })
+}
+
 /// A filter as something that others run before or after.
 pub(super) fn neighbour(filter: &Filter) -> Neighbour {
     let name = filter.name.clone().unwrap_or_else(|| filter.kind.clone());
-    let owner = if is_ciliums(filter) { Owner::Cilium(name) } else { Owner::Unknown(Some(name)) };
+    let owner = match name.strip_prefix(OWN_PREFIX).and_then(|rest| rest.split_once('/')) {
+        Some((_, device)) => Owner::Peer(device.to_owned()),
+        None if is_ciliums(filter) => Owner::Cilium(name),
+        None => Owner::Unknown(Some(name)),
+    };
     Neighbour { program: filter.program.unwrap_or(0), link: 0, owner }
 }
 
@@ -132,6 +155,21 @@ mod tests {
             let judged = judge(&own(), &filters, &[]).map_err(|refusal| refusal.to_string()).err().unwrap_or_default();
             assert!(judged.contains(expected) && judged.is_empty() == expected.is_empty(), "{filters:?}: {judged}");
         }
+    }
+
+    #[test]
+    fn what_must_not_be_in_force_beside_ours_is_found() {
+        let at = |program, owner| Neighbour { program, link: program + 100, owner };
+        let (own, unknown) = (|program| at(program, Owner::Own), |program| at(program, Owner::Unknown(None)));
+        let named = |name: &str| at(9, Owner::Unknown(Some(name.to_owned())));
+        let found = |chain: &[Neighbour], retiring| intruder(chain, Some(0), 7, retiring).unwrap_or_default();
+        assert_eq!(found(&[own(7), unknown(8), at(5, Owner::Peer("wt1".into()))], false), "");
+        assert_eq!(found(&[own(8)], false), "another program (id 8) is in its place");
+        assert_eq!(found(&[own(7), unknown(7)], false), "it is attached twice");
+        assert_eq!(found(&[own(7), own(6)], false), "program 6 of an earlier life is attached as well");
+        assert_eq!(found(&[own(7), own(6)], true), "", "of the version before, for a minute");
+        assert!(found(&[own(7), named("peer_uplink_in")], true).contains("another bpffs"));
+        assert_eq!(found(&[own(7), named("somebody")], false), "");
     }
 
     #[test]

@@ -69,11 +69,9 @@ pub(super) fn let_go(place: &Place, dirs: &PinDirs) -> Result<(), Error> {
 }
 
 pub(super) fn standing(place: &Place, link: u32, owners: &Owners) -> io::Result<Standing> {
-    let (mut ahead, _) = owners.chain(place.ifindex, place.hook())?;
-    let chain = ahead.len();
-    let position = ahead.iter().position(|neighbour| neighbour.link == link);
-    ahead.truncate(position.unwrap_or(0));
-    Ok(Standing { ahead: position.map(|_| ahead), chain })
+    let (chain, _) = owners.chain(place.ifindex, place.hook())?;
+    let position = chain.iter().position(|neighbour| neighbour.link == link);
+    Ok(Standing { chain, position })
 }
 
 /// Attaches at the head. A link of ours that is there goes only then: no packet passes without a program.

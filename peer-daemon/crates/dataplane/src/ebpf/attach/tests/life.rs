@@ -1,6 +1,7 @@
 //! Restarts, upgrades and rollbacks.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use peer_common::layout::ABI;
@@ -8,7 +9,7 @@ use peer_common::layout::ABI;
 use super::lab::{at, chain, in_lab, mend};
 use crate::Dataplane as _;
 use crate::ebpf::EbpfDataplane;
-use crate::sys::TcxHook;
+use crate::sys::{self, TcxHook};
 
 fn link(peer: &EbpfDataplane, program: &str) -> u32 {
     let attachments = peer.stats().expect("figures").attachments;
@@ -32,6 +33,23 @@ fn a_restart_updates_links_in_place() {
         lab.down(lab.up(), false);
         assert_eq!(chain("eth0", TcxHook::Ingress), []);
         assert!(lab.pins().is_empty(), "{:?}", lab.pins());
+    });
+}
+
+#[test]
+fn another_program_in_our_place_is_reported_and_replaced() {
+    in_lab(|lab| {
+        let mut peer = lab.up();
+        assert_eq!(at(&peer, "eth0").unreached(), None);
+        let programs = chain("eth0", TcxHook::Ingress);
+        let pin = lab.bpffs().join(format!("peer/wt0/v{ABI}/links/peer_uplink_in-eth0"));
+        // As a peer of a release without the lock does, from another network namespace.
+        let other = sys::lab::program("other", 0).expect("loaded");
+        sys::link_at(&pin).expect("readable").expect("pinned").update(other.as_fd()).expect("updated");
+        assert!(at(&peer, "eth0").unreached().is_some_and(|why| why.contains("is in its place")));
+        mend(&mut peer, Instant::now());
+        assert_eq!((at(&peer, "eth0").unreached(), chain("eth0", TcxHook::Ingress)), (None, programs));
+        lab.down(peer, false);
     });
 }
 

@@ -1,0 +1,81 @@
+//! Pins have one owner, and nothing of an earlier life stays in force beside it.
+
+mod common;
+
+use common::{PATIENCE, lab, page};
+use peer_tests::lab::{Capabilities, ForeignProgram, GATEWAY, GATEWAY6, Lab, Plan, page_within, wait_for};
+
+const OTHER: &str = "/run/lab/other-bpffs";
+
+/// As after an update that mounts another bpffs: the old pins keep the old programs where they are.
+fn killed_and_moved(plan: &Plan) -> Lab {
+    let mut lab = lab(plan);
+    page(lab.client(), GATEWAY);
+    lab.node.kill().expect("kill");
+    lab.node.namespace.mount_bpffs(OTHER.as_ref()).expect("a second bpffs");
+    lab.node.bpffs = OTHER.into();
+    lab
+}
+
+#[track_caller]
+fn pages_come(lab: &Lab) {
+    for service in [GATEWAY, GATEWAY6] {
+        page_within(PATIENCE, &lab.client().namespace, service).expect("a page");
+    }
+}
+
+#[test]
+fn a_second_daemon_for_the_same_pins_is_refused_and_the_first_goes_on() {
+    let mut lab = lab(&Plan::default());
+    page(lab.client(), GATEWAY);
+    let refused = lab.node.run_beside().expect("it ends");
+    let pid = lab.node.daemon().expect("it runs").pid();
+    assert!(!refused.status.success());
+    let said = refused.stderr + &refused.stdout;
+    let owner = format!("process {pid} (peer-daemon), in the network namespace net:[");
+    for part in ["belongs to another running peer", &owner, "--interface-name", "--bpffs"] {
+        assert!(said.contains(part), "no {part:?} in:\n{said}");
+    }
+    pages_come(&lab);
+    // The lock ends with its owner, whichever way that goes.
+    lab.node.kill().expect("kill");
+    lab.node.start().expect("it has its pins back");
+    pages_come(&lab);
+}
+
+#[test]
+fn a_device_of_another_life_is_made_anew_where_its_pins_are_elsewhere() {
+    let mut lab = killed_and_moved(&Plan::default());
+    lab.node.start().expect("start");
+    assert_eq!(ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query").len(), 1, "ours alone");
+    pages_come(&lab);
+    let log = lab.node.daemon().expect("it runs").log();
+    assert!(log.contains("it is made anew"), "{log}");
+    // A start with pins of its own adopts the device.
+    lab.node.kill().expect("kill");
+    lab.node.start().expect("start");
+    pages_come(&lab);
+    let log = lab.node.daemon().expect("it runs").log();
+    assert!(!log.contains("it is made anew") && log.contains("adopted=true"), "{log}");
+}
+
+#[test]
+fn doctor_names_an_old_program_on_an_uplink() {
+    // Only with CAP_SYS_ADMIN does the kernel tell the names of programs that are not pinned here.
+    let mut lab = killed_and_moved(&Plan { capabilities: Capabilities::Root, ..Plan::default() });
+    lab.node.start().expect("start");
+    let named = || lab.node.doctor().expect("doctor").to_string().contains("of a peer whose pins are on another bpffs");
+    assert!(named());
+    lab.node.namespace.exec("rm", &["-r", "/run/lab/bpffs/peer"]).expect("rm");
+    assert!(wait_for(PATIENCE, || !named()), "its remedy helps");
+    pages_come(&lab);
+}
+
+#[test]
+fn tables_that_are_not_pinned_any_more_are_pinned_again() {
+    let lab = lab(&Plan::default());
+    let pins = lab.node.pins().expect("pins");
+    lab.node.namespace.exec("sh", &["-c", "rm /run/lab/bpffs/peer/wt0/v*/maps/*"]).expect("rm");
+    assert!(wait_for(PATIENCE, || lab.node.pins().expect("pins") == pins));
+    pages_come(&lab);
+}
