@@ -79,6 +79,8 @@ drop_reasons! {
     TooBig = "too_big",
     /// The kernel refused to change the packet.
     Rewrite = "rewrite",
+    /// It came to the mesh device while our program was not in its place there: the second one drops what nobody has judged.
+    Unjudged = "unjudged",
     /// The kernel refused a helper call or has no configuration of ours.
     Internal = "internal",
 }

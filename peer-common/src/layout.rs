@@ -120,10 +120,16 @@ pub mod map {
 /// programs only; wt0 egress clears it.
 pub const REDIRECTED_MARK: u32 = 0x7065_6572;
 
+/// `tc_index` by which wt0 ingress tells `program::WT0_LAST` that it has passed a packet. It lives between those two
+/// programs only; the second clears it.
+pub const PASSED_INDEX: u32 = 0x7065;
+
 /// Names of programs, as in the object.
 pub mod program {
     /// wt0 ingress: mesh → anywhere.
     pub const WT0_INGRESS: &str = "peer_wt0_in";
+    /// wt0 ingress, behind [`WT0_INGRESS`]: drops what that has not passed.
+    pub const WT0_LAST: &str = "peer_wt0_last";
     /// wt0 egress: the node, or the LAN, towards the mesh.
     pub const WT0_EGRESS: &str = "peer_wt0_out";
     /// Uplink ingress: replies.

@@ -15,6 +15,7 @@ mod flow;
 mod fragment;
 mod icmp;
 mod judge;
+mod last;
 mod log;
 mod maps;
 mod mesh;
@@ -38,6 +39,12 @@ mod verifier;
 #[classifier]
 pub fn peer_wt0_in(ctx: TcContext) -> i32 {
     mesh::ingress::<0>(&ctx)
+}
+
+/// wt0 ingress, behind [`peer_wt0_in`]: drops what that has not passed.
+#[classifier]
+pub fn peer_wt0_last(ctx: TcContext) -> i32 {
+    last::ingress(&ctx)
 }
 
 /// wt0 egress: the node, or the LAN, towards the mesh.

@@ -13,7 +13,7 @@ use crate::parse::{IPPROTO_TCP, parse};
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
 use crate::verifier::opaque_address;
-use crate::{family, fib, flow, fragment, icmp, judge, log, mss, nat, next_hop, observe, redirect, stats, tcp};
+use crate::{family, fib, flow, fragment, icmp, judge, last, log, mss, nat, next_hop, observe, redirect, stats, tcp};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
@@ -25,7 +25,7 @@ pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
     match forward::<L2>(ctx, config, work) {
         Ok(action) => {
             observe::verdict(config, work, &work.packet.key, Way::FromMesh, 0);
-            action
+            if action == TC_ACT_UNSPEC { last::pass(ctx) } else { action }
         }
         Err(reason) => {
             stats::count_drop(reason, ctx.len());

@@ -2,8 +2,12 @@
 
 mod common;
 
-use common::{PATIENCE, lab, page};
-use peer_tests::lab::{Capabilities, ForeignProgram, GATEWAY, GATEWAY6, Lab, Plan, page_within, wait_for};
+use common::{PATIENCE, SECOND, flow, lab, page};
+use peer_common::DropReason;
+use peer_tests::lab::{
+    Binaries, Capabilities, ForeignProgram, GATEWAY, GATEWAY6, Lab, NODE_OVERLAY, NODE_OVERLAY6, OVERLAY, OVERLAY6,
+    Plan, RuleEntry, page_within, ping, wait_for,
+};
 
 const OTHER: &str = "/run/lab/other-bpffs";
 
@@ -47,7 +51,7 @@ fn a_second_daemon_for_the_same_pins_is_refused_and_the_first_goes_on() {
 fn a_device_of_another_life_is_made_anew_where_its_pins_are_elsewhere() {
     let mut lab = killed_and_moved(&Plan::default());
     lab.node.start().expect("start");
-    assert_eq!(ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query").len(), 1, "ours alone");
+    assert_eq!(ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query").len(), 2, "ours alone");
     pages_come(&lab);
     let log = lab.node.daemon().expect("it runs").log();
     assert!(log.contains("it is made anew"), "{log}");
@@ -78,4 +82,37 @@ fn tables_that_are_not_pinned_any_more_are_pinned_again() {
     lab.node.namespace.exec("sh", &["-c", "rm /run/lab/bpffs/peer/wt0/v*/maps/*"]).expect("rm");
     assert!(wait_for(PATIENCE, || lab.node.pins().expect("pins") == pins));
     pages_come(&lab);
+}
+
+#[test]
+fn nothing_is_forwarded_unjudged_while_the_first_program_is_detached() {
+    let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
+    lab.node.config.rules = vec![RuleEntry::new("accept", "any", &[OVERLAY, OVERLAY6], &[])];
+    lab.up().expect("up");
+    let node_answers = || {
+        [NODE_OVERLAY, NODE_OVERLAY6]
+            .into_iter()
+            .all(|address| ping(&lab.client().namespace, address, 1, SECOND).is_ok_and(|pings| pings.all_answered()))
+    };
+    assert!(wait_for(PATIENCE, node_answers), "what is permitted passes both programs");
+    let sockets = [GATEWAY, GATEWAY6].map(|service| flow(lab.client(), service));
+    let refused = || lab.node.dropped(DropReason::Unjudged).expect("metrics");
+    let repaired = || lab.node.metric("peer_order_repairs_total", &[("kind", "attached")]).expect("metrics");
+    let (forwarded, before) = (lab.node.kernel_forwarded().expect("counters"), refused());
+    // Without its pin the link ends, and the program is out of its chain until the next look.
+    lab.node.namespace.exec("sh", &["-c", "rm /run/lab/bpffs/peer/wt0/v*/links/peer_wt0_in-wt0"]).expect("rm");
+    let mended = wait_for(SECOND * 15, || {
+        for socket in &sockets {
+            socket.ask(b"nobody permits this", SECOND / 50).expect("send");
+        }
+        repaired() > 0.0
+    });
+    assert!(mended, "it is attached again");
+    assert!(refused() > before, "the second program has seen packets that the first did not pass");
+    assert_eq!(lab.node.kernel_forwarded().expect("counters"), forwarded);
+    assert!(wait_for(PATIENCE, node_answers), "what is permitted passes again");
+    // The other way round nobody notices, and the second is put back behind the first.
+    lab.node.namespace.exec("sh", &["-c", "rm /run/lab/bpffs/peer/wt0/v*/links/peer_wt0_last-wt0"]).expect("rm");
+    assert!(wait_for(SECOND * 15, || repaired() > 1.0));
+    assert!(wait_for(PATIENCE, node_answers));
 }

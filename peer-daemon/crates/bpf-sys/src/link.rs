@@ -14,6 +14,8 @@ const BPF_LINK_DETACH: i64 = 34;
 
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_AFTER: u32 = 1 << 4;
+/// The relative object is a link.
+const BPF_F_LINK: u32 = 1 << 13;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 
 /// Which chain of a device.
@@ -72,6 +74,22 @@ impl Link {
             attach_type: hook as u32,
             flags: end as u32,
             expected_revision: revision,
+            ..Default::default()
+        };
+        Ok(Self(bpf_fd(BPF_LINK_CREATE, &mut attr)?))
+    }
+
+    /// Puts a program directly behind that of another link.
+    ///
+    /// # Errors
+    /// `ENOENT` when that link is in no chain of the device, and those of [`Self::create`].
+    pub fn create_behind(program: BorrowedFd<'_>, ifindex: u32, hook: TcxHook, first: &Self) -> io::Result<Self> {
+        let mut attr = CreateAttr {
+            program: fd(program),
+            target: ifindex,
+            attach_type: hook as u32,
+            flags: BPF_F_AFTER | BPF_F_LINK,
+            relative: fd(first.as_fd()),
             ..Default::default()
         };
         Ok(Self(bpf_fd(BPF_LINK_CREATE, &mut attr)?))

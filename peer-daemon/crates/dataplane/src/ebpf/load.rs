@@ -12,7 +12,8 @@ use crate::Error;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/peer-ebpf.o"));
 
 /// Programs that are attached.
-pub(super) const PROGRAMS: [&str; 3] = [program::WT0_INGRESS, program::WT0_EGRESS, program::UPLINK_INGRESS];
+pub(super) const PROGRAMS: [&str; 4] =
+    [program::WT0_INGRESS, program::WT0_LAST, program::WT0_EGRESS, program::UPLINK_INGRESS];
 
 /// Loads object and programs. Pinned maps that are there are taken over with all they hold.
 pub(super) fn load(dirs: &PinDirs, flows: u32) -> Result<Ebpf, Error> {

@@ -302,6 +302,8 @@ impl EbpfDataplane {
         let wt0 = &intent.wt0;
         let mut places = vec![
             place(program::WT0_INGRESS, &wt0.name, wt0.index, false),
+            // After the first: before that runs it would drop everything.
+            place(program::WT0_LAST, &wt0.name, wt0.index, false),
             place(program::WT0_EGRESS, &wt0.name, wt0.index, true),
         ];
         places.extend(self.plan.names.iter().map(|(index, name)| place(program::UPLINK_INGRESS, name, *index, false)));

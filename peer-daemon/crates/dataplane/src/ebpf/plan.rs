@@ -78,7 +78,7 @@ pub(crate) fn default_questions() -> Questions {
 fn members(intent: &Intent) -> Vec<IpAddr> {
     let hosts =
         || intent.peers.iter().flat_map(|peer| &*peer.prefixes).filter(|net| net.prefix_len() == net.max_prefix_len());
-    let first = |v4| hosts().map(|net| net.addr()).find(|addr| addr.is_ipv4() == v4);
+    let first = |v4| hosts().map(IpNet::addr).find(|addr| addr.is_ipv4() == v4);
     [true, false].into_iter().filter_map(first).collect()
 }
 

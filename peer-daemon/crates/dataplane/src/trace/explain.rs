@@ -172,6 +172,10 @@ pub const fn explain(reason: DropReason) -> Explanation {
             Stage::Send,
             "report it: the kernel refused to change the packet; `doctor` names what may stand in the way",
         ),
+        R::Unjudged => (
+            Stage::Configuration,
+            "find out who detaches programs from the mesh device: ours is put back within ten seconds",
+        ),
         R::Internal => {
             (Stage::Configuration, "restart the daemon: the programs run without the configuration that it gives them")
         }

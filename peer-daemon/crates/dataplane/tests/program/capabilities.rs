@@ -20,7 +20,9 @@ const BUDGET: u32 = 500_000;
 fn forwards(bench: &mut Bench, more: &[Capability]) {
     let all = caps::read(None, CapSet::Permitted).expect("own capabilities");
     keep_only(more);
-    for name in [program::WT0_INGRESS, program::WT0_EGRESS, program::UPLINK_INGRESS, program::DESCRIBE] {
+    for name in
+        [program::WT0_INGRESS, program::WT0_LAST, program::WT0_EGRESS, program::UPLINK_INGRESS, program::DESCRIBE]
+    {
         let verified = bench.verified_instructions(name);
         eprintln!("{name} with NET_ADMIN, BPF and {more:?}: {verified} instructions verified");
         assert!((1..BUDGET).contains(&verified));

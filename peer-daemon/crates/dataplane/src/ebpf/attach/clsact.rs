@@ -44,6 +44,8 @@ pub(super) fn hold(
     let filters = tc.filters(place.ifindex, place.hook()).map_err(failed(what()))?;
     let tcx = tcx_chain(place, order.owners).map_err(failed(what()))?;
     match order::judge(&own, &filters, &tcx) {
+        // What Cilium's filter ends, ours has passed, which is the first.
+        Err(Refusal::Cilium { .. }) if place.program == program::WT0_LAST => {}
         Err(Refusal::Cilium { what }) if order.allow_unsafe => {
             tracing::warn!(device = place.device, "{what}: unsafe order, as allowed");
         }
@@ -123,6 +125,7 @@ fn mark_qdisc(dirs: &PinDirs, device: &str) -> Result<(), Error> {
 fn remove_filter(pin: &str, wt0: &str) -> Result<(), Error> {
     for (program, hook) in [
         (program::WT0_INGRESS, TcxHook::Ingress),
+        (program::WT0_LAST, TcxHook::Ingress),
         (program::WT0_EGRESS, TcxHook::Egress),
         (program::UPLINK_INGRESS, TcxHook::Ingress),
     ] {
@@ -168,7 +171,8 @@ fn filter_named(program: &str, wt0: &str) -> Filter {
     let handle = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     // Small numbers are what others choose by hand, and 0 stands for any. The kernel takes 31 bits.
     let handle = (handle | 0x0100_0000) & 0x7fff_ffff;
-    Filter { priority: PRIORITY, handle, kind: "bpf".into(), name: Some(name), program: None }
+    let priority = if program == program::WT0_LAST { PRIORITY + 1 } else { PRIORITY };
+    Filter { priority, handle, kind: "bpf".into(), name: Some(name), program: None }
 }
 
 fn is_same(filter: &Filter, own: &Filter) -> bool {

@@ -13,12 +13,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
+use peer_common::layout::program;
 
 use self::order::Repair;
 use super::load::classifier;
 use super::pins::{self, PinDirs};
 use super::{Attach, Options};
-use crate::chain::{Neighbour, Owners};
+use crate::chain::{Neighbour, Owner, Owners};
 use crate::sys::{self, TcxHook};
 use crate::{Attachment, Error, Repairs};
 
@@ -74,8 +75,10 @@ struct Standing {
 }
 
 impl Standing {
-    fn ahead(&self) -> &[Neighbour] {
-        &self.chain[..self.position.unwrap_or(0)]
+    /// What runs before it, without what is ours.
+    fn ahead(&self) -> impl Iterator<Item = &Neighbour> {
+        let ahead = &self.chain[..self.position.unwrap_or(0)];
+        ahead.iter().filter(|neighbour| neighbour.owner != Owner::Own)
     }
 
     /// The program in its place.
@@ -147,6 +150,7 @@ impl Attachments {
     /// Where our programs stand.
     pub(super) fn list(&self) -> Vec<Attachment> {
         let owners = self.owners();
+        let ours = self.ours();
         let attachment = |(place, held): (&Place, &Held)| {
             let standing = self.standing(place, held.link, &owners).unwrap_or_else(|error| {
                 tracing::warn!(device = place.device, %error, "a chain cannot be read");
@@ -157,13 +161,18 @@ impl Attachments {
                 device: place.device.clone(),
                 ifindex: place.ifindex,
                 link_id: held.link,
-                position: standing.position,
+                position: standing.position.map(|_| standing.ahead().count()),
                 chain: standing.chain.len(),
-                ahead: standing.ahead().to_vec(),
-                intruder: order::intruder(&standing.chain, standing.position, held.program, self.retire.is_some()),
+                ahead: standing.ahead().cloned().collect(),
+                intruder: order::intruder(&standing.chain, standing.position, held.program, ours.as_deref()),
             }
         };
         self.held.iter().map(attachment).collect()
+    }
+
+    /// Links that may be in force; `None`: those of another version as well.
+    fn ours(&self) -> Option<Vec<u32>> {
+        self.retire.is_none().then(|| self.held.values().map(|held| held.link).collect())
     }
 
     /// What had to be mended.
@@ -205,7 +214,7 @@ impl Attachments {
             self.repairs.attached += 1;
             return self.hold_again(ebpf, place);
         }
-        let Some(first) = standing.ahead().iter().find(|neighbour| neighbour.owner.ends_chain()) else { return Ok(()) };
+        let Some(first) = standing.ahead().find(|neighbour| neighbour.owner.ends_chain()) else { return Ok(()) };
         let Some(held) = self.held.get_mut(place) else { return Ok(()) };
         if !held.repair.may_try(now) {
             self.repairs.given_up += 1;
@@ -213,7 +222,8 @@ impl Attachments {
             return Ok(());
         }
         tracing::warn!(program, device, ahead = %first, "behind a program that ends the chain: going ahead of it");
-        self.repairs.reordered += 1;
+        // One takeover of the head is one repair, also where a second program follows the first.
+        self.repairs.reordered += u64::from(place.behind().is_none());
         match self.method {
             Method::Tcx => tcx::let_go(place, &self.dirs)?,
             Method::Clsact => clsact::let_go(place, &self.wt0)?,
@@ -271,6 +281,12 @@ impl Attachments {
 impl Place {
     fn pin(&self) -> PathBuf {
         format!("{}-{}", self.program, pins::pin_name(&self.device)).into()
+    }
+
+    /// The pin of the program that this one must be behind.
+    fn behind(&self) -> Option<PathBuf> {
+        let first = Self { program: program::WT0_INGRESS, ..self.clone() };
+        (self.program == program::WT0_LAST).then(|| first.pin())
     }
 
     fn hook(&self) -> TcxHook {

@@ -85,9 +85,14 @@ pub(super) fn judge(own: &Filter, filters: &[Filter], tcx: &[Neighbour]) -> Resu
     })
 }
 
-/// What of a chain must not be in force beside our `program`, which belongs at `position`. While `retiring`, those of another
-/// version are. Programs whose name the kernel does not tell are nobody's in particular.
-pub(super) fn intruder(chain: &[Neighbour], position: Option<usize>, program: u32, retiring: bool) -> Option<String> {
+/// What of a chain must not be in force beside our `program`, which belongs at `position`. `ours` are the links that may be;
+/// `None`: any that we have pinned, while those of another version are retired. Programs whose name the kernel does not tell are nobody's in particular.
+pub(super) fn intruder(
+    chain: &[Neighbour],
+    position: Option<usize>,
+    program: u32,
+    ours: Option<&[u32]>,
+) -> Option<String> {
     let others = chain.iter().enumerate().filter(|(place, _)| Some(*place) != position).map(|(_, other)| other);
     let in_place = position.and_then(|place| chain.get(place));
     if let Some(other) = in_place.filter(|other| other.program != program) {
@@ -95,7 +100,7 @@ pub(super) fn intruder(chain: &[Neighbour], position: Option<usize>, program: u3
     }
     others.into_iter().find_map(|other| match &other.owner {
         _ if other.program == program => Some("it is attached twice".to_owned()),
-        Owner::Own if !retiring => Some(format!("program {} of an earlier life is attached as well", other.program)),
+        Owner::Own if ours.is_some_and(|ours| !ours.contains(&other.link)) => Some(format!("program {} of an earlier life is attached as well", other.program)),
         Owner::Unknown(Some(name)) if name.starts_with(OWN_PREFIX) => Some(format!(
             "{name} (id {}) of another peer is attached as well, whose pins are on another bpffs: stop that peer, or              remove them there (`rm -r BPFFS/peer/DEVICE`)",
             other.program
@@ -162,7 +167,11 @@ mod tests {
         let at = |program, owner| Neighbour { program, link: program + 100, owner };
         let (own, unknown) = (|program| at(program, Owner::Own), |program| at(program, Owner::Unknown(None)));
         let named = |name: &str| at(9, Owner::Unknown(Some(name.to_owned())));
-        let found = |chain: &[Neighbour], retiring| intruder(chain, Some(0), 7, retiring).unwrap_or_default();
+        let found = |chain: &[Neighbour], retiring: bool| {
+            let ours = (!retiring).then(|| vec![107, 104]);
+            intruder(chain, Some(0), 7, ours.as_deref()).unwrap_or_default()
+        };
+        assert_eq!(found(&[own(7), own(4)], false), "", "the second of ours on wt0");
         assert_eq!(found(&[own(7), unknown(8), at(5, Owner::Peer("wt1".into()))], false), "");
         assert_eq!(found(&[own(8)], false), "another program (id 8) is in its place");
         assert_eq!(found(&[own(7), unknown(7)], false), "it is attached twice");

@@ -11,7 +11,7 @@ use peer_common::layout::program::UPLINK_INGRESS;
 use super::super::pins::{PinDirs, remove_pin};
 use super::{Place, Standing, failed};
 use crate::Error;
-use crate::chain::{Owners, entries};
+use crate::chain::{Owners, entries, file_name};
 use crate::sys::{self, End, Link, TcxHook};
 
 /// How often a chain may change under our hands before we attach whatever its state.
@@ -32,7 +32,7 @@ pub(super) fn hold(program: &ProgramFd, place: &Place, dirs: &PinDirs) -> Result
             return Ok(id);
         }
     }
-    attach(program, place, &path)
+    attach(program, place, &path, dirs)
 }
 
 /// Ends the links of a directory that belong to none of `places`.
@@ -75,9 +75,17 @@ pub(super) fn standing(place: &Place, link: u32, owners: &Owners) -> io::Result<
 }
 
 /// Attaches at the head. A link of ours that is there goes only then: no packet passes without a program.
-fn attach(program: BorrowedFd<'_>, place: &Place, path: &Path) -> Result<u32, Error> {
+fn attach(program: BorrowedFd<'_>, place: &Place, path: &Path, dirs: &PinDirs) -> Result<u32, Error> {
     let what = || format!("attach {} to {}", place.program, place.device);
-    let link = create(program, place.ifindex, place.hook()).map_err(failed(what()))?;
+    let first = match place.behind() {
+        Some(first) => sys::link_at(&dirs.links.join(&first)).map_err(failed(format!("read {}", first.display())))?,
+        None => None,
+    };
+    let link = match &first {
+        Some(first) => Link::create_behind(program, place.ifindex, place.hook(), first),
+        None => create(program, place.ifindex, place.hook()),
+    };
+    let link = link.map_err(failed(what()))?;
     let old = sys::link_at(path).map_err(failed(format!("read {}", path.display())))?;
     let new = path.with_file_name(format!("{}:new", place.pin().display()));
     remove_pin(&new)?;
@@ -110,6 +118,9 @@ fn update_pinned(program: BorrowedFd<'_>, place: &Place, path: &Path) -> Result<
 /// Takes over the link that another version holds at this place: our program goes into it, and it gets our name.
 fn take_over(program: BorrowedFd<'_>, place: &Place, dirs: &PinDirs, path: &Path) -> Result<Option<u32>, Error> {
     for old in dirs.others().iter().flat_map(|version| entries(&version.join("links"))) {
+        if file_name(&old) != place.pin().as_os_str().to_string_lossy() {
+            continue;
+        }
         let Ok(Some(link)) = sys::link_at(&old) else { continue };
         let Ok(info) = link.info() else { continue };
         if (info.ifindex, info.hook) != (place.ifindex, place.hook() as u32) {

@@ -72,7 +72,7 @@ fn another_version_is_taken_over_without_a_gap_and_then_removed() {
         assert_eq!(at(&new, "eth0").position, Some(0));
         let both = chain("eth0", TcxHook::Ingress);
         assert_eq!(both[1..], programs, "the old one still knows the old flows");
-        assert_eq!(chain("wt0", TcxHook::Ingress).len(), 1);
+        assert_eq!(chain("wt0", TcxHook::Ingress).len(), 2);
         let soon = Instant::now() + Duration::from_secs(30);
         mend(&mut new, soon);
         assert_eq!(chain("eth0", TcxHook::Ingress), both);
@@ -98,7 +98,7 @@ fn killed_in_the_middle_of_a_takeover_and_rolled_back() {
         fs::rename(root.join("v99"), root.join(&current)).expect("renamed");
         let back = lab.up();
         assert_eq!((at(&back, "eth0").position, at(&back, "wt0").position), (Some(0), Some(0)));
-        assert_eq!(chain("wt0", TcxHook::Ingress).len(), 1);
+        assert_eq!(chain("wt0", TcxHook::Ingress).len(), 2);
         lab.down(back, false);
         assert_eq!(chain("eth0", TcxHook::Ingress), [], "of no version");
         assert!(lab.pins().is_empty(), "{:?}", lab.pins());
