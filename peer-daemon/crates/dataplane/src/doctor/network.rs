@@ -31,7 +31,7 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
         let finding = Finding::new(Check::Uplinks, Severity::Problem, format!("the route is not served: {why}"));
         let remedy = facts.configuration.choose(
             "name an uplink that leads there (`uplink`), or give the node a route",
-            "give the node a route to it, or let another router serve this network (dashboard: Networks)",
+            "name an uplink that leads there (NB_UPLINKS), give the node a route to it, or let another router serve this network (dashboard: Networks)",
         );
         found.push(finding.about(route).remedy(remedy));
     }
