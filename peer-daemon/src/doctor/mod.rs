@@ -13,7 +13,7 @@ use peer_core::desired::Desired;
 use peer_dataplane::doctor::{self, Check, Severity, Subject, examine};
 use peer_dataplane::kernel::{Netlink, Snapshot};
 use peer_dataplane::nat_ports::{self, Choice};
-use peer_dataplane::{Configuration, Intent, Wt0};
+use peer_dataplane::{Capabilities, Configuration, Intent, Wt0};
 
 pub(crate) use self::report::Finding;
 use self::report::Report;
@@ -124,6 +124,8 @@ fn is_asked_for(args: &DoctorArgs, finding: &doctor::Finding) -> bool {
     match finding.check {
         // Probed only here, or known only here.
         Check::Kernel | Check::Tun | Check::Hardening => true,
+        // With it, and only here, programs of strangers have names: the daemon does not keep it.
+        Check::Order => Capabilities::current().sys_admin,
         Check::NatPorts => args.nat_ports.is_some() || finding.severity == Severity::Note,
         Check::NatAddresses => !args.nat_addresses.is_empty(),
         Check::Bpffs => args.bpffs.is_some(),

@@ -318,8 +318,8 @@ pub(super) fn prefix(net: &IpNet) -> Prefix {
     (if net.addr().is_ipv4() { MAPPED_BITS + len } else { len }, net.network().into())
 }
 
-/// The ways that packets of the route may take: those of the FIB to its first host, of narrower routes within it, to what lies
-/// beyond every route, and into networks that the node is connected to.
+/// The ways that packets of the route may take: those of the FIB to its first host, of narrower routes within it, into networks that
+/// the node is connected to, and to what lies beyond every route, unless one of the node's has all of it.
 fn candidates(route: &desired::Route, node: &Snapshot) -> Vec<Candidate> {
     let destination = route.destination.trunc();
     let v4 = destination.addr().is_ipv4();
@@ -345,7 +345,9 @@ fn candidates(route: &desired::Route, node: &Snapshot) -> Vec<Candidate> {
     for inner in inner() {
         add(inner.destination, &inner.ways);
     }
-    add(destination, ways(beyond(v4)));
+    if !node.routes.iter().any(|around| around.destination.contains(&destination)) {
+        add(destination, ways(beyond(v4)));
+    }
     for (index, link) in &node.links {
         let inside = |net: &IpNet| destination.contains(&net.trunc()) || net.contains(&destination.addr());
         let connected = link.addresses.iter().find(|address| inside(&address.net));

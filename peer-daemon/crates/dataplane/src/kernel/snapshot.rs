@@ -12,7 +12,7 @@ pub struct Snapshot {
     pub links: BTreeMap<u32, Link>,
     /// Ways to the addresses that were asked for; without one there is none.
     pub ways: BTreeMap<IpAddr, Vec<Way>>,
-    /// Routes of the node's within the prefixes that were asked for.
+    /// Routes of the node's within the prefixes that were asked for and around them, but for default routes.
     pub routes: Vec<FibRoute>,
     /// Sources for an address by a link that was asked for by name.
     pub sources: BTreeMap<(IpAddr, u32), IpAddr>,
@@ -23,7 +23,7 @@ pub struct Snapshot {
 pub struct Questions {
     /// Addresses to which ways are wanted.
     pub destinations: Vec<IpAddr>,
-    /// Prefixes whose narrower routes are wanted.
+    /// Prefixes within and around which routes are wanted.
     pub within: Vec<IpNet>,
     /// Addresses for which the source by a device of this name is wanted.
     pub by_device: Vec<(IpAddr, String)>,

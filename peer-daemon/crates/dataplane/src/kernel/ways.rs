@@ -68,7 +68,7 @@ async fn ways(handle: &Handle, destination: IpAddr, origin: Option<&Origin>) -> 
     }
 }
 
-/// Routes within these prefixes, of all tables.
+/// Routes within these prefixes, and those around them but for default routes, of all tables.
 async fn routes(
     handle: &Handle,
     v4: bool,
@@ -90,7 +90,8 @@ async fn routes(
             break;
         }
         let unicast = route.header.kind == RouteType::Unicast;
-        if let Some(net) = destination(&route).filter(|net| unicast && within.iter().any(|wide| wide.contains(net))) {
+        let concerned = |net: &IpNet| within.iter().any(|ours| ours.contains(net) || net.contains(*ours));
+        if let Some(net) = destination(&route).filter(|net| unicast && net.prefix_len() > 0 && concerned(net)) {
             found.push((net, route));
         }
     }

@@ -194,7 +194,9 @@ fn without_a_source_a_masqueraded_route_is_not_served_and_one_that_keeps_sources
 
 #[test]
 fn what_keeps_its_source_and_needs_no_uplink_is_by_the_kernel() {
-    let node = node();
+    let mut node = node();
+    let ways = vec![Way { link: 2, gateway: None, source: None }];
+    node.routes.push(FibRoute { destination: net("100.64.0.0/16"), ways });
     let mut intent = intent(&[("100.64.0.0/24", UplinkChoice::Auto)]);
     let served = |intent: &Intent| plan(intent, &Arc::default(), &node, &BTreeMap::new()).expect("a plan").service;
     assert!(served(&intent)[0].unserved.is_some() && served(&intent)[0].by_kernel.is_none());

@@ -69,6 +69,7 @@ fn assert_covered(met: &Counts) {
         DropReason::NoSourceAddress.name(),
         DropReason::TableFull.name(),
         DropReason::Rewrite.name(),
+        DropReason::Unjudged.name(), // of the second program on wt0: a scenario
         DropReason::Internal.name(),
     ];
     let names = Counter::ALL.iter().map(|counter| counter.name());
