@@ -94,10 +94,16 @@ impl Udp {
     pub fn receive(&self, limit: Duration) -> io::Result<Option<(Vec<u8>, SocketAddr)>> {
         let mut buffer = vec![0; 1 << 16];
         self.socket.set_read_timeout(Some(limit))?;
-        match self.socket.recv_from(&mut buffer) {
-            Ok((length, from)) => Ok(Some((buffer[..length].to_vec(), from))),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
-            Err(error) => Err(error),
+        let deadline = Instant::now() + limit;
+        loop {
+            return match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => Ok(Some((buffer[..length].to_vec(), from))),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
+                // A signal, of a child that ends for one.
+                Err(error) if error.kind() == ErrorKind::Interrupted && Instant::now() < deadline => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
+                Err(error) => Err(error),
+            };
         }
     }
 
