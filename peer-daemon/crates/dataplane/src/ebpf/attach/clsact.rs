@@ -14,7 +14,7 @@ use super::super::pins::{PinDirs, name, pin_name, remove_pin};
 use super::order::{self, Refusal};
 use super::{Place, Standing, failed};
 use crate::Error;
-use crate::chain::{Owners, entries};
+use crate::chain::{Neighbour, Owner, Owners, entries};
 use crate::sys::{self, TcxHook};
 use crate::tc::{Filter, Tc};
 
@@ -80,7 +80,13 @@ pub(super) fn standing(place: &Place, wt0: &str, owners: &Owners) -> io::Result<
     let filters = Tc::connect()?.filters(place.ifindex, place.hook())?;
     let own = own_filter(place, wt0);
     let position = filters.iter().position(|filter| is_same(filter, &own)).map(|position| chain.len() + position);
-    chain.extend(filters.iter().map(order::neighbour));
+    // Our other filter beside this one is no stranger's.
+    let peer = Owner::Peer(wt0.to_owned());
+    let neighbour = |filter| match order::neighbour(filter) {
+        neighbour if neighbour.owner == peer => Neighbour { owner: Owner::Own, ..neighbour },
+        neighbour => neighbour,
+    };
+    chain.extend(filters.iter().map(neighbour));
     Ok(Standing { chain, position })
 }
 
@@ -154,7 +160,7 @@ fn remove_qdisc(device: &str) -> io::Result<()> {
 }
 
 /// TCX programs, which run before any filter; none where the kernel has no TCX.
-fn tcx_chain(place: &Place, owners: &Owners) -> io::Result<Vec<crate::chain::Neighbour>> {
+fn tcx_chain(place: &Place, owners: &Owners) -> io::Result<Vec<Neighbour>> {
     match owners.chain(place.ifindex, place.hook()) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
         chain => Ok(chain?.0),
