@@ -18,7 +18,7 @@ pub struct Snapshot {
     pub sources: BTreeMap<(IpAddr, u32), IpAddr>,
 }
 
-/// What a snapshot shall tell of ways.
+/// What a snapshot asks the kernel about ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Questions {
     /// Addresses to which ways are wanted.

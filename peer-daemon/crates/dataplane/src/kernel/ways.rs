@@ -17,7 +17,7 @@ use super::snapshot::{FibRoute, Origin, Questions, Snapshot, Way};
 
 /// The loopback device has this index in every network namespace.
 const LOOPBACK: u32 = 1;
-/// Routes of the node's that are looked at, and those within our prefixes that are kept.
+/// How many of the node's routes are read at most, and how many are kept.
 const MOST_SEEN: usize = 200_000;
 const MOST_KEPT: usize = 2048;
 
@@ -86,7 +86,7 @@ async fn routes(
     while let Some(route) = list.try_next().await? {
         seen += 1;
         if seen > MOST_SEEN || found.len() >= MOST_KEPT {
-            tracing::debug!(seen, kept = found.len(), "more routes than are looked at");
+            tracing::debug!(seen, kept = found.len(), "not all routes of the node were read");
             break;
         }
         let unicast = route.header.kind == RouteType::Unicast;

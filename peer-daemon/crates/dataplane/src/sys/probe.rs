@@ -29,7 +29,7 @@ pub(crate) fn helper(number: i32) -> io::Result<bool> {
 }
 
 /// `BPF_FIB_LOOKUP_SRC`, if FIB lookups can tell the source that the kernel would choose (Linux 6.7), else 0. Asked by such a
-/// lookup, whose flags are looked at first.
+/// lookup: the kernel checks its flags before anything else.
 pub(crate) fn fib_flags() -> io::Result<u32> {
     const FIB_LOOKUP: i32 = 69;
     const FIB_LOOKUP_SRC: i32 = 16;

@@ -155,7 +155,7 @@ impl Flood {
         }
     }
 
-    /// A window of `rate` a second: how many a second were received, and how many are said to have been dropped.
+    /// A window with `rate` initiations a second. Returns how many a second were received, and how many the screen counts as dropped.
     fn window(&mut self, rate: u32) -> (f64, u64) {
         let received = (f64::from(rate) / 10.0 * self.part) as u32;
         for _ in 0..received {
