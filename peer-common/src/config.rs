@@ -29,6 +29,10 @@ pub struct Config {
     pub observe: u32,
     /// Nanoseconds that pass before a CPU may tell of one more flow, or of one more dropped packet.
     pub event_interval: u32,
+    /// Whether the sender of what the policy refuses is told so: [`Config::REJECT`].
+    pub answers: u32,
+    /// Zero.
+    pub pad: u32,
     /// Own overlay address, the source of our ICMP errors to the mesh; [`Addr::NONE`]: none of this family.
     pub overlay4: Addr,
     /// As `overlay4`, IPv6.
@@ -37,5 +41,10 @@ pub struct Config {
     pub test: [u64; layout::TEST_WORDS],
 }
 
-const _: () = assert!(size_of::<Config>() == 88 + 8 * layout::TEST_WORDS);
+const _: () = assert!(size_of::<Config>() == 96 + 8 * layout::TEST_WORDS);
 const _: () = assert!(core::mem::offset_of!(Config, hash_key) == 0);
+
+impl Config {
+    /// In [`Config::answers`]: what the policy refuses is answered instead of dropped in silence.
+    pub const REJECT: u32 = 1;
+}

@@ -65,8 +65,10 @@ counters! {
     UplinkNext = "uplink_next",
     /// ICMP errors translated together with the packet that they quote, both directions.
     IcmpErrors = "icmp_errors",
-    /// ICMP errors of our own: hop limit used up, packet too big.
+    /// ICMP errors of our own: hop limit used up, packet too big, destination unreachable.
     IcmpErrorsSent = "icmp_errors_sent",
+    /// TCP resets of our own, to either end of a connection that may not go on.
+    ResetsSent = "resets_sent",
     /// SYNs whose maximum segment size was lowered.
     MssClamped = "mss_clamped",
     /// First fragments remembered for those that follow.

@@ -57,6 +57,8 @@ drop_reasons! {
     PolicyRule = "policy_rule",
     /// The kernel has no route, or one that is a blackhole.
     Unreachable = "unreachable",
+    /// The next hop has not answered the kernel's last requests for its link address.
+    HostUnreachable = "host_unreachable",
     /// The kernel's route leaves by an interface that is not an uplink.
     NotUplink = "not_uplink",
     /// A flow lost its uplink, its address or its mapping to another: forgotten, the next packet opens it anew.

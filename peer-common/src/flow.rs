@@ -119,8 +119,16 @@ pub struct Flow {
     pub tcp: TcpWindow,
     /// Timestamp of the last packet with a FIN (RFC 7323 §3), host byte order, if [`TcpSeen::TIMESTAMP`] is set.
     pub tcp_timestamp: u32,
+    /// Why its last packet was refused, and both ends of the connection told so: a drop reason plus 1, and perhaps
+    /// [`Flow::TOLD`]; 0: it was not.
+    pub ended: u32,
     /// Zero. With the kernel's 48 bytes and the key an entry is three lines of cache, and begins with one.
-    pub pad: [u32; 3],
+    pub pad: [u32; 2],
+}
+
+impl Flow {
+    /// In [`Flow::ended`]: whoever wants to know of flows has been told of this one's end.
+    pub const TOLD: u32 = 1 << 31;
 }
 
 const _: () = assert!(size_of::<Flow>() == 104);

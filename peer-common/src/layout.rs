@@ -8,7 +8,7 @@ pub const ABI: u32 = match option_env!("PEER_TEST_ABI") {
 
 /// The version of a build that nothing was said to. `PEER_TEST_ABI`, when daemon and programs are compiled, makes another
 /// one: for tests of upgrade and rollback only, which need two builds with different layouts.
-const CURRENT_ABI: u32 = 4;
+const CURRENT_ABI: u32 = 5;
 
 /// Words that a build of another version for tests has more in `Config`, so that its maps are not the same.
 pub const TEST_WORDS: usize = if ABI == CURRENT_ABI { 0 } else { 1 };

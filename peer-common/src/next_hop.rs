@@ -69,6 +69,8 @@ impl NextHop {
     pub const MTU_GUESSED: u16 = 4;
     /// Its packets are IPv4, whatever the family of the neighbour's own address (RFC 8950).
     pub const V4: u16 = 8;
+    /// The kernel has asked for its link address in vain. Once in a [`tick`] a packet makes it ask again.
+    pub const FAILED: u16 = 16;
 
     /// Its key.
     #[must_use]

@@ -60,7 +60,7 @@ fn ask_all(
         work.mtu = event.mtu;
         return Err(DropReason::TooBig);
     }
-    Ok(())
+    if next_hop::has_failed(&mut work.hop) { Err(DropReason::HostUnreachable) } else { Ok(()) }
 }
 
 #[inline(always)]
@@ -95,6 +95,8 @@ fn known_flow(
             return Err(DropReason::SourceChanged);
         }
         set_hop(event, work);
+    } else if let Some(hop) = next_hop::current(flow) {
+        work.hop.entry = *hop;
     }
     let local = flow.kind == FlowKind::ToNode as u8 || flow.kind == FlowKind::FromNode as u8;
     if !local && flow::may_lack_mapping(flow, now) && nat::mapping_lost(work, flow) {

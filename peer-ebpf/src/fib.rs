@@ -30,7 +30,8 @@ pub struct Hop {
     pub entry: NextHop,
     /// Key of the entry. Not on the stack, as [`crate::judge::Keys`]; so are the others.
     pub key: NextHopKey,
-    pub pad: u32,
+    /// What the FIB has said: `BPF_FIB_LKUP_RET_…`.
+    pub result: u32,
     /// Number of the entry.
     pub number: u64,
     /// The question to the FIB.
@@ -42,11 +43,11 @@ pub struct Hop {
 /// Resolves the way to `key.dst`. Returns 0, or a drop reason plus 1: a function of its own, for the sake of the stack.
 #[inline(never)]
 pub fn resolve(ctx: &TcContext, config: &Config, route: &Route, key: &FlowKey, hop: &mut Hop) -> u32 {
-    let Hop { entry, params, chosen, .. } = hop;
+    let Hop { entry, params, chosen, result, .. } = hop;
     (entry.addr, entry.source) = (Addr::NONE, Addr::NONE);
     let family = if key.dst.is_v4() { NextHop::V4 } else { 0 };
     (entry.flags, entry.mtu, entry.asked, entry.uplink) = (family, 0, 0, route.uplink);
-    if let Err(reason) = lookup(ctx, config, route, key, entry, params) {
+    if let Err(reason) = lookup(ctx, config, route, key, entry, (params, result)) {
         return reason as u32 + 1;
     }
     let Some(uplink) = uplink(entry.uplink) else { return DropReason::NotUplink as u32 + 1 };
@@ -103,7 +104,7 @@ fn lookup(
     route: &Route,
     key: &FlowKey,
     hop: &mut NextHop,
-    params: &mut Params,
+    (params, said): (&mut Params, &mut u32),
 ) -> Result<(), DropReason> {
     stats::count(Counter::FibLookups, 1);
     // SAFETY: integers and unions of integers.
@@ -131,6 +132,7 @@ fn lookup(
     // SAFETY: the parameters are a whole, initialised structure of the size given.
     let result =
         unsafe { bpf_fib_lookup(ctx.as_ptr(), ptr::from_mut(params), size_of::<Params>() as i32, flags) } as u32;
+    *said = result;
     match result {
         BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => {
             hop.uplink = params.ifindex;

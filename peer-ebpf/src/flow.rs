@@ -34,7 +34,8 @@ pub fn begin(work: &mut Scratch, kind: u8, now: u64) {
         tcp_seen: 0,
         tcp: TcpWindow::default(),
         tcp_timestamp: 0,
-        pad: [0; 3],
+        ended: 0,
+        pad: [0; 2],
     };
 }
 

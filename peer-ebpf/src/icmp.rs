@@ -1,18 +1,15 @@
 //! ICMP errors: of others, translated with the packet that they quote (RFC 5508 §4), and of our own (RFC 1812 §4.3,
 //! RFC 4443 §2.4).
 
-use core::mem::offset_of;
 use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_NET};
-use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
-};
+use aya_ebpf::helpers::{bpf_csum_diff, bpf_skb_load_bytes};
 use aya_ebpf::programs::TcContext;
 use peer_common::{Addr, Counter, FlowKey};
 
 use crate::maps::ERROR_BUDGET;
+use crate::own_packet::{Ends, L4_AT, Pseudo, fold, overwrite, resize, set_header};
 use crate::parse::{ICMP_LEN, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Packet, Part, V4_LEN, V6_LEN};
 use crate::stats;
 use crate::verifier::{opaque, value};
@@ -108,20 +105,50 @@ fn is_error(packet: &Packet) -> bool {
     }
 }
 
-/// What we tell a sender: the MTU that its packet was too big for, bytes of layer 3. A number alone, because a function of
-/// its own takes five registers.
+/// What we tell a sender. A number alone, because a function of its own takes five registers: an MTU, or [`UNREACHABLE`] and
+/// the codes of both families.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Error(u32);
 
+/// The bit that tells codes of "unreachable" from an MTU.
+const UNREACHABLE: u32 = 1 << 31;
+
 impl Error {
     /// The hop limit is used up.
     pub const TIME_EXCEEDED: Self = Self(0);
+    /// There is no route: network unreachable, or no route to destination (RFC 1812 §5.2.7.1, RFC 4443 §3.1).
+    pub const NO_ROUTE: Self = Self::unreachable(0, 0);
+    /// The kernel's route says that the destination cannot be reached: host unreachable, or no route to destination.
+    pub const NO_HOST: Self = Self::unreachable(1, 0);
+    /// The neighbour does not answer: host unreachable, or address unreachable.
+    pub const SILENT: Self = Self::unreachable(1, 3);
+    /// It is not allowed: communication administratively prohibited.
+    pub const PROHIBITED: Self = Self::unreachable(13, 1);
 
-    /// Larger than the MTU ahead.
+    /// Larger than the MTU ahead, bytes of layer 3.
     #[inline(always)]
     pub const fn too_big(mtu: u32) -> Self {
-        Self(mtu)
+        Self(mtu & !UNREACHABLE)
+    }
+
+    const fn unreachable(v4: u32, v6: u32) -> Self {
+        Self(UNREACHABLE | v4 << 8 | v6)
+    }
+
+    /// Type and code, and the word behind the checksum.
+    #[inline(always)]
+    fn fields(self, is_v4: bool) -> (u16, u32) {
+        const V4: u16 = 3 << 8;
+        const V6: u16 = 1 << 8;
+        match (self.0, is_v4) {
+            (0, true) => (0x0b00, 0),
+            (0, false) => (0x0300, 0),
+            (codes, true) if codes & UNREACHABLE != 0 => (V4 | (codes >> 8 & 0xff) as u16, 0),
+            (codes, false) if codes & UNREACHABLE != 0 => (V6 | (codes & 0xff) as u16, 0),
+            (mtu, true) => (0x0304, mtu),
+            (mtu, false) => (0x0200, mtu),
+        }
     }
 }
 
@@ -137,7 +164,7 @@ const HEADERS_V4: u32 = (V4_LEN + ICMP_LEN) as u32;
 pub struct ErrorBuffer {
     bytes: [u8; ERROR_BUFFER],
     /// What is summed besides: the end of the pseudo header, and what stands behind the quote's last whole word.
-    pseudo: [u32; 2],
+    pseudo: Pseudo,
     last_word: u32,
     pad: u32,
 }
@@ -148,26 +175,9 @@ const MASK: u32 = 0x7ff;
 /// As much as every kernel sums at once.
 const PIECE: u32 = 512;
 
-/// Bytes that [`resize`] cuts out of the packet: more than stand before any header of layer 4.
-const CUT: u32 = 64;
-
 /// Errors at once, and nanoseconds until one more is allowed: RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) demand a limit.
 const BURST: u32 = 50;
 const REFILL: u64 = 4_000_000;
-
-const RECOMPUTE: u64 = BPF_F_RECOMPUTE_CSUM as u64;
-
-/// Makes the packet `len` bytes long, whatever they are, without any offload. Changing its tail alone would leave a checksum
-/// that the device is to complete (TSO, GRO, a veth's peer): it would be written into the middle of the error. The
-/// kernel gives that up when the place where summing starts is cut out, hence a cut at the front after growth at the end.
-#[inline(always)]
-fn resize(ctx: &TcContext, len: u32) -> bool {
-    // SAFETY: the context is the kernel's; packet pointers are not used any more.
-    unsafe {
-        bpf_skb_change_tail(ctx.as_ptr().cast(), len + CUT, 0) == 0
-            && bpf_skb_adjust_room(ctx.as_ptr().cast(), -(CUT as i32), BPF_ADJ_ROOM_NET, 0) == 0
-    }
-}
 
 /// Turns the packet into an error to its sender, by `source`. `false`: it stays as it is and is dropped in silence, because
 /// nobody may be told, or not now.
@@ -212,39 +222,19 @@ pub fn turn<const L2: usize>(
         return false;
     }
     let total = |headers: u32| (opaque(headers + quote - 1) & MASK) + 1;
-    // SAFETY: the context is the kernel's; headers start where they end at the quote, and all lies in the buffer.
-    let stored = unsafe {
+    // SAFETY: headers start where they end at the quote, and all lies in the buffer.
+    let written = unsafe {
         if packet.is_v4 {
-            let start = buffer.bytes.as_ptr().add(V6_LEN - V4_LEN);
-            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total(HEADERS_V4), RECOMPUTE)
+            overwrite(ctx, L2 as u32, buffer.bytes.as_ptr().add(V6_LEN - V4_LEN), total(HEADERS_V4))
         } else {
-            let start = buffer.bytes.as_ptr();
-            bpf_skb_store_bytes(ctx.as_ptr().cast(), L2 as u32, start.cast(), total(HEADERS_V6), RECOMPUTE)
+            overwrite(ctx, L2 as u32, buffer.bytes.as_ptr(), total(HEADERS_V6))
         }
     };
-    if stored != 0 {
+    if !written {
         return false;
     }
     stats::count(Counter::IcmpErrorsSent, 1);
     true
-}
-
-#[repr(C)]
-struct HeadersV4 {
-    version_tos_len: [u16; 2],
-    id_fragment: u32,
-    ttl_protocol: u16,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-#[repr(C)]
-struct HeadersV6 {
-    version_class_flow: u32,
-    len_next_hop: [u16; 2],
-    source: Addr,
-    destination: Addr,
 }
 
 #[repr(C)]
@@ -257,49 +247,20 @@ struct Icmp {
 /// Writes both headers in front of the quote, `quote` bytes long.
 #[inline(always)]
 fn set_headers(packet: &Packet, buffer: &mut ErrorBuffer, source: &Addr, error: Error, quote: u32) {
-    const TTL: u16 = 64;
     let base = buffer.bytes.as_mut_ptr();
-    let kind_code: u16 = match (error.0, packet.is_v4) {
-        (0, true) => 0x0b00,
-        (_, true) => 0x0304,
-        (0, false) => 0x0300,
-        (_, false) => 0x0200,
-    };
-    let icmp = Icmp { kind_code: kind_code.to_be(), checksum: 0, rest: error.0.to_be() };
+    let (kind_code, rest) = error.fields(packet.is_v4);
     let icmp_len = ICMP_LEN as u32 + quote;
+    let ends = Ends { is_v4: packet.is_v4, source, destination: &packet.key.src };
+    let protocol = if packet.is_v4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
     // SAFETY: all of the buffer's 48 bytes before the quote, aligned to four.
     unsafe {
-        let icmp_at = base.add(V6_LEN).cast::<Icmp>();
-        *icmp_at = icmp;
-        let mut sum = 0;
-        if packet.is_v4 {
-            let header = HeadersV4 {
-                version_tos_len: [0x4500_u16.to_be(), ((HEADERS_V4 + quote) as u16).to_be()],
-                id_fragment: 0x4000_u32.to_be(),
-                ttl_protocol: (TTL << 8 | IPPROTO_ICMP as u16).to_be(),
-                checksum: 0,
-                source: source.words[3],
-                destination: packet.key.src.words[3],
-            };
-            let at = base.add(V6_LEN - V4_LEN).cast::<HeadersV4>();
-            *at = header;
-            (*at).checksum = !fold(bpf_csum_diff(ptr::null_mut(), 0, at.cast(), V4_LEN as u32, 0));
-        } else {
-            let header = HeadersV6 {
-                version_class_flow: 0x6000_0000_u32.to_be(),
-                len_next_hop: [(icmp_len as u16).to_be(), ((IPPROTO_ICMPV6 as u16) << 8 | TTL).to_be()],
-                source: *source,
-                destination: packet.key.src,
-            };
-            *base.cast::<HeadersV6>() = header;
-            // The pseudo header of RFC 8200 §8.1: both addresses, length, protocol.
-            let addresses = base.add(offset_of!(HeadersV6, source));
-            buffer.pseudo = [icmp_len.to_be(), IPPROTO_ICMPV6.to_be()];
-            sum = bpf_csum_diff(ptr::null_mut(), 0, addresses.cast(), 32, 0);
-            sum = bpf_csum_diff(ptr::null_mut(), 0, buffer.pseudo.as_mut_ptr(), 8, sum as u32);
-        }
+        let icmp_at = base.add(L4_AT).cast::<Icmp>();
+        *icmp_at = Icmp { kind_code: kind_code.to_be(), checksum: 0, rest: rest.to_be() };
+        let pseudo = set_header(base, &mut buffer.pseudo, &ends, protocol, icmp_len);
+        // ICMP has no pseudo header, ICMPv6 has one.
+        let mut sum = if packet.is_v4 { 0 } else { pseudo };
         sum = bpf_csum_diff(ptr::null_mut(), 0, &raw mut buffer.last_word, 4, sum as u32);
-        sum = sum_icmp(base.add(V6_LEN), icmp_len & !3, sum);
+        sum = sum_icmp(base.add(L4_AT), icmp_len & !3, sum);
         (*icmp_at).checksum = !fold(sum);
     }
 }
@@ -318,13 +279,6 @@ unsafe fn sum_icmp(start: *mut u8, len: u32, mut sum: i64) -> i64 {
         sum = bpf_csum_diff(ptr::null_mut(), 0, start.add(2 * PIECE as usize).cast(), third, sum as u32);
     }
     sum
-}
-
-#[inline(always)]
-fn fold(sum: i64) -> u16 {
-    let sum = sum as u32;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 #[inline(always)]

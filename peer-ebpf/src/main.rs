@@ -6,6 +6,7 @@
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
+mod answer;
 mod bench;
 mod budget;
 mod describe;
@@ -24,9 +25,11 @@ mod nat;
 mod next_hop;
 mod observe;
 mod own;
+mod own_packet;
 mod parse;
 mod policy;
 mod redirect;
+mod reset;
 mod rewrite;
 mod socket;
 mod stats;

@@ -8,6 +8,7 @@ use crate::judge::Query;
 use crate::nat::Search;
 use crate::observe::BUDGETS;
 use crate::parse::Packet;
+use crate::reset::Segment;
 use crate::socket::V4;
 use crate::tcp_options::Options;
 use crate::verifier::value;
@@ -49,6 +50,7 @@ pub struct Scratch {
     /// The `DropReason` that [`crate::log`] is told.
     pub refused: u32,
     pub error: ErrorBuffer,
+    pub segment: Segment,
 }
 
 #[inline(always)]
@@ -154,6 +156,9 @@ pub static LAST_REFUSAL: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What bounds our own ICMP errors on this CPU.
 #[map]
 pub static ERROR_BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+/// What bounds our own ICMP errors to each peer. Private to one load, hence not pinned.
+#[map]
+pub static PEER_ERRORS: Array<Budget> = Array::with_max_entries(MAX_PEERS, 0);
 /// What the programs tell of flows and packets, see [`crate::observe`]. The daemon sets its size when it loads.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(262_144, 0);

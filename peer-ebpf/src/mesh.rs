@@ -13,7 +13,8 @@ use crate::parse::{IPPROTO_TCP, parse};
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
 use crate::verifier::opaque_address;
-use crate::{family, fib, flow, fragment, icmp, judge, last, log, mss, nat, next_hop, observe, redirect, stats, tcp};
+use crate::{answer, family, fib, flow, fragment, icmp, judge, last, log, mss, nat, next_hop, observe};
+use crate::{redirect, reset, stats, tcp};
 
 /// Layer 3 starts at `L2`: 0 on wt0, 14 behind a link header.
 #[inline(always)]
@@ -39,11 +40,16 @@ pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
 /// Tells the peer why its packet went no further, where it can do something about it.
 #[inline(always)]
 fn answer<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch, reason: DropReason) -> Option<i32> {
-    let error = match reason {
-        DropReason::TtlExceeded => icmp::Error::TIME_EXCEEDED,
-        DropReason::TooBig => icmp::Error::too_big(work.mtu),
-        _ => return None,
-    };
+    if answer::ends_connection(work, reason) {
+        return reset::by_mesh::<L2>(ctx, config, work, reason);
+    }
+    let error = answer::to_peer(config, work, reason)?;
+    if !answer::may_tell(work) {
+        return None;
+    }
+    if answer::as_reset(&work.packet, reason) {
+        return reset::to_sender::<L2>(ctx, work).then(|| redirect::to_mesh(ctx, config.wt0));
+    }
     let source = family::choose(work.packet.is_v4, &config.overlay4, &config.overlay6);
     icmp::turn::<L2>(ctx, &work.packet, &mut work.error, &source, error).then(|| redirect::to_mesh(ctx, config.wt0))
 }
@@ -173,6 +179,7 @@ fn judged<const L2: usize>(
         flow.peer_id = accepted.peer_id;
         flow.route_id = accepted.route.id;
         flow.policy_generation = accepted.generation;
+        flow.ended = 0;
         return Ok(Some(flow));
     }
     work.query.judged = Judged::New as u8;
@@ -291,6 +298,7 @@ fn follow<const L2: usize>(
         } else {
             tcp::see_out::<L2>(ctx, work, flow);
             stats::count(Counter::ToStack, segments);
+            stats::count_route(flow.route_id, Direction::Out, segments, work.packet.len as u64);
         }
         return Ok(TC_ACT_UNSPEC);
     }

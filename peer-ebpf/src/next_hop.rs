@@ -31,11 +31,18 @@ pub fn uplink(flow: &Flow) -> Option<u32> {
     value(&NEXT_HOPS, flow.next_hop).map(|entry| unsafe { (*entry).uplink })
 }
 
-/// Whether the peer may reach for a neighbour whose link address is not known: once in a tick for each of them, up to a limit.
+/// Whether a packet may leave for the neighbour. One whose link address is not known may be reached for once in a tick, and
+/// by each peer up to a limit; of one that does not answer the rest of the tick's packets go no further.
 #[inline(always)]
 pub fn may_ask(hop: &NextHop, peer_id: u32, now: u64) -> Result<(), DropReason> {
-    let known = hop.flags & (NextHop::HEADER | NextHop::GATEWAY) != 0 || hop.addr.is_none();
-    if known || hop.asked == tick(now) {
+    if hop.flags & NextHop::HEADER != 0 {
+        return Ok(());
+    }
+    if hop.asked == tick(now) {
+        // The packet that makes the kernel ask again has gone.
+        return if hop.flags & NextHop::FAILED != 0 { Err(DropReason::HostUnreachable) } else { Ok(()) };
+    }
+    if hop.flags & NextHop::GATEWAY != 0 || hop.addr.is_none() {
         return Ok(());
     }
     match value(&REACH, peer_id) {
@@ -73,6 +80,16 @@ pub fn number(hop: &mut Hop) -> u32 {
             if code == EEXIST { known(hop).unwrap_or(UNLISTED) } else { UNLISTED }
         }
     }
+}
+
+/// Whether the kernel has asked in vain for what `hop` was resolved to.
+#[inline(always)]
+pub fn has_failed(hop: &mut Hop) -> bool {
+    hop.key = hop.entry.key();
+    // SAFETY: values are replaced whole by the daemon.
+    let Some(number) = (unsafe { NEXT_HOP_NUMBERS.get(&hop.key) }).copied() else { return false };
+    // SAFETY: as in `current`.
+    value(&NEXT_HOPS, number as u32).is_some_and(|entry| unsafe { (*entry).flags } & NextHop::FAILED != 0)
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::layout::REDIRECTED_MARK;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Config, Counter, DropReason, FlowKind, Route, Way};
+use peer_common::{Config, Counter, Direction, DropReason, FlowKind, Route, Way};
 
 use crate::maps::{FLOWS, LOCALS, Scratch, config, scratch};
 use crate::parse::parse;
@@ -50,7 +50,8 @@ fn send<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -
     fragment::complete(&mut work.packet, &mut work.fragment, now);
     // SAFETY: values are replaced whole by the daemon.
     let own = unsafe { LOCALS.get(&work.packet.key.src) }.is_some();
-    stats::count(Counter::FromNode, stats::segments(&work.packet, flow::gso_size(ctx)));
+    let segments = stats::segments(&work.packet, flow::gso_size(ctx));
+    stats::count(Counter::FromNode, segments);
     if work.packet.unjudged.is_some() {
         // Fragments and errors of the node's own; what the LAN sends must name a flow.
         let reason = work.packet.unjudged.unwrap_or(DropReason::NoRoute);
@@ -76,6 +77,7 @@ fn send<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -
     }
     mss::clamp::<L2>(ctx, &work.packet, &raw const work.options, config.wt0_mtu)?;
     if let Some(flow) = FLOWS.get_ptr_mut(&work.packet.key) {
+        stats::count_route(route_id, Direction::In, segments, work.packet.len as u64);
         // SAFETY: a map value lives until the program ends, whatever becomes of its entry.
         flow::touch_from_node(unsafe { &mut *flow }, now);
         return Ok(());
@@ -91,7 +93,11 @@ fn send<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -
         work.flow.route_id = route_id;
         nat::open_routed(work)
     };
-    if failed == 0 { Ok(()) } else { Err(DropReason::TableFull) }
+    if failed != 0 {
+        return Err(DropReason::TableFull);
+    }
+    stats::count_route(route_id, Direction::In, segments, work.packet.len as u64);
+    Ok(())
 }
 
 /// Flows stand under the tuple that enters from the mesh.

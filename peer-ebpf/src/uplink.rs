@@ -12,7 +12,7 @@ use crate::parse::{IPPROTO_TCP, Packet, TCP_SYN, parse};
 use crate::rewrite::{self, End, Translation};
 use crate::stats::failed;
 use crate::verifier::opaque_address;
-use crate::{family, flow, fragment, icmp, judge, mss, observe, redirect, stats, tcp};
+use crate::{answer, family, flow, fragment, icmp, judge, mss, observe, redirect, reset, stats, tcp};
 
 #[inline(always)]
 pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
@@ -41,7 +41,7 @@ pub fn ingress<const L2: usize>(ctx: &TcContext) -> i32 {
             stats::count_drop(reason, work.packet.len);
             work.mtu = config.wt0_mtu;
             told(config, work, mapping, is_error, reason as u32 + 1);
-            answer::<L2>(ctx, config, work, reason).unwrap_or(TC_ACT_SHOT)
+            answer::<L2>(ctx, config, work, mapping, reason).unwrap_or(TC_ACT_SHOT)
         }
     }
 }
@@ -69,7 +69,16 @@ fn passed_on(config: &Config, work: &mut Scratch) {
 
 /// Tells the sender why its reply went no further, where it can do something about it.
 #[inline(always)]
-fn answer<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch, reason: DropReason) -> Option<i32> {
+fn answer<const L2: usize>(
+    ctx: &TcContext,
+    config: &Config,
+    work: &mut Scratch,
+    mapping: &mut Mapping,
+    reason: DropReason,
+) -> Option<i32> {
+    if answer::ends_connection(work, reason) {
+        return reset::by_uplink::<L2>(ctx, config, work, mapping, reason);
+    }
     let error = match reason {
         DropReason::TtlExceeded => icmp::Error::TIME_EXCEEDED,
         DropReason::TooBig => icmp::Error::too_big(config.wt0_mtu),

@@ -150,6 +150,7 @@ fn intent(wt0: &Wt0, rules: &[Rule]) -> Intent {
         listeners: Vec::new(),
         peer_quota: Some(u32::MAX),
         protect_node: false,
+        reject: false,
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) struct UpArgs {
     /// Tuples of dropped packets to remember for `flows --verdict denied`; 0: none.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=1_000_000), env = "NB_DENIED_FLOWS")]
     pub(crate) denied_flows: u32,
+    /// Answer what the policy refuses, a TCP segment by a reset and anything else by ICMP, instead of dropping it in silence.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, env = "NB_REJECT")]
+    pub(crate) reject: Option<bool>,
     /// On exit leave device, programs and flows in place: the next start takes them over.
     #[arg(long, env = "NB_KEEP_DATAPLANE")]
     pub(crate) keep_dataplane: bool,

@@ -142,6 +142,7 @@ fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot, p
         listeners: Vec::new(),
         peer_quota: None,
         protect_node: false,
+        reject: false,
     };
     translate::intent(desired, &PeerIds::default().with(&desired.peers), wt0, &limits)
 }

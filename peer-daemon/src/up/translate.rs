@@ -22,6 +22,7 @@ pub(crate) struct Limits {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peer_quota: Option<u32>,
     pub(crate) protect_node: bool,
+    pub(crate) reject: bool,
 }
 
 impl Limits {
@@ -39,6 +40,7 @@ impl Limits {
             listeners,
             peer_quota: args.peer_flows,
             protect_node: args.netbird.protect_node == Some(true),
+            reject: args.reject == Some(true),
         }
     }
 }
@@ -60,6 +62,7 @@ pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0,
         listeners: limits.listeners.clone(),
         peer_quota: limits.peer_quota,
         protect_node: limits.protect_node,
+        reject: limits.reject,
     }
 }
 
@@ -129,9 +132,10 @@ mod tests {
             listeners: vec![Listener::Udp(51820)],
             peer_quota: None,
             protect_node: true,
+            reject: true,
         };
         let intent = intent(&desired, &PeerIds::default().with(&desired.peers), wt0, &limits);
-        assert_eq!((&intent.listeners, intent.protect_node), (&limits.listeners, true));
+        assert_eq!((&intent.listeners, intent.protect_node, intent.reject), (&limits.listeners, true, true));
         assert_eq!(intent.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(intent.addresses, ["100.64.0.1".parse::<IpAddr>().expect("an address")]);
     }

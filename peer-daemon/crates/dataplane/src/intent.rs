@@ -30,6 +30,8 @@ pub struct Intent {
     pub peer_quota: Option<u32>,
     /// Rules of routes do not open addresses of the node itself.
     pub protect_node: bool,
+    /// What the policy refuses is answered: a reset, or ICMP "administratively prohibited". Else it is dropped in silence.
+    pub reject: bool,
 }
 
 /// A port of the daemon itself.

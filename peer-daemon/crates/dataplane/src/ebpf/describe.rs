@@ -6,7 +6,7 @@ use aya::maps::Array;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, maps::MapData};
 use peer_common::layout::{map, program};
-use peer_common::{DropReason, FlowEvent, FlowKey};
+use peer_common::{FlowEvent, FlowKey};
 
 use super::tables::take;
 use crate::Error;
@@ -38,14 +38,9 @@ impl Describer {
     /// Why a flow would not be permitted now, if so.
     pub(super) fn revoked(&self, ebpf: &Ebpf, key: &FlowKey) -> Result<Option<CloseReason>, Error> {
         let Some(frame) = packet_of(key).and_then(|packet| packet.frame()) else { return Ok(None) };
-        Ok(match drop_reason(self.ask(ebpf, &frame)?.verdict) {
-            Some(DropReason::PolicyDefault | DropReason::PolicyRule | DropReason::DeniedDestination) => {
-                Some(CloseReason::PolicyRevoked)
-            }
-            Some(DropReason::NoRoute) => Some(CloseReason::RouteRemoved),
-            Some(DropReason::ForeignSource) => Some(CloseReason::PeerRemoved),
-            _ => None,
-        })
+        let why = drop_reason(self.ask(ebpf, &frame)?.verdict).map(CloseReason::of_drop);
+        let revoked = [CloseReason::PolicyRevoked, CloseReason::RouteRemoved, CloseReason::PeerRemoved];
+        Ok(why.filter(|why| revoked.contains(why)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use peer_common::{Flow, FlowKey, Mapping, TcpSeen};
 
 use crate::flows::TcpState;
-use crate::observe::CloseReason;
+use crate::observe::{CloseReason, drop_reason};
 
 /// RFC 5382 REQ-5: an established connection, at least 2 hours 4 minutes.
 const TCP_ESTABLISHED: Duration = Duration::from_secs(7440);
@@ -42,6 +42,9 @@ pub(super) fn expired(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now
 
 /// Why an expired flow has.
 pub(super) fn why(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: u64, pressure: bool) -> CloseReason {
+    if let Some(reason) = drop_reason(flow.ended & !Flow::TOLD) {
+        return CloseReason::of_drop(reason);
+    }
     if pressure && !expired(key, flow, mapping, now, false) {
         return CloseReason::Evicted;
     }
@@ -55,6 +58,11 @@ pub(super) fn why(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: u6
 /// Whether a mapping without a flow has expired: nothing will refresh it.
 pub(super) fn orphan_expired(key: &FlowKey, mapping: &Mapping, now: u64) -> bool {
     age(now, mapping.last_seen) >= shortest(key.protocol, false)
+}
+
+/// Whether it is a TCP connection that stands.
+pub(super) fn is_connection(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>) -> bool {
+    key.protocol == TCP && tcp_state(flow, mapping) == TcpState::Established
 }
 
 /// How long a flow may be idle.
@@ -102,6 +110,8 @@ fn age(now: u64, then: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use peer_common::DropReason;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -168,6 +178,22 @@ mod tests {
         assert_eq!(why(TCP, ack | fin, ack | fin, 250, true), "closed", "it would have gone without pressure");
         assert_eq!(why(17, 0, 0, 31, true), "evicted");
         assert_eq!(why(17, 0, 0, 301, true), "expired");
+    }
+
+    #[test]
+    fn what_a_packet_has_ended_says_by_what() {
+        let key = FlowKey { protocol: TCP, ..FlowKey::default() };
+        let marks = TcpSeen::ACK | TcpSeen::RST;
+        let why = |ended: u32| {
+            let flow = Flow { last_seen: NOW - 250 * SECOND, tcp_seen: marks, ended, ..Flow::default() };
+            why(&key, &flow, None, NOW, false)
+        };
+        assert_eq!(why(0), CloseReason::Reset);
+        for told in [0, Flow::TOLD] {
+            assert_eq!(why(told | DropReason::PolicyDefault as u32 + 1), CloseReason::PolicyRevoked);
+            assert_eq!(why(told | DropReason::NoRoute as u32 + 1), CloseReason::RouteRemoved);
+            assert_eq!(why(told | DropReason::ForeignSource as u32 + 1), CloseReason::PeerRemoved);
+        }
     }
 
     #[test]

@@ -105,11 +105,14 @@ impl FlowTables<'_> {
 
     /// Removes flows that `revoked` names, of those that an older policy than `generation` accepted. Each is asked about once
     /// for all calls with the same `asked`, and only until `deadline`; returns whether all were.
+    ///
+    /// A TCP connection of a peer that is still one stays, unless the table is under `pressure`: the programs end it by its next
+    /// packet, so that both ends learn of it.
     pub(super) fn sweep(
         &self,
         generation: u32,
-        asked: &mut HashSet<FlowKey>,
-        deadline: Instant,
+        (asked, deadline): (&mut HashSet<FlowKey>, Instant),
+        pressure: bool,
         mut revoked: impl FnMut(&FlowKey) -> Result<Option<CloseReason>, Error>,
     ) -> Result<bool, Error> {
         let mut all = true;
@@ -126,7 +129,13 @@ impl FlowTables<'_> {
             asked.insert(*key);
             match revoked(key) {
                 Ok(None) => {}
-                Ok(Some(why)) => self.remove(key, flow, why)?,
+                Ok(Some(why)) => {
+                    let mapping = self.mapping(key, flow)?;
+                    let known = why != CloseReason::PeerRemoved;
+                    if pressure || !known || !expiry::is_connection(key, flow, mapping.as_ref()) {
+                        self.remove(key, flow, mapping, why)?;
+                    }
+                }
                 Err(error) => refused = Some(error),
             }
             Ok(())
@@ -177,8 +186,7 @@ impl FlowTables<'_> {
         Ok(true)
     }
 
-    fn remove(&self, key: &FlowKey, flow: &Flow, why: CloseReason) -> io::Result<()> {
-        let mapping = self.mapping(key, flow)?;
+    fn remove(&self, key: &FlowKey, flow: &Flow, mapping: Option<Mapping>, why: CloseReason) -> io::Result<()> {
         if sys::delete(self.flows, key)? {
             self.tell(key, flow, mapping.as_ref(), why);
         }

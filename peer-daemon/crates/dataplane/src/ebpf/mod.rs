@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use aya::Ebpf;
 use ipnet::IpNet;
 use peer_common::layout::program;
-use peer_common::{Addr, Counter, Direction, DropReason, FlowEvent, FlowKey, Observe};
+use peer_common::{Addr, Config, Counter, Direction, DropReason, FlowEvent, FlowKey, Observe};
 use peer_core::desired::{Route, Rule};
 
 use self::attach::{Attachments, Place};
@@ -212,6 +212,7 @@ impl EbpfDataplane {
             config.nat_port_count = count;
             config.fib_flags = fib_flags;
             config.peer_quota = quota;
+            config.answers = if intent.reject { Config::REJECT } else { 0 };
             (config.observe, config.event_interval) = (observe, interval);
             (config.overlay4, config.overlay6) = (plan::overlay(intent, true), plan::overlay(intent, false));
         })
@@ -234,14 +235,16 @@ impl EbpfDataplane {
         self.tables.set_config(|config| (config.observe, config.event_interval) = (observe, interval))
     }
 
-    /// Removes flows that the policy in force, routes or peers do not permit any more: all but a bounded number at once.
+    /// Removes flows that the policy in force, routes or peers do not permit any more: all but a bounded number at once. The programs
+    /// end TCP connections that stand, by the next packet of either end.
     fn sweep(&mut self) -> Result<(), Error> {
         let Some(asked) = &mut self.sweep else { return Ok(()) };
         let generation = self.tables.config()?.policy_generation;
+        let pressure = expiry::pressure(self.scan.flows, self.tables.flows_max);
         let told = |ended: &Ended<'_>| self.observer.ended(ended);
         let tables = self.tables.flow_tables(&told);
         let revoked = |key: &FlowKey| self.describer.revoked(&self.ebpf, key);
-        if tables.sweep(generation, asked, Instant::now() + SWEEP, revoked)? {
+        if tables.sweep(generation, (asked, Instant::now() + SWEEP), pressure, revoked)? {
             self.sweep = None;
         }
         Ok(())

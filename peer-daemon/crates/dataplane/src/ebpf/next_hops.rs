@@ -71,10 +71,10 @@ impl NextHops {
     /// Writes what has become of neighbours.
     pub(super) fn neighbours(&mut self, changed: &[Neighbour], hardware: &Hardware) -> Result<(), Error> {
         // The last word on each counts.
-        let changed: StdHashMap<(u32, Addr), Option<[u8; 6]>> = changed
+        let changed: StdHashMap<(u32, Addr), Found> = changed
             .iter()
             .filter(|neighbour| hardware.contains_key(&neighbour.link))
-            .map(|neighbour| ((neighbour.link, neighbour.addr.into()), neighbour.hardware))
+            .map(|neighbour| ((neighbour.link, neighbour.addr.into()), Found::of(neighbour)))
             .collect();
         if changed.is_empty() {
             return Ok(());
@@ -89,18 +89,17 @@ impl NextHops {
         self.write(|entry| {
             let [destination, ..] = LINK_PARTS;
             let there = <[u8; 6]>::try_from(&entry.header[destination]).ok();
-            (entry.flags & NextHop::HEADER != 0).then(|| follow_neighbour(entry, there, hardware))
+            let found = there.map_or(Found::Nothing, Found::At);
+            (entry.flags & NextHop::HEADER != 0).then(|| follow_neighbour(entry, found, hardware))
         })
     }
 
     /// As [`NextHops::neighbours`], where `all` are all that there are.
     pub(super) fn all_neighbours(&mut self, all: &[Neighbour], hardware: &Hardware) -> Result<(), Error> {
-        let all: StdHashMap<(u32, Addr), [u8; 6]> = all
-            .iter()
-            .filter_map(|neighbour| Some(((neighbour.link, neighbour.addr.into()), neighbour.hardware?)))
-            .collect();
+        let all: StdHashMap<(u32, Addr), Found> =
+            all.iter().map(|neighbour| ((neighbour.link, neighbour.addr.into()), Found::of(neighbour))).collect();
         self.write(|entry| {
-            let found = all.get(&(entry.uplink, entry.addr)).copied();
+            let found = all.get(&(entry.uplink, entry.addr)).copied().unwrap_or(Found::Nothing);
             Some(follow_neighbour(entry, found, hardware))
         })
     }
@@ -215,11 +214,36 @@ pub(crate) fn uplink(entries: BorrowedFd<'_>, number: u32) -> io::Result<Option<
     Ok(entry.map(|entry| entry.uplink).filter(|uplink| *uplink != 0))
 }
 
-/// The entry of a neighbour that has this Ethernet address now, or none.
-fn follow_neighbour(entry: &NextHop, found: Option<[u8; 6]>, hardware: &Hardware) -> NextHop {
+/// What the kernel knows of a neighbour.
+#[derive(Clone, Copy)]
+enum Found {
+    /// Its Ethernet address.
+    At([u8; 6]),
+    /// Nothing: it was not asked for, or the question is on its way.
+    Nothing,
+    /// That it does not answer.
+    Failed,
+}
+
+impl Found {
+    fn of(neighbour: &Neighbour) -> Self {
+        match neighbour.hardware {
+            Some(there) => Self::At(there),
+            None if neighbour.failed => Self::Failed,
+            None => Self::Nothing,
+        }
+    }
+}
+
+/// The entry of a neighbour of which this is known now.
+fn follow_neighbour(entry: &NextHop, found: Found, hardware: &Hardware) -> NextHop {
     let mut entry = *entry;
-    let (Some(found), Some(own)) = (found, hardware.get(&entry.uplink)) else {
+    entry.flags &= !NextHop::FAILED;
+    let (Found::At(found), Some(own)) = (found, hardware.get(&entry.uplink)) else {
         entry.flags &= !NextHop::HEADER;
+        if matches!(found, Found::Failed) && !entry.addr.is_none() {
+            entry.flags |= NextHop::FAILED;
+        }
         return entry;
     };
     const ETH_P_IP: u16 = 0x0800;
@@ -254,16 +278,30 @@ mod tests {
     #[test]
     fn a_neighbour_gives_its_header_and_takes_it_away() {
         let hardware = Hardware::from([(3, OWN)]);
-        let known = follow_neighbour(&entry("192.0.2.9"), Some(THERE), &hardware);
+        let known = follow_neighbour(&entry("192.0.2.9"), Found::At(THERE), &hardware);
         assert_eq!(known.header, [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0]);
         assert_eq!((known.flags, known.generation), (NextHop::HEADER | NextHop::V4, 0));
-        assert_eq!(follow_neighbour(&known, None, &hardware).flags, NextHop::V4);
-        let gone = follow_neighbour(&known, Some(THERE), &Hardware::new());
+        assert_eq!(follow_neighbour(&known, Found::Nothing, &hardware).flags, NextHop::V4);
+        let gone = follow_neighbour(&known, Found::At(THERE), &Hardware::new());
         assert_eq!(gone.flags, NextHop::V4, "an uplink that is gone");
-        let v6 = follow_neighbour(&entry("2001:db8::9"), Some(THERE), &hardware);
+        let v6 = follow_neighbour(&entry("2001:db8::9"), Found::At(THERE), &hardware);
         assert_eq!(v6.header[12..], [0x86, 0xdd]);
         let v4_by_v6 = NextHop { flags: NextHop::V4, ..entry("fe80::9") };
-        assert_eq!(follow_neighbour(&v4_by_v6, Some(THERE), &hardware).header[12..], [8, 0]);
+        assert_eq!(follow_neighbour(&v4_by_v6, Found::At(THERE), &hardware).header[12..], [8, 0]);
+    }
+
+    #[test]
+    fn a_neighbour_that_does_not_answer_is_marked_until_it_does_or_is_forgotten() {
+        let hardware = Hardware::from([(3, OWN)]);
+        for addr in ["192.0.2.9", "2001:db8::9"] {
+            let plain = entry(addr);
+            let failed = follow_neighbour(&plain, Found::Failed, &hardware);
+            assert_eq!(failed.flags, plain.flags | NextHop::FAILED);
+            assert_eq!(follow_neighbour(&failed, Found::At(THERE), &hardware).flags, plain.flags | NextHop::HEADER);
+            assert_eq!(follow_neighbour(&failed, Found::Nothing, &hardware), plain);
+        }
+        let any = NextHop { addr: Addr::NONE, ..entry("192.0.2.9") };
+        assert_eq!(follow_neighbour(&any, Found::Failed, &hardware), any, "the kernel finds it for each packet");
     }
 
     #[test]
@@ -271,8 +309,8 @@ mod tests {
         let hardware = Hardware::from([(3, OWN)]);
         let plain = entry("192.0.2.9");
         let guessed = NextHop { flags: plain.flags | NextHop::MTU_GUESSED, ..plain };
-        let known = follow_neighbour(&guessed, Some(THERE), &hardware);
+        let known = follow_neighbour(&guessed, Found::At(THERE), &hardware);
         assert_eq!((known.flags, known.generation), (NextHop::HEADER | NextHop::V4, 1));
-        assert_eq!(follow_neighbour(&known, Some(THERE), &hardware), known, "once");
+        assert_eq!(follow_neighbour(&known, Found::At(THERE), &hardware), known, "once");
     }
 }

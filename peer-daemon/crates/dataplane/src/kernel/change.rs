@@ -28,6 +28,8 @@ pub struct Neighbour {
     pub addr: IpAddr,
     /// Its Ethernet address; `None`: not known, or it does not answer any more.
     pub hardware: Option<[u8; 6]>,
+    /// The kernel has asked for its Ethernet address in vain.
+    pub failed: bool,
 }
 
 /// Changes that came close together.
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn neighbours_alone_ask_for_no_look_at_the_node() {
-        let neighbour = Neighbour { link: 3, addr: [192, 0, 2, 1].into(), hardware: None };
+        let neighbour = Neighbour { link: 3, addr: [192, 0, 2, 1].into(), hardware: None, failed: false };
         let seen = changes([Change::Neighbour(neighbour), Change::Neighbour(neighbour)]);
         assert_eq!(seen.neighbours, [neighbour; 2]);
         assert!(!seen.beyond_neighbours() && !seen.lost);

@@ -164,7 +164,9 @@ fn read_neighbour(message: &NeighbourMessage, gone: bool) -> Option<Neighbour> {
             | NeighbourState::Noarp
             | NeighbourState::Permanent
     );
-    Some(Neighbour { link: message.header.ifindex, addr: addr?, hardware: hardware.filter(|_| answers && !gone) })
+    let failed = !gone && message.header.state == NeighbourState::Failed;
+    let hardware = hardware.filter(|_| answers && !gone);
+    Some(Neighbour { link: message.header.ifindex, addr: addr?, hardware, failed })
 }
 
 fn read_link(message: &LinkMessage) -> Link {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
-use peer_common::{DropReason, EventKind, FlowEvent};
+use peer_common::{DropReason, EventKind, Flow, FlowEvent};
 
 use self::denied::DeniedTable;
 pub use self::denied::{Denied, DeniedListing, DeniedStats};
@@ -177,6 +177,7 @@ impl Observer {
     pub(crate) fn ended(&self, ended: &Ended<'_>) {
         self.0.closed[ended.why as usize].fetch_add(1, Ordering::Relaxed);
         if let Some(sink) = &self.0.sink
+            && ended.flow.ended & Flow::TOLD == 0
             && let Some(record) = FlowRecord::of_ended(ended, &self.view(), SystemTime::now())
         {
             if ended.why == CloseReason::Stopped { sink.tell_last(record) } else { sink.tell(record) }

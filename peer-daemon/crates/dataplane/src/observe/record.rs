@@ -125,14 +125,23 @@ impl CloseReason {
             Self::Stopped => "stopped",
         }
     }
+
+    /// Of a flow whose packet would have been dropped, or was, for this reason.
+    #[must_use]
+    pub const fn of_drop(reason: DropReason) -> Self {
+        match reason {
+            DropReason::PortsExhausted => Self::Reused,
+            DropReason::PolicyDefault | DropReason::PolicyRule | DropReason::DeniedDestination => Self::PolicyRevoked,
+            DropReason::NoRoute => Self::RouteRemoved,
+            DropReason::ForeignSource => Self::PeerRemoved,
+            _ => Self::Changed,
+        }
+    }
 }
 
 /// Why a program has forgotten a flow: what a packet without a port would have been dropped for says that its port was taken.
 fn closed(event: &FlowEvent) -> CloseReason {
-    match drop_reason(event.verdict) {
-        Some(DropReason::PortsExhausted) => CloseReason::Reused,
-        _ => CloseReason::Changed,
-    }
+    drop_reason(event.verdict).map_or(CloseReason::Changed, CloseReason::of_drop)
 }
 
 /// A flow as it was when it was removed.

@@ -24,6 +24,7 @@ use peer_core::desired::{Action, PortRange, Protocol, Rule, Scope};
 use peer_dataplane::ebpf::Policy;
 
 use crate::lab::{ETH0, LO, NODE, NODE6, PEER, PEER6, ROUTED, SERVER, SERVER6, UPLINK, UPLINK6, WT0};
+use crate::wire::{ETH, header};
 
 pub(crate) const UNSPEC: i32 = -1;
 pub(crate) const SHOT: i32 = 2;
@@ -236,6 +237,13 @@ impl Bench {
         routes.insert(&Key::new(len, addr), route, 0).expect("insert");
     }
 
+    /// Serves `addr/len` no more.
+    pub(crate) fn forget_route(&mut self, addr: IpAddr, len: u32) {
+        let (addr, len) = prefix(addr, len);
+        let mut routes: LpmTrie<_, Addr, Route> = self.map(map::ROUTES);
+        routes.remove(&Key::new(len, addr)).expect("remove");
+    }
+
     pub(crate) fn config(&mut self, change: impl FnOnce(&mut Config)) {
         let mut configs: Array<_, Config> = self.map(map::CONFIG);
         let mut config = configs.get(&0, 0).expect("read");
@@ -286,6 +294,12 @@ impl Bench {
     /// A packet from the mesh. Returns the verdict and the packet as it leaves.
     pub(crate) fn arrive_from_mesh(&mut self, packet: &[u8]) -> (i32, Vec<u8>) {
         self.run(program::TEST_WT0_INGRESS, packet)
+    }
+
+    /// Whether a packet from the mesh goes no further, be its sender told or not.
+    pub(crate) fn refuses(&mut self, packet: &[u8]) -> bool {
+        let (verdict, frame) = self.arrive_from_mesh(packet);
+        verdict == SHOT || verdict == REDIRECT && header(&frame[ETH..]).dst == header(&packet[ETH..]).src
     }
 
     /// A packet that arrives on the uplink.
@@ -482,8 +496,10 @@ impl Bench {
         self.allow_errors();
     }
 
-    /// Fills the budget of our own ICMP errors.
+    /// Fills the budgets of our own ICMP errors, of all processors and of the peers that tests know.
     pub(crate) fn allow_errors(&mut self) {
+        let mut of_peers: Array<_, [u64; 2]> = self.map("PEER_ERRORS");
+        (0..8).for_each(|peer| of_peers.set(peer, [0; 2], 0).expect("write"));
         let mut budgets: PerCpuArray<_, [u64; 2]> = self.map("ERROR_BUDGET");
         let full = vec![[0; 2]; aya::util::nr_cpus().expect("processors")];
         budgets.set(0, PerCpuValues::try_from(full).expect("one each"), 0).expect("write");

@@ -101,7 +101,7 @@ fn a_dropped_packet_is_told_with_reason_rule_and_tuple() {
             (truncated, DropReason::Malformed, Judged::Not, NO_ROUTE),
         ];
         for (packet, reason, judged, route) in cases {
-            assert_eq!(bench.arrive_from_mesh(&packet).0, SHOT);
+            assert!(bench.refuses(&packet));
             let event = only(bench);
             assert_eq!((event.event, event.verdict), (EventKind::Dropped as u8, reason as u32 + 1));
             assert_eq!(
@@ -126,7 +126,8 @@ fn a_dropped_answer_is_told_under_the_tuple_of_its_flow() {
         let node = read(&bench.arrive_from_mesh(&tcp((PEER, 1000), (SERVER, 80), true)).1).src;
         bench.rules(&[]);
         observe(bench, Observe::DROPS);
-        assert_eq!(bench.arrive_on_uplink(&tcp((SERVER, 80), node, false)).0, SHOT);
+        let (_, reset) = bench.arrive_on_uplink(&tcp((SERVER, 80), node, false));
+        assert_eq!(read(&reset).dst, (SERVER, 80), "it is told");
         let event = only(bench);
         assert_eq!((event.key.src, event.key.src_port), (PEER.into(), 1000_u16.to_be()));
         assert_eq!(

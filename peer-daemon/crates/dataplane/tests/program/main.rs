@@ -9,6 +9,7 @@ mod packet;
 mod reference;
 mod sys;
 mod wire;
+mod wires;
 
 mod drops;
 mod events;
@@ -25,6 +26,7 @@ mod own_errors;
 mod policy;
 mod property;
 mod quota;
+mod resets;
 mod reuse;
 mod sockets;
 mod sources;

@@ -267,6 +267,12 @@ fn assert_part(bytes: &[u8], header: &Header, which: &str) {
     assert_eq!(sum(&[&pseudo, payload]), 0xffff, "{which}checksum of layer 4, {header:?}");
 }
 
+/// Whether a frame is a TCP reset.
+pub(crate) fn is_reset(frame: &[u8]) -> bool {
+    let l3 = &frame[ETH..];
+    is_readable(l3) && header(l3).protocol == TCP && l3[header(l3).l4 + 13] & 4 != 0
+}
+
 /// Whether an ICMP type is an error that quotes a packet.
 pub(crate) fn is_error(protocol: u8, kind: u8) -> bool {
     match protocol {

@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use peer_common::{Addr, Config, Flow, FlowKey, FlowKind, Mapping};
+use peer_common::{Addr, Config, Flow, FlowKey, FlowKind, Mapping, TcpSeen};
 
 use self::table::Table;
 use super::{FlowTables, PortCounts};
@@ -234,9 +234,9 @@ fn a_sweep_asks_about_each_flow_of_an_older_policy_once_and_takes_what_is_revoke
             questions += 1;
             Ok((*key == revoked).then_some(CloseReason::PolicyRevoked))
         };
-        assert!(!view.sweep(7, &mut asked, Instant::now(), &mut ask).expect("a sweep"), "no time for any");
-        assert!(view.sweep(7, &mut asked, later(), &mut ask).expect("a sweep"));
-        assert!(view.sweep(7, &mut asked, later(), &mut ask).expect("a sweep"), "nothing is left to ask");
+        assert!(!view.sweep(7, (&mut asked, Instant::now()), false, &mut ask).expect("a sweep"), "no time for any");
+        assert!(view.sweep(7, (&mut asked, later()), false, &mut ask).expect("a sweep"));
+        assert!(view.sweep(7, (&mut asked, later()), false, &mut ask).expect("a sweep"), "nothing is left to ask");
     });
     assert_eq!((questions, told), (19, vec![(revoked, CloseReason::PolicyRevoked, Some(1))]));
     assert!(!tables.has(&revoked) && !tables.has_mapping(&reply(&revoked, &flows[5].1)));
@@ -269,4 +269,32 @@ fn flows_towards_a_remote_with_scarce_ports_end_sooner_and_no_others() {
     let scan = tables.view().collect(NOW, 0, &known, PortCounts::new(&config)).expect("a scan");
     assert_eq!((scan.collected.expired, scan.flows, scan.port_counts.busiest()), (1, 1, 1));
     assert!(!tables.has(&crowded) && tables.has(&quiet));
+}
+
+#[test]
+fn a_sweep_leaves_connections_to_the_packet_that_ends_them() {
+    let connection = || {
+        let tables = Tables::new(100);
+        let (key, flow) = flow(1, NOW, 2);
+        let key = FlowKey { protocol: 6, ..key };
+        let tcp_seen = TcpSeen::SYN | TcpSeen::ACK;
+        let mapping =
+            Mapping { peer_addr: key.src, peer_port: key.src_port, kind: flow.kind, tcp_seen, ..Mapping::default() };
+        tables.flows.put(&key, &Flow { tcp_seen, ..flow }).expect("room");
+        tables.mappings.put(&reply(&key, &flow), &mapping).expect("room");
+        (tables, key)
+    };
+    let later = || Instant::now() + Duration::from_secs(9);
+    for (why, pressure, stays) in [
+        (CloseReason::PolicyRevoked, false, true),
+        (CloseReason::RouteRemoved, false, true),
+        (CloseReason::PeerRemoved, false, false),
+        (CloseReason::PolicyRevoked, true, false),
+    ] {
+        let (tables, key) = connection();
+        let told = told_by(&tables, |view| {
+            assert!(view.sweep(7, (&mut HashSet::new(), later()), pressure, |_| Ok(Some(why))).expect("a sweep"));
+        });
+        assert_eq!((tables.has(&key), told.is_empty()), (stays, stays), "{why:?}, pressure: {pressure}");
+    }
 }

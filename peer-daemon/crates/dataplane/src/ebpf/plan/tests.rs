@@ -50,6 +50,7 @@ fn intent(routes: &[(&str, UplinkChoice)]) -> Intent {
         listeners: vec![Listener::Udp(51820)],
         peer_quota: None,
         protect_node: false,
+        reject: false,
     }
 }
 

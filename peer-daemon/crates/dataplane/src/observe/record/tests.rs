@@ -31,6 +31,7 @@ fn view() -> View {
         listeners: Vec::new(),
         peer_quota: None,
         protect_node: false,
+        reject: false,
     };
     View::default().next(names, &intent)
 }

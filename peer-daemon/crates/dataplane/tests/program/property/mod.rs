@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use peer_common::layout::program;
 use peer_common::route::{NO_ROUTE, Route};
 use peer_common::{
-    Addr, Counter, DropReason, FlowEvent, FlowKey, FlowKind, LocalKind, Mapping, PacketCount, TcpSeen, TcpWindow,
+    Addr, Config, Counter, DropReason, FlowEvent, FlowKey, FlowKind, LocalKind, Mapping, PacketCount, TcpSeen,
+    TcpWindow,
 };
 use peer_dataplane::observe::drop_reason;
 
@@ -62,6 +63,7 @@ fn assert_covered(met: &Counts) {
         Counter::NextHopsMade.name(),
         Counter::FibLookups.name(),
         DropReason::SilentNeighbours.name(),
+        DropReason::HostUnreachable.name(),
         Counter::FragmentsLimited.name(), // a test of its own: it depends on the clock
         Counter::EventsLimited.name(),    // a test of its own: nobody listens here
         Counter::EventsLost.name(),
@@ -120,6 +122,7 @@ fn network(random: &mut Random) -> Network {
         hash_key: [random.next(), random.next()],
         ports: (20480, random.pick(&[3, 7, 9511])),
         quota: random.pick(&[4, u32::MAX, u32::MAX]),
+        reject: random.one_in(3),
         wt0_mtu: random.pick(&[1280, 1420]),
         uplink_mtu: random.pick(&[1500, 1300]),
     }
@@ -155,6 +158,7 @@ impl<'a> Sequence<'a> {
             config.wt0_mtu = network.wt0_mtu as u32;
             (config.nat_port_min, config.nat_port_count) = network.ports;
             config.peer_quota = network.quota;
+            config.answers = if network.reject { Config::REJECT } else { 0 };
         });
         let started = Instant::now();
         let reference = Reference::new(network);

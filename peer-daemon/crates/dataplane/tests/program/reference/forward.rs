@@ -2,7 +2,7 @@
 
 use peer_common::{Counter, DropReason, FlowKind};
 
-use super::parse::{Parsed, Part, Quoted, Tuple, parse, quoted};
+use super::parse::{Parsed, Quoted, Tuple, parse, quoted};
 use super::rewrite::{self, End};
 use super::{Outcome, RefFlow, Reference, reply_of};
 use crate::wire::{ETH, ICMP, ICMPV6};
@@ -21,13 +21,13 @@ impl Reference {
             Ok(outcome) => outcome,
             Err((reason, mtu)) => {
                 self.count_drop(reason, frame.len());
-                let source = self.network.overlay[usize::from(!parsed.is_v4())];
-                self.answer(frame, &parsed, (reason, mtu), source)
+                self.answer_peer(frame, &parsed, reason, mtu)
             }
         }
     }
 
     fn out(&mut self, frame: &[u8], parsed: &mut Parsed, gso: usize) -> Result<Outcome, Refusal> {
+        self.judged_again = false;
         self.complete(parsed);
         if parsed.problem == Some(DropReason::IcmpType)
             && let Some(quoted) = quoted(&frame[ETH..], parsed)
@@ -60,6 +60,7 @@ impl Reference {
             self.flows.get_mut(&tuple).expect("known").generation = generation;
             return Ok(());
         }
+        self.judged_again = true;
         let accepted = self.judge(tuple, None).map_err(plain)?;
         let same = accepted.kind == flow.kind || flow.kind == FlowKind::FromLan && accepted.kind == FlowKind::Routed;
         if !same {
@@ -210,15 +211,7 @@ impl Reference {
             Ok(outcome) => outcome,
             Err((reason, mtu)) => {
                 self.count_drop(reason, parsed.len);
-                let source = self.network.uplink[usize::from(!parsed.is_v4())];
-                match self.answer(frame, &parsed, (reason, mtu), source) {
-                    Outcome::Redirect(mut error) => {
-                        // Back to where the frame came from.
-                        error[..12].rotate_left(6);
-                        Outcome::Redirect(error)
-                    }
-                    outcome => outcome,
-                }
+                self.answer_lan(frame, &parsed, reply, (reason, mtu))
             }
         }
     }
@@ -250,6 +243,7 @@ impl Reference {
         quoted: Option<&Quoted>,
         gso: usize,
     ) -> Result<Outcome, Refusal> {
+        self.judged_again = false;
         if quoted.is_none() {
             self.remember(parsed);
         }
@@ -301,6 +295,7 @@ impl Reference {
             Some(flow) if flow.generation == self.generation => flow.route,
             _ => {
                 self.count(Counter::FlowsRejudged, 1);
+                self.judged_again = true;
                 self.judge(forward, None).map_err(plain)?.route.map(|route| route.id)
             }
         };
@@ -354,19 +349,6 @@ impl Reference {
         self.opened(tuple, flow);
         self.flows.insert(tuple, flow);
         Ok(frame)
-    }
-
-    /// Tells the sender, where it may be told.
-    fn answer(&mut self, frame: &[u8], parsed: &Parsed, refusal: Refusal, source: std::net::IpAddr) -> Outcome {
-        let (reason, mtu) = refusal;
-        let tells = matches!(reason, DropReason::TtlExceeded | DropReason::TooBig);
-        if !tells || parsed.problem.is_some() || parsed.part == Part::Later {
-            return Outcome::Drop;
-        }
-        self.count(Counter::IcmpErrorsSent, 1);
-        let mut error = frame[..ETH].to_vec();
-        error.extend(rewrite::own_error(&frame[ETH..], parsed, source, mtu));
-        Outcome::Redirect(error)
     }
 }
 

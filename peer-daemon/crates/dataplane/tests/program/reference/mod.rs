@@ -1,6 +1,7 @@
 //! A NAT in user space that does what the programs promise, written for clarity: the oracle of the property test. It shares
 //! with them the key of the port hash, the order of checks, and nothing of their code.
 
+mod answers;
 mod forward;
 pub(crate) mod parse;
 pub(crate) mod ports;
@@ -35,6 +36,8 @@ pub(crate) struct Network {
     pub(crate) hash_key: [u64; 2],
     pub(crate) ports: (u16, u16),
     pub(crate) quota: u32,
+    /// What the policy refuses is answered.
+    pub(crate) reject: bool,
     pub(crate) wt0_mtu: usize,
     pub(crate) uplink_mtu: usize,
 }
@@ -87,6 +90,8 @@ pub(crate) struct Reference {
     fragments: BTreeMap<(IpAddr, IpAddr, u8, u32), (u16, u16)>,
     peer_flows: BTreeMap<u32, u32>,
     ports: Ports,
+    /// The packet at hand has a flow that was judged by an older policy.
+    judged_again: bool,
     pub(crate) times: Times,
 }
 
@@ -119,6 +124,7 @@ impl Reference {
             fragments: BTreeMap::new(),
             peer_flows: BTreeMap::new(),
             ports: Ports::default(),
+            judged_again: false,
             times: Times::default(),
         }
     }

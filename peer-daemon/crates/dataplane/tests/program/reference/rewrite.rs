@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::parse::{Parsed, Part, Quoted};
-use crate::wire::{ETH, ICMP, TCP, UDP, checksum_at, get16, octets, put16, sum};
+use super::parse::{Parsed, Part, Quoted, Tuple};
+use crate::wire::{ETH, ICMP, Ip, TCP, UDP, checksum_at, get16, icmp_of, icmp_payload, octets, put16, seal, sum};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -143,18 +143,43 @@ pub(crate) fn clamp(frame: &mut [u8], parsed: &Parsed, mtu: usize) -> bool {
     false
 }
 
-/// The error that tells the sender of `frame` that it cannot go on: from layer 3 on. `mtu` 0: its hops are used up.
-pub(crate) fn own_error(l3: &[u8], parsed: &Parsed, source: IpAddr, mtu: usize) -> Vec<u8> {
-    use crate::wire::{Ip, icmp_of, icmp_payload};
+/// What an error says.
+#[derive(Clone, Copy)]
+pub(crate) enum Said {
+    TimeExceeded,
+    /// With the MTU.
+    TooBig(usize),
+    /// With the code of the packet's family.
+    Unreachable(u8),
+}
+
+/// The error that tells the sender of `frame` that it cannot go on: from layer 3 on.
+pub(crate) fn own_error(l3: &[u8], parsed: &Parsed, source: IpAddr, said: Said) -> Vec<u8> {
     let most = if parsed.is_v4() { 576 - 28 } else { 1280 - 48 };
-    let kind = match (mtu, parsed.is_v4()) {
-        (0, true) => (11, 0),
-        (_, true) => (3, 4),
-        (0, false) => (3, 0),
-        (_, false) => (2, 0),
+    let (kind, rest) = match (said, parsed.is_v4()) {
+        (Said::TimeExceeded, true) => ((11, 0), 0),
+        (Said::TimeExceeded, false) => ((3, 0), 0),
+        (Said::TooBig(mtu), true) => ((3, 4), mtu as u32),
+        (Said::TooBig(mtu), false) => ((2, 0), mtu as u32),
+        (Said::Unreachable(code), true) => ((3, code), 0),
+        (Said::Unreachable(code), false) => ((1, code), 0),
     };
     let to = parsed.tuple.src.0;
-    let payload = icmp_payload(source, to, kind, (mtu as u32).to_be_bytes(), &l3[..parsed.len.min(most)]);
-    Ip { fragment: if parsed.is_v4() { Ip::DONT } else { 0 }, id: 0, ..Ip::new(source, to, icmp_of(to)) }
-        .packet(&payload)
+    own(source, to, icmp_of(to), &icmp_payload(source, to, kind, rest.to_be_bytes(), &l3[..parsed.len.min(most)]))
+}
+
+/// A reset, from layer 3 on.
+pub(crate) fn own_reset(tuple: Tuple, seq: u32, ack: u32, flags: u8) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(tuple.src.1.to_be_bytes());
+    segment.extend(tuple.dst.1.to_be_bytes());
+    segment.extend(seq.to_be_bytes());
+    segment.extend(ack.to_be_bytes());
+    segment.extend([5 << 4, flags, 0, 0, 0, 0, 0, 0]);
+    seal(tuple.src.0, tuple.dst.0, TCP, &mut segment);
+    own(tuple.src.0, tuple.dst.0, TCP, &segment)
+}
+
+fn own(source: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    Ip { fragment: if to.is_ipv4() { Ip::DONT } else { 0 }, id: 0, ..Ip::new(source, to, protocol) }.packet(payload)
 }

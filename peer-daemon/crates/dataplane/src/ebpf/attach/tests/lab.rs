@@ -96,6 +96,7 @@ impl Lab {
             listeners: Vec::new(),
             peer_quota: None,
             protect_node: false,
+            reject: false,
         }
     }
 

@@ -22,6 +22,7 @@ fn reader(tables: &Tables) -> FlowReader {
         listeners: Vec::new(),
         peer_quota: None,
         protect_node: false,
+        reject: false,
     };
     let tables = tables.view().share(false).expect("descriptors");
     FlowReader { tables, names: Names::default(), intent: Arc::new(intent) }
