@@ -69,7 +69,7 @@ impl NextHop {
     pub const MTU_GUESSED: u16 = 4;
     /// Its packets are IPv4, whatever the family of the neighbour's own address (RFC 8950).
     pub const V4: u16 = 8;
-    /// The kernel has asked for its link address in vain. Once in a [`tick`] a packet makes it ask again.
+    /// The kernel has asked for its link address in vain, and asks again once in a while.
     pub const FAILED: u16 = 16;
 
     /// Its key.

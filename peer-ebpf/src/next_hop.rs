@@ -16,6 +16,10 @@ const EEXIST: i32 = -17;
 const REACH_BURST: u32 = 64;
 const REACH_REFILL: u64 = 31_250_000;
 
+/// Ticks until a packet may make the kernel ask once more for a neighbour that does not answer. The daemon has it ask every second:
+/// this is for the time without one.
+const RETRY: u32 = 8;
+
 /// The next hop of a flow, if it has one in force. None: the flow has no way, or it must be resolved anew.
 #[inline(always)]
 pub fn current(flow: &Flow) -> Option<&'static mut NextHop> {
@@ -32,17 +36,17 @@ pub fn uplink(flow: &Flow) -> Option<u32> {
 }
 
 /// Whether a packet may leave for the neighbour. One whose link address is not known may be reached for once in a tick, and
-/// by each peer up to a limit; of one that does not answer the rest of the tick's packets go no further.
+/// by each peer up to a limit; for one that does not answer, hardly ever.
 #[inline(always)]
 pub fn may_ask(hop: &NextHop, peer_id: u32, now: u64) -> Result<(), DropReason> {
     if hop.flags & NextHop::HEADER != 0 {
         return Ok(());
     }
-    if hop.asked == tick(now) {
-        // The packet that makes the kernel ask again has gone.
-        return if hop.flags & NextHop::FAILED != 0 { Err(DropReason::HostUnreachable) } else { Ok(()) };
+    let tick = tick(now);
+    if hop.flags & NextHop::FAILED != 0 && tick.wrapping_sub(hop.asked) < RETRY {
+        return Err(DropReason::HostUnreachable);
     }
-    if hop.flags & NextHop::GATEWAY != 0 || hop.addr.is_none() {
+    if hop.asked == tick || hop.flags & NextHop::GATEWAY != 0 || hop.addr.is_none() {
         return Ok(());
     }
     match value(&REACH, peer_id) {

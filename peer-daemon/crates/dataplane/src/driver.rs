@@ -23,6 +23,7 @@ use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf};
 const GATHER: Duration = Duration::from_millis(50);
 const COLLECT_EVERY: Duration = Duration::from_secs(5);
 const RECONCILE_EVERY: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// The driver has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -240,6 +241,7 @@ struct Driven {
 impl Driven {
     async fn run(mut self, mut changes: ChangeStream, mut inbox: mpsc::Receiver<Request>) {
         let (mut collect, mut reconcile) = (every(COLLECT_EVERY), every(RECONCILE_EVERY));
+        let mut probe = every(PROBE_EVERY);
         loop {
             tokio::select! {
                 Some(change) = changes.next() => {
@@ -251,6 +253,7 @@ impl Driven {
                         tracing::warn!(%error, "the tables could not be tidied up");
                     }
                 }
+                _ = probe.tick() => self.probe_silent_neighbours().await,
                 _ = reconcile.tick() => {
                     let mended = self.follow_neighbours().await.and_then(|()| self.mend());
                     self.report_unless_passing(mended).await;
@@ -314,6 +317,20 @@ impl Driven {
     async fn follow_neighbours(&mut self) -> Result<(), Error> {
         let all = self.netlink.neighbours().await?;
         block_in_place(|| self.dataplane.follow_neighbours(&all))
+    }
+
+    /// Has the kernel ask for neighbours that did not answer, so that packets pass soon after one is back.
+    async fn probe_silent_neighbours(&mut self) {
+        let silent = match block_in_place(|| self.dataplane.silent_neighbours()) {
+            Ok(silent) => silent,
+            Err(error) => return tracing::warn!(%error, "silent neighbours could not be read"),
+        };
+        for (link, addr) in silent {
+            if let Err(error) = self.netlink.ask_for(link, addr).await {
+                // The link may have gone meanwhile: its next hops go, too.
+                tracing::debug!(%addr, %error, "the kernel does not ask for a neighbour");
+            }
+        }
     }
 
     /// Follows the node, and sees to it that packets can flow.

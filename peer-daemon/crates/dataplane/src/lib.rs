@@ -62,6 +62,13 @@ pub trait Dataplane: Send + 'static {
     /// When the tables cannot be written.
     fn follow_neighbours(&mut self, all: &[kernel::Neighbour]) -> Result<(), Error>;
 
+    /// Neighbours that flows need, and that have not answered the kernel: some of them at each call, all in turn. Each an
+    /// interface index and an address.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    fn silent_neighbours(&mut self) -> Result<Vec<(u32, std::net::IpAddr)>, Error>;
+
     /// Removes expired flows.
     ///
     /// # Errors

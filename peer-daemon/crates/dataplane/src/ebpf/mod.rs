@@ -19,6 +19,7 @@ mod ports;
 mod tables;
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -401,6 +402,10 @@ impl Dataplane for EbpfDataplane {
 
     fn follow_neighbours(&mut self, all: &[Neighbour]) -> Result<(), Error> {
         self.tables.next_hops.all_neighbours(all, &self.plan.hardware)
+    }
+
+    fn silent_neighbours(&mut self) -> Result<Vec<(u32, IpAddr)>, Error> {
+        self.tables.next_hops.silent()
     }
 
     fn collect_garbage(&mut self) -> Result<Collected, Error> {

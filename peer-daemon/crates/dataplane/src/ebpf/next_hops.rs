@@ -1,7 +1,7 @@
 //! Keeps the table of next hops in step with the node. Programs make entries; the daemon writes into them what becomes of
 //! neighbours and uplinks, makes flows resolve their ways anew where routes have changed, and frees what no flow names.
 
-use std::collections::{BTreeMap, HashMap as StdHashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap as StdHashMap, HashSet};
 use std::io;
 use std::mem;
 use std::net::IpAddr;
@@ -15,8 +15,11 @@ use peer_common::next_hop::{LINK_PARTS, MAX_NEXT_HOPS};
 use peer_common::{Addr, NextHop, NextHopKey};
 
 use super::tables::{PACKET, map_data, take};
-use crate::kernel::{Neighbour, Ways};
+use crate::kernel::{Hardware as Found, Neighbour, Ways};
 use crate::{Error, sys};
+
+/// Neighbours that the kernel is made to ask for at once: each takes a place in its table for as long as it asks.
+const SILENT_AT_ONCE: usize = 16;
 
 /// Ethernet addresses of uplinks by interface index.
 pub(super) type Hardware = BTreeMap<u32, [u8; 6]>;
@@ -28,6 +31,10 @@ pub(super) struct NextHops {
     free: Queue<MapData, u64>,
     /// Entries that no flow named at the last scan.
     idle: HashSet<NextHopKey>,
+    /// Numbers of entries whose neighbour does not answer.
+    silent: BTreeSet<u64>,
+    /// The last of them that [`NextHops::silent`] has named.
+    named: u64,
     /// Entries at the last scan.
     pub(super) used: u64,
     /// Entries written so far because something has changed on the node.
@@ -42,6 +49,8 @@ impl NextHops {
             numbers: map_data(ebpf, map::NEXT_HOP_NUMBERS)?,
             free: take(ebpf, map::FREE_NEXT_HOPS)?,
             idle: HashSet::new(),
+            silent: BTreeSet::new(),
+            named: 0,
             used: 0,
             updates: 0,
         };
@@ -74,7 +83,7 @@ impl NextHops {
         let changed: StdHashMap<(u32, Addr), Found> = changed
             .iter()
             .filter(|neighbour| hardware.contains_key(&neighbour.link))
-            .map(|neighbour| ((neighbour.link, neighbour.addr.into()), Found::of(neighbour)))
+            .map(|neighbour| ((neighbour.link, neighbour.addr.into()), neighbour.hardware))
             .collect();
         if changed.is_empty() {
             return Ok(());
@@ -89,7 +98,7 @@ impl NextHops {
         self.write(|entry| {
             let [destination, ..] = LINK_PARTS;
             let there = <[u8; 6]>::try_from(&entry.header[destination]).ok();
-            let found = there.map_or(Found::Nothing, Found::At);
+            let found = there.map_or(Found::Unknown, Found::At);
             (entry.flags & NextHop::HEADER != 0).then(|| follow_neighbour(entry, found, hardware))
         })
     }
@@ -97,11 +106,20 @@ impl NextHops {
     /// As [`NextHops::neighbours`], where `all` are all that there are.
     pub(super) fn all_neighbours(&mut self, all: &[Neighbour], hardware: &Hardware) -> Result<(), Error> {
         let all: StdHashMap<(u32, Addr), Found> =
-            all.iter().map(|neighbour| ((neighbour.link, neighbour.addr.into()), Found::of(neighbour))).collect();
+            all.iter().map(|neighbour| ((neighbour.link, neighbour.addr.into()), neighbour.hardware)).collect();
         self.write(|entry| {
-            let found = all.get(&(entry.uplink, entry.addr)).copied().unwrap_or(Found::Nothing);
+            let found = all.get(&(entry.uplink, entry.addr)).copied().unwrap_or(Found::Unknown);
             Some(follow_neighbour(entry, found, hardware))
         })
+    }
+
+    /// Neighbours that do not answer: a bounded number at each call, all of them in turn.
+    pub(super) fn silent(&mut self) -> Result<Vec<(u32, IpAddr)>, Error> {
+        let behind = self.silent.range(self.named + 1..);
+        let numbers: Vec<u64> = behind.chain(self.silent.range(..=self.named)).take(SILENT_AT_ONCE).copied().collect();
+        self.named = numbers.last().copied().unwrap_or(0);
+        let entries = numbers.iter().map(|number| self.entry(*number));
+        entries.map(|entry| entry.map(|entry| (entry.uplink, IpAddr::from(entry.addr)))).collect()
     }
 
     /// Makes flows resolve ways anew that may be others now. What leads to a gateway, or to a neighbour that the kernel finds
@@ -141,6 +159,7 @@ impl NextHops {
             thread::sleep(PACKET);
         }
         for number in &freed {
+            self.silent.remove(number);
             self.free.push(*number, 0).map_err(|source| Error::Map { map: map::FREE_NEXT_HOPS, source })?;
         }
         self.used = (all.len() - freed.len()) as u64;
@@ -153,7 +172,15 @@ impl NextHops {
         let mut changed = Vec::new();
         for (_, number) in self.all()? {
             let entry = self.entry(number)?;
-            changed.extend(change(&entry).filter(|wanted| *wanted != entry).map(|wanted| (number, entry, wanted)));
+            let wanted = change(&entry).unwrap_or(entry);
+            if wanted.flags & NextHop::FAILED == 0 {
+                self.silent.remove(&number);
+            } else {
+                self.silent.insert(number);
+            }
+            if wanted != entry {
+                changed.push((number, entry, wanted));
+            }
         }
         // A program that reads a header while it is written must not see half of each: for a moment the entry has none.
         let moves = |entry: &NextHop, wanted: &NextHop| {
@@ -214,34 +241,19 @@ pub(crate) fn uplink(entries: BorrowedFd<'_>, number: u32) -> io::Result<Option<
     Ok(entry.map(|entry| entry.uplink).filter(|uplink| *uplink != 0))
 }
 
-/// What the kernel knows of a neighbour.
-#[derive(Clone, Copy)]
-enum Found {
-    /// Its Ethernet address.
-    At([u8; 6]),
-    /// Nothing: it was not asked for, or the question is on its way.
-    Nothing,
-    /// That it does not answer.
-    Failed,
-}
-
-impl Found {
-    fn of(neighbour: &Neighbour) -> Self {
-        match neighbour.hardware {
-            Some(there) => Self::At(there),
-            None if neighbour.failed => Self::Failed,
-            None => Self::Nothing,
-        }
-    }
-}
-
 /// The entry of a neighbour of which this is known now.
 fn follow_neighbour(entry: &NextHop, found: Found, hardware: &Hardware) -> NextHop {
     let mut entry = *entry;
+    // Until it answers, or is forgotten: the kernel asks again meanwhile.
+    let fails = match found {
+        Found::Failed => true,
+        Found::Asked => entry.flags & NextHop::FAILED != 0,
+        Found::At(_) | Found::Unknown => false,
+    };
     entry.flags &= !NextHop::FAILED;
     let (Found::At(found), Some(own)) = (found, hardware.get(&entry.uplink)) else {
         entry.flags &= !NextHop::HEADER;
-        if matches!(found, Found::Failed) && !entry.addr.is_none() {
+        if fails && !entry.addr.is_none() {
             entry.flags |= NextHop::FAILED;
         }
         return entry;
@@ -281,7 +293,7 @@ mod tests {
         let known = follow_neighbour(&entry("192.0.2.9"), Found::At(THERE), &hardware);
         assert_eq!(known.header, [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0]);
         assert_eq!((known.flags, known.generation), (NextHop::HEADER | NextHop::V4, 0));
-        assert_eq!(follow_neighbour(&known, Found::Nothing, &hardware).flags, NextHop::V4);
+        assert_eq!(follow_neighbour(&known, Found::Unknown, &hardware).flags, NextHop::V4);
         let gone = follow_neighbour(&known, Found::At(THERE), &Hardware::new());
         assert_eq!(gone.flags, NextHop::V4, "an uplink that is gone");
         let v6 = follow_neighbour(&entry("2001:db8::9"), Found::At(THERE), &hardware);
@@ -297,8 +309,10 @@ mod tests {
             let plain = entry(addr);
             let failed = follow_neighbour(&plain, Found::Failed, &hardware);
             assert_eq!(failed.flags, plain.flags | NextHop::FAILED);
+            assert_eq!(follow_neighbour(&failed, Found::Asked, &hardware), failed);
+            assert_eq!(follow_neighbour(&plain, Found::Asked, &hardware), plain);
             assert_eq!(follow_neighbour(&failed, Found::At(THERE), &hardware).flags, plain.flags | NextHop::HEADER);
-            assert_eq!(follow_neighbour(&failed, Found::Nothing, &hardware), plain);
+            assert_eq!(follow_neighbour(&failed, Found::Unknown, &hardware), plain);
         }
         let any = NextHop { addr: Addr::NONE, ..entry("192.0.2.9") };
         assert_eq!(follow_neighbour(&any, Found::Failed, &hardware), any, "the kernel finds it for each packet");

@@ -26,10 +26,21 @@ pub struct Neighbour {
     pub link: u32,
     /// Its address.
     pub addr: IpAddr,
-    /// Its Ethernet address; `None`: not known, or it does not answer any more.
-    pub hardware: Option<[u8; 6]>,
-    /// The kernel has asked for its Ethernet address in vain.
-    pub failed: bool,
+    /// What is known of its Ethernet address.
+    pub hardware: Hardware,
+}
+
+/// What the kernel knows of a neighbour's Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hardware {
+    /// The address.
+    At([u8; 6]),
+    /// Nothing: nobody has asked.
+    Unknown,
+    /// It has asked, and waits for an answer.
+    Asked,
+    /// It has asked in vain.
+    Failed,
 }
 
 /// Changes that came close together.
@@ -114,7 +125,7 @@ mod tests {
 
     #[test]
     fn neighbours_alone_ask_for_no_look_at_the_node() {
-        let neighbour = Neighbour { link: 3, addr: [192, 0, 2, 1].into(), hardware: None, failed: false };
+        let neighbour = Neighbour { link: 3, addr: [192, 0, 2, 1].into(), hardware: Hardware::Unknown };
         let seen = changes([Change::Neighbour(neighbour), Change::Neighbour(neighbour)]);
         assert_eq!(seen.neighbours, [neighbour; 2]);
         assert!(!seen.beyond_neighbours() && !seen.lost);

@@ -5,6 +5,6 @@ mod netlink;
 mod snapshot;
 mod ways;
 
-pub use change::{Change, Changes, Neighbour, Ways};
+pub use change::{Change, Changes, Hardware, Neighbour, Ways};
 pub use netlink::{Netlink, changes};
 pub use snapshot::{Address, FibRoute, Link, Origin, Questions, Snapshot, Way};

@@ -9,13 +9,15 @@ use ipnet::IpNet;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 
-use super::change::{Change, Neighbour};
+use super::change::{Change, Hardware, Neighbour};
 use super::snapshot::{Address, Link, Questions, Snapshot};
 use super::ways;
 use crate::Error;
@@ -71,6 +73,16 @@ impl Netlink {
         let failed = |source| Error::Netlink { what: "listing neighbours", source };
         let all: Vec<_> = self.handle.neighbours().get().execute().try_collect().await.map_err(failed)?;
         Ok(all.iter().filter_map(|message| read_neighbour(message, false)).collect())
+    }
+
+    /// Makes the kernel ask for a neighbour's Ethernet address, as a packet for it would.
+    ///
+    /// # Errors
+    /// When the kernel refuses, as for a link that is down.
+    pub async fn ask_for(&self, link: u32, addr: IpAddr) -> Result<(), Error> {
+        let failed = |source| Error::Netlink { what: "asking for a neighbour", source };
+        let request = self.handle.neighbours().add(link, addr).state(NeighbourState::None).flags(NeighbourFlags::Use);
+        request.replace().execute().await.map_err(failed)
     }
 }
 
@@ -155,18 +167,22 @@ fn read_neighbour(message: &NeighbourMessage, gone: bool) -> Option<Neighbour> {
             _ => {}
         }
     }
-    let answers = matches!(
-        message.header.state,
-        NeighbourState::Reachable
+    let state = if gone { NeighbourState::None } else { message.header.state };
+    let hardware = match (state, hardware) {
+        (NeighbourState::Failed, _) => Hardware::Failed,
+        (NeighbourState::Incomplete, _) => Hardware::Asked,
+        (
+            NeighbourState::Reachable
             | NeighbourState::Stale
             | NeighbourState::Delay
             | NeighbourState::Probe
             | NeighbourState::Noarp
-            | NeighbourState::Permanent
-    );
-    let failed = !gone && message.header.state == NeighbourState::Failed;
-    let hardware = hardware.filter(|_| answers && !gone);
-    Some(Neighbour { link: message.header.ifindex, addr: addr?, hardware, failed })
+            | NeighbourState::Permanent,
+            Some(hardware),
+        ) => Hardware::At(hardware),
+        _ => Hardware::Unknown,
+    };
+    Some(Neighbour { link: message.header.ifindex, addr: addr?, hardware })
 }
 
 fn read_link(message: &LinkMessage) -> Link {
