@@ -152,3 +152,31 @@ fn a_route_that_nobody_serves_is_told_by_all_alike() {
         assert_eq!(warnings(&log, &["[uplinks]", destination]).len(), 1, "{log}");
     }
 }
+
+/// Members that select such a network are worse off than without it: said once, with the name of the network and what they see.
+#[test]
+fn what_this_version_cannot_serve_is_a_warning_and_a_finding() {
+    let more = |_: &mut peer_test_control::Options, account: &mut Account| {
+        let network = &mut account.networks[0];
+        let known = network.resources[0].clone();
+        let all = Destination::Prefix("0.0.0.0/0".parse().expect("a prefix"));
+        let named = Destination::Domain("svc.test".to_owned());
+        for (id, destination) in [("exit", all), ("named", named)] {
+            network.resources.push(Resource { id: id.to_owned(), name: id.to_owned(), destination, ..known.clone() });
+        }
+    };
+    let mut mesh = Mesh::prepare_with(&MeshPlan::default(), &Binaries::find().expect("programs"), more).expect("mesh");
+    mesh.node.start().expect("start");
+    let mut log = String::new();
+    for (detail, seen) in [("0.0.0.0/0", "lose their Internet"), ("svc.test", "do not reach it")] {
+        let told = ["[unsupported]", detail, seen, "remedy="];
+        let once = wait_for(SECOND * 5, || {
+            log = mesh.node.daemon().expect("it runs").log();
+            warnings(&log, &told).len() == 1
+        });
+        assert!(once, "{told:?}:\n{log}");
+    }
+    let status = mesh.node.status().expect("status");
+    assert_eq!(of_check(&status["dataplane"]["findings"], "unsupported").len(), 2, "{status}");
+    assert_eq!(mesh.node.metric("peer_doctor_findings", &[("check", "unsupported")]).expect("metric"), 2.0);
+}

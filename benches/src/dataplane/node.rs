@@ -151,6 +151,7 @@ fn intent(wt0: &Wt0, rules: &[Rule]) -> Intent {
         peer_quota: Some(u32::MAX),
         protect_node: false,
         reject: false,
+        unsupported: Vec::new(),
     }
 }
 

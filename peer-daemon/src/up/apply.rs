@@ -129,7 +129,7 @@ mod tests {
             mtu: 1420,
         };
         change(&mut interface);
-        Desired { interface, peers: Arc::default(), routes: Vec::new(), rules: Arc::default() }
+        Desired { interface, peers: Arc::default(), routes: Vec::new(), rules: Arc::default(), unsupported: Vec::new() }
     }
 
     #[test]

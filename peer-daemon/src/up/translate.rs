@@ -57,6 +57,7 @@ pub(crate) fn intent(desired: &Desired, ids: &PeerIds, wt0: peer_dataplane::Wt0,
         peers: desired.peers.iter().zip(ids.in_order()).map(prefixes).collect(),
         routes: desired.routes.clone(),
         rules: Arc::clone(&desired.rules),
+        unsupported: desired.unsupported.clone(),
         nat_ports: limits.nat_ports.clone(),
         nat_addresses: limits.nat_addresses.clone(),
         listeners: limits.listeners.clone(),
@@ -123,6 +124,7 @@ mod tests {
             .into(),
             routes: Vec::new(),
             rules: Arc::default(),
+            unsupported: Vec::new(),
         };
         assert_eq!(device(&desired).routes, [net("10.9.0.0/24"), net("fd00::/64")]);
         let wt0 = peer_dataplane::Wt0 { name: "wt0".into(), index: 3, mtu: 1420 };

@@ -19,6 +19,42 @@ pub struct Desired {
     pub routes: Vec<Route>,
     /// Rules; what none accepts is dropped.
     pub rules: Arc<[Arc<Rule>]>,
+    /// What is wanted of this node besides, and it cannot do.
+    pub unsupported: Vec<Unsupported>,
+}
+
+/// Something that is wanted of this node and that it cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unsupported {
+    /// What it is.
+    pub kind: UnsupportedKind,
+    /// Name of the network; empty: it has none.
+    pub name: String,
+    /// The prefix, the domains, or how many there are.
+    pub detail: String,
+}
+
+/// Kinds of what may be wanted and this node cannot do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UnsupportedKind {
+    /// A route to what names resolve to.
+    DomainRoute,
+    /// A default route, whole or in halves.
+    ExitNode,
+    /// Ingress forwarding.
+    Forwarding,
+}
+
+impl UnsupportedKind {
+    /// Its name, for metrics and people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DomainRoute => "domain route",
+            Self::ExitNode => "exit node",
+            Self::Forwarding => "forwarding rules",
+        }
+    }
 }
 
 /// Our own interface.

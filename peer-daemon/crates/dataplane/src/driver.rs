@@ -261,8 +261,12 @@ impl Driven {
                 }
                 request = inbox.recv() => match request {
                     Some(Request::Intent(intent, done)) => {
+                        let known = self.intent.unsupported == intent.unsupported;
                         let _ = done.send(self.follow_intent(intent).await);
                         self.report(self.check());
+                        if !known {
+                            self.examine();
+                        }
                     }
                     Some(Request::Stats(look, done)) => {
                         self.look(look).await;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use peer_core::desired::{Route, Rule};
+use peer_core::desired::{Route, Rule, Unsupported};
 
 /// Everything that a dataplane forwards by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Intent {
     pub routes: Vec<Route>,
     /// Rules; what none accepts is dropped.
     pub rules: Arc<[Arc<Rule>]>,
+    /// What is wanted besides and cannot be done: it is a finding.
+    pub unsupported: Vec<Unsupported>,
     /// Ports that source NAT may take.
     pub nat_ports: RangeInclusive<u16>,
     /// Addresses that source NAT uses in place of an uplink's first one, as far as an uplink has them.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt as _};
 use ipnet::IpNet;
 use peer_core::desired::{Peer, Route, Rule, UplinkChoice};
+pub use peer_core::desired::{Unsupported, UnsupportedKind};
 use peer_core::key::{PresharedKey, PublicKey};
 use peer_core::net::is_whole_internet;
 
@@ -55,40 +56,6 @@ pub struct Compiled {
     pub unsupported: Vec<Unsupported>,
     /// Prefixes that two peers, or a peer and this node, both claim: the first keeps them.
     pub contested: u32,
-}
-
-/// Something that the map wants of this node and it cannot do.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Unsupported {
-    /// What it is.
-    pub kind: UnsupportedKind,
-    /// Name of the network; empty: it has none.
-    pub name: String,
-    /// The prefix, the domains, or how many there are.
-    pub detail: String,
-}
-
-/// Kinds of what a map may want and this node cannot do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum UnsupportedKind {
-    /// A route to what names resolve to.
-    DomainRoute,
-    /// A default route, whole or in halves.
-    ExitNode,
-    /// Ingress forwarding.
-    Forwarding,
-}
-
-impl UnsupportedKind {
-    /// Its name, for metrics and people.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::DomainRoute => "domain route",
-            Self::ExitNode => "exit node",
-            Self::Forwarding => "forwarding rules",
-        }
-    }
 }
 
 /// Compiles `map` by itself.

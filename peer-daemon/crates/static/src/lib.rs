@@ -102,7 +102,8 @@ fn read<'a>(root: &'a DeTable<'a>, base: &Path, sink: &mut Sink) -> Option<Desir
     let routes = sections(&root, "route", sink, |node, _, sink| route::read(&node, &mut seen, sink));
     let rules = sections(&root, "rule", sink, |node, index, sink| rule::read(node, index, &mut seen, sink));
     seen.check(sink);
-    Some(Desired { interface: interface?, peers: peers.into(), routes, rules: Rule::list(rules) })
+    let (interface, rules) = (interface?, Rule::list(rules));
+    Some(Desired { interface, peers: peers.into(), routes, rules, unsupported: Vec::new() })
 }
 
 /// What `read` makes of each of the tables `[[key]]`.

@@ -211,6 +211,7 @@ impl Agent<'_> {
             peers: Arc::clone(&compiled.peers),
             routes: compiled.routes.clone(),
             rules: Arc::clone(&compiled.rules),
+            unsupported: compiled.unsupported.clone(),
         }
     }
 
@@ -244,4 +245,5 @@ fn same(is: &Desired, wanted: &Desired) -> bool {
         && is.peers == wanted.peers
         && is.routes == wanted.routes
         && is.rules == wanted.rules
+        && is.unsupported == wanted.unsupported
 }

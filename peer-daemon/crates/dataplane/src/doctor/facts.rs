@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use peer_core::desired::Unsupported;
+
 use crate::chain::Neighbour;
 use crate::sys::Features;
 use crate::tc::Filter;
@@ -27,6 +29,8 @@ pub(super) struct Facts {
     /// Features of the kernel with the version that brought them; `None`: not asked.
     pub(super) kernel: Option<Vec<(Feature, Learned<bool>)>>,
     pub(super) bpffs: Bpffs,
+    /// What is wanted of the node and it cannot do.
+    pub(super) unsupported: Vec<Unsupported>,
     /// What the TUN driver can do, as `IFF_…`; `None`: not asked.
     pub(super) tun: Option<Learned<i32>>,
     pub(super) sysctls: Sysctls,
@@ -123,6 +127,7 @@ impl Default for Facts {
     /// A node on which nothing is wrong.
     fn default() -> Self {
         Self {
+            unsupported: Vec::new(),
             capabilities: Capabilities { net_admin: true, bpf: true, perfmon: true, sys_admin: false, withheld: false },
             nat_ports: crate::DEFAULT_NAT_PORTS,
             nat_bounds: Vec::new(),

@@ -39,6 +39,8 @@ pub enum Check {
     Mtu,
     /// IPv6 forwarding of the mesh device.
     Forwarding6,
+    /// What the network map wants and this version cannot do.
+    Unsupported,
     /// Devices that cannot be uplinks, and routes that are not served.
     Uplinks,
     /// What confines the running daemon.
@@ -47,7 +49,7 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -65,6 +67,7 @@ impl Check {
         Self::Offloads,
         Self::Mtu,
         Self::Forwarding6,
+        Self::Unsupported,
         Self::Uplinks,
         Self::Hardening,
     ];
@@ -90,6 +93,7 @@ impl Check {
             Self::Offloads => "offloads",
             Self::Mtu => "mtu",
             Self::Forwarding6 => "forwarding6",
+            Self::Unsupported => "unsupported",
             Self::Uplinks => "uplinks",
             Self::Hardening => "hardening",
         }

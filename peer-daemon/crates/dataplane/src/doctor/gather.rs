@@ -64,6 +64,7 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
         ipv6: ipv6(&subject.wt0),
         kernel: subject.probe.then(|| kernel(capabilities)),
         bpffs: bpffs(&subject.bpffs),
+        unsupported: subject.intent.map(|intent| intent.unsupported.clone()).unwrap_or_default(),
         tun: subject.probe.then(|| learned(sys::tun_features())),
         sysctls: Sysctls {
             writable: sys::may_write(Path::new("/proc/sys/net/ipv4/ip_forward")).unwrap_or(false),

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use peer_core::desired::{Unsupported, UnsupportedKind};
+
 use super::facts::{Device, Facts, Ipv6, Role};
 use super::{Check, Finding, Severity};
 
@@ -15,6 +17,7 @@ const OVERHEAD: u32 = 80;
 
 pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     check_ports(facts, found);
+    check_unsupported(facts, found);
     check_settings(facts, found);
     for device in facts.devices.iter().filter(|device| device.role == Role::Uplink) {
         check_uplink(device, facts, found);
@@ -90,6 +93,33 @@ fn check_ports(facts: &Facts, found: &mut Vec<Finding>) {
                 format!("choose --nat-ports outside of it, or add {first}-{last} to net.ipv4.ip_local_reserved_ports"),
             );
         }
+    }
+}
+
+/// What members see of it depends on what it is.
+fn check_unsupported(facts: &Facts, found: &mut Vec<Finding>) {
+    for Unsupported { kind, name, detail } in &facts.unsupported {
+        let (what, remedy) = match kind {
+            UnsupportedKind::ExitNode => (
+                format!(
+                    "no exit node is served yet ({detail}): members that select it lose their Internet, also where an \
+                         official client serves it beside this peer"
+                ),
+                "leave the exit node to official clients: take this peer out of its routing peers, see docs/migration.md",
+            ),
+            UnsupportedKind::DomainRoute => (
+                format!(
+                    "no network by domain is served yet ({detail}): members that choose this peer for it do not reach it"
+                ),
+                "leave it to official clients: take this peer out of its routing peers, or name the network by its prefix",
+            ),
+            UnsupportedKind::Forwarding => (
+                format!("no ingress forwarding yet: {detail} of its rules are without effect, and their ports closed"),
+                "leave ingress ports to official clients",
+            ),
+        };
+        let finding = Finding::new(Check::Unsupported, Severity::Warning, what).remedy(remedy);
+        found.push(if name.is_empty() { finding } else { finding.about(name) });
     }
 }
 

@@ -1,3 +1,5 @@
+use peer_core::desired::{Unsupported, UnsupportedKind};
+
 use super::facts::{Device, Facts, Feature, Hook, Ipv6, Role};
 use super::*;
 use crate::chain::{Neighbour, Owner};
@@ -392,6 +394,25 @@ fn every_check_has_a_name_of_its_own() {
 
 fn addresses(all: &[&str]) -> Vec<std::net::IpAddr> {
     all.iter().map(|text| text.parse().expect("an address")).collect()
+}
+
+#[test]
+fn what_is_not_served_names_the_route_and_what_members_see() {
+    let unsupported =
+        |kind, detail: &str| vec![Unsupported { kind, name: "office".to_owned(), detail: detail.to_owned() }];
+    let cases = [
+        (UnsupportedKind::ExitNode, "0.0.0.0/0", "lose their Internet", "official clients"),
+        (UnsupportedKind::DomainRoute, "svc.test", "do not reach it", "by its prefix"),
+        (UnsupportedKind::Forwarding, "2", "2 of its rules", "official clients"),
+    ];
+    for (kind, detail, what, remedy) in cases {
+        let found = judge(&Facts { unsupported: unsupported(kind, detail), ..good() });
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((finding.check, finding.severity), (Check::Unsupported, Severity::Warning));
+        assert_eq!(finding.subject.as_deref(), Some("office"));
+        assert!(finding.what.contains(detail) && finding.what.contains(what), "{}", finding.what);
+        assert!(finding.remedy.contains(remedy), "{}", finding.remedy);
+    }
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn intent(routes: &[(&str, UplinkChoice)]) -> Intent {
         peer_quota: None,
         protect_node: false,
         reject: false,
+        unsupported: Vec::new(),
     }
 }
 

@@ -32,6 +32,7 @@ fn view() -> View {
         peer_quota: None,
         protect_node: false,
         reject: false,
+        unsupported: Vec::new(),
     };
     View::default().next(names, &intent)
 }

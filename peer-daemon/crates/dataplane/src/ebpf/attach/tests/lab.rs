@@ -97,6 +97,7 @@ impl Lab {
             peer_quota: None,
             protect_node: false,
             reject: false,
+            unsupported: Vec::new(),
         }
     }
 

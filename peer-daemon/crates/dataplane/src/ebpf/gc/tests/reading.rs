@@ -23,6 +23,7 @@ fn reader(tables: &Tables) -> FlowReader {
         peer_quota: None,
         protect_node: false,
         reject: false,
+        unsupported: Vec::new(),
     };
     let tables = tables.view().share(false).expect("descriptors");
     FlowReader { tables, names: Names::default(), intent: Arc::new(intent) }
