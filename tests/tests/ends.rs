@@ -5,66 +5,16 @@ mod common;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use common::streams::{PORT, SILENCE, connect, drain, patient, pour, serve};
 use common::{SECOND, answered, flow, lab, page};
 use peer_common::DropReason;
 use peer_tests::lab::{
     GATEWAY, GATEWAY6, HTTP_PORT, IcmpListener, IcmpMessage, LAN, LAN6, Lab, NODE_OVERLAY, NODE_OVERLAY6, Namespace,
     OVERLAY, OVERLAY6, Plan, RuleEntry, add_address, wait_for,
 };
-
-/// A port that no service of the lab has.
-const PORT: u16 = 8001;
-/// Longer than the repetitions of a segment within the time that a scenario waits.
-const SILENCE: Duration = Duration::from_secs(20);
-
-/// A service that accepts one connection and does with it what it is told.
-fn serve<T: Send + 'static>(
-    lab: &Lab,
-    at: IpAddr,
-    work: impl FnOnce(TcpStream) -> T + Send + 'static,
-) -> JoinHandle<T> {
-    let listener = lab.gateway.namespace.enter(|| TcpListener::bind((at, PORT))).expect("bind");
-    thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("accept");
-        drop(listener);
-        work(patient(stream))
-    })
-}
-
-fn connect(from: &Namespace, to: IpAddr) -> TcpStream {
-    patient(from.enter(|| TcpStream::connect_timeout(&(to, PORT).into(), SECOND * 5)).expect("connect"))
-}
-
-fn patient(stream: TcpStream) -> TcpStream {
-    stream.set_read_timeout(Some(SILENCE)).expect("set");
-    stream.set_write_timeout(Some(SILENCE)).expect("set");
-    stream
-}
-
-/// Sends without an end; why it could not go on.
-fn pour(mut stream: TcpStream) -> ErrorKind {
-    let block = [7; 1 << 16];
-    loop {
-        if let Err(error) = stream.write_all(&block) {
-            return error.kind();
-        }
-    }
-}
-
-/// Reads without an end; why it could not go on.
-fn drain(mut stream: TcpStream) -> ErrorKind {
-    let mut block = vec![0; 1 << 16];
-    loop {
-        match stream.read(&mut block) {
-            Ok(0) => return ErrorKind::UnexpectedEof,
-            Ok(_) => {}
-            Err(error) => return error.kind(),
-        }
-    }
-}
 
 fn forbid(lab: &mut Lab) -> Vec<RuleEntry> {
     let before =
@@ -84,7 +34,7 @@ fn a_download_whose_permission_is_taken_away_is_reset_at_both_ends_and_a_new_one
     let mut lab = lab(&Plan::default());
     for service in [GATEWAY, GATEWAY6] {
         page(lab.client(), service);
-        let server = serve(&lab, service, pour);
+        let server = serve(&lab.gateway.namespace, service, pour);
         let mut stream = connect(&lab.client().namespace, service);
         stream.read_exact(&mut vec![0; 1 << 20]).expect("it is under way");
         let rules = forbid(&mut lab);
@@ -93,7 +43,7 @@ fn a_download_whose_permission_is_taken_away_is_reset_at_both_ends_and_a_new_one
         assert_eq!(server.join().expect("no panic"), ErrorKind::ConnectionReset, "and the server");
         assert!(taken.elapsed() < SECOND * 5, "at once: {:?}", taken.elapsed());
         permit(&mut lab, rules);
-        let server = serve(&lab, service, |mut stream| stream.write_all(b"again").expect("write"));
+        let server = serve(&lab.gateway.namespace, service, |mut stream| stream.write_all(b"again").expect("write"));
         let mut told = String::new();
         connect(&lab.client().namespace, service).read_to_string(&mut told).expect("a new download");
         assert_eq!(told, "again");
@@ -109,7 +59,7 @@ fn an_idle_connection_is_reset_by_the_first_word_of_either_end() {
     for service in [GATEWAY, GATEWAY6] {
         for member_speaks in [true, false] {
             let (say, said) = std::sync::mpsc::channel::<()>();
-            let server = serve(&lab, service, move |mut stream| {
+            let server = serve(&lab.gateway.namespace, service, move |mut stream| {
                 stream.write_all(b"hello").expect("write");
                 if said.recv().is_ok() {
                     stream.write_all(b"word").expect("taken by the kernel");
@@ -142,7 +92,7 @@ fn revoked(lab: &Lab) -> f64 {
 fn an_idle_connection_outlives_a_permission_that_comes_back() {
     let mut lab = lab(&Plan::default());
     for service in [GATEWAY, GATEWAY6] {
-        let server = serve(&lab, service, |mut stream| {
+        let server = serve(&lab.gateway.namespace, service, |mut stream| {
             stream.write_all(b"hello").expect("write");
             let mut word = [0; 4];
             stream.read_exact(&mut word).expect("a word");

@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::MutexGuard;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::streams::{PORT, connect, drain, pour, serve};
 use common::{SECOND, alone, official, tell};
 use peer_tests::lab::{
     Capabilities, Direction, Download, GATEWAY, GATEWAY6, HTTP_PORT, NODE_LAN, NODE_LAN6, Namespace, OfficialClient,
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
                 a_restart_with_state_is_the_same_peer_and_needs_no_key,
                 an_ephemeral_node_is_gone_after_its_exit,
                 changes_in_the_api_take_less_than_two_seconds,
+                a_download_whose_policy_is_away_is_reset_at_both_ends_and_a_new_one_works,
                 servers_that_are_killed_come_back_to_a_node_that_has_gone_on,
                 a_restart_while_the_servers_are_away_keeps_its_map,
             ],
@@ -140,6 +144,43 @@ fn changes_in_the_api_take_less_than_two_seconds(Heavy { _alone, mut mesh }: Hea
     let start = Instant::now();
     assert!(wait_for(TOLD, || networks().contains("203.0.113.128/25")), "{}", networks());
     tell(&format!("a route took effect after {:.2?}", start.elapsed()));
+}
+
+/// The policy is away for six seconds: an official member and the server are both told by the next packet.
+fn a_download_whose_policy_is_away_is_reset_at_both_ends_and_a_new_one_works(Heavy { _alone, mut mesh }: Heavy) {
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    let mut services = vec![GATEWAY];
+    services.extend(client.has_ipv6().expect("addresses").then_some(GATEWAY6));
+    for service in services {
+        let server = serve(&mesh.gateway.namespace, service, pour);
+        let mut stream = connect(&client.namespace, service);
+        stream.read_exact(&mut vec![0; 1 << 20]).expect("it is under way");
+        let member = thread::spawn(move || (drain(stream), Instant::now()));
+        let policy = mesh.add_policy("no-download", "drop", "tcp", &[PORT]).expect("a policy");
+        let away = Instant::now();
+        assert_eq!(server.join().expect("no panic"), ErrorKind::ConnectionReset, "the server is told");
+        let (told, when) = member.join().expect("no panic");
+        assert_eq!(told, ErrorKind::ConnectionReset, "and the member");
+        let took = when.saturating_duration_since(away);
+        assert!(took < TOLD, "{took:?}");
+        // Whatever else would come of it has come by then.
+        thread::sleep((SECOND * 6).saturating_sub(away.elapsed()));
+        mesh.api.call("DELETE", &format!("/api/policies/{policy}"), None).expect("deleted");
+        let server = serve(&mesh.gateway.namespace, service, |mut stream| stream.write_all(b"again").expect("write"));
+        let permitted =
+            || client.namespace.enter(|| TcpStream::connect_timeout(&(service, PORT).into(), SECOND / 2)).ok();
+        let mut stream = None;
+        assert!(wait_for(TOLD * 2, || {
+            stream = permitted();
+            stream.is_some()
+        }));
+        let mut told = String::new();
+        stream.expect("connected").read_to_string(&mut told).expect("a new download");
+        assert_eq!(told, "again");
+        server.join().expect("no panic");
+    }
 }
 
 fn servers_that_are_killed_come_back_to_a_node_that_has_gone_on(Heavy { _alone, mut mesh }: Heavy) {

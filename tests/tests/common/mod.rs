@@ -1,6 +1,8 @@
 //! What scenarios share.
 #![allow(dead_code, reason = "each scenario file uses its part")]
 
+pub(crate) mod streams;
+
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
