@@ -5,7 +5,7 @@ mod receive;
 mod transmit;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
 use peer_core::filter::FilterChange;
@@ -18,6 +18,7 @@ use self::peers::Peers;
 pub use self::peers::{PeerError, PeersChanged};
 use crate::admission::Admission;
 use crate::context::Context;
+use crate::core_clock::CoreClock;
 use crate::deadlines::Deadlines;
 use crate::error::PacketError;
 use crate::event::Event;
@@ -36,6 +37,9 @@ pub struct EngineConfig {
     pub private_key: PrivateKey,
     /// Which shard the engine serves; goes into its session indexes.
     pub shard: ShardId,
+    /// Unix time. No handshake initiation is stamped earlier, whatever the wall clock says: an earlier run has sent such
+    /// stamps, and peers refuse what is not later.
+    pub stamps_from: Duration,
 }
 
 /// WireGuard for all peers of one shard. Drive it as [`shard::Engine`] says.
@@ -55,14 +59,16 @@ impl Engine {
     /// Noise core from the operating system.
     #[must_use]
     pub fn new(config: EngineConfig, mut rng: impl CryptoRng, now: Instant) -> Self {
-        let EngineConfig { private_key, shard } = config;
+        let EngineConfig { private_key, shard, stamps_from } = config;
+        // Before the core looks at a clock.
+        let clock = CoreClock::new(stamps_from, now);
         let identity = Identity::new(&private_key);
         let indexes = IndexTable::new(shard);
         let mut rng = StdRng::from_rng(&mut rng);
         let admission = Admission::new(&identity.public_key(), &mut rng, now);
         Self {
             peers: Peers::default(),
-            cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into(), now),
+            cx: Context::new(identity, clock, indexes, rng, DEFAULT_MTU.into(), now),
             deadlines: Deadlines::default(),
             admission,
             screen: Screen::default(),
@@ -75,6 +81,12 @@ impl Engine {
     /// Tells the inner MTU in bytes (1420 unless told): padding does not go beyond it.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.cx.mtu = mtu.into();
+    }
+
+    /// Unix time that no handshake initiation sent until `now` is stamped later than.
+    pub fn newest_stamp(&mut self, now: Instant) -> Duration {
+        self.cx.clock.set(now);
+        self.cx.clock.newest_stamp()
     }
 
     /// Our own public key.

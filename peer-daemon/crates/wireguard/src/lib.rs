@@ -1,7 +1,7 @@
 //! WireGuard engine without sockets, files or threads: sessions, index table, timers, allowed IPs, roaming.
 //!
 //! [`Engine`] implements [`peer_core::shard::Engine`]: datagrams and packets go in and out by batches, time and
-//! randomness are arguments. The Noise core is boringtun's; it is hidden in one module and reads its own clock there.
+//! randomness are arguments. The Noise core is boringtun's; it is hidden in one module, and its clock is set in another.
 //!
 //! What the engine adds to the core:
 //! - random session indexes whose low bits name the shard (bits 8 and up of the index on the wire; the low byte is the
@@ -22,6 +22,7 @@ mod buckets;
 mod budget;
 mod context;
 mod cookies;
+mod core_clock;
 mod deadlines;
 mod engine;
 mod error;

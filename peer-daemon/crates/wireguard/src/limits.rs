@@ -64,7 +64,7 @@ pub(crate) const STALE_TICK: Duration = Duration::from_secs(1);
 pub(crate) const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Random delay of repetitions, so that peers that started together do not repeat together (paper §6.4).
 pub(crate) const RETRY_JITTER: Duration = Duration::from_millis(333);
-/// The Noise core reads its clock later than our caller did: repetitions wait at least so much longer.
+/// The Noise core's clock may be a little ahead of our caller's, never behind: repetitions wait at least so much longer.
 pub(crate) const CLOCK_MARGIN: Duration = Duration::from_millis(10);
 /// Pause between two initiations of ours in answer to stale ones of one peer: whoever replays one gets no more out of us
 /// than this, and a peer that restarts again soon is not kept waiting.
