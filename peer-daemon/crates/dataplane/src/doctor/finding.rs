@@ -43,11 +43,13 @@ pub enum Check {
     Uplinks,
     /// What confines the running daemon.
     Hardening,
+    /// The wall clock.
+    Clock,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -67,6 +69,7 @@ impl Check {
         Self::Forwarding6,
         Self::Uplinks,
         Self::Hardening,
+        Self::Clock,
     ];
 
     /// Its name.
@@ -92,6 +95,7 @@ impl Check {
             Self::Forwarding6 => "forwarding6",
             Self::Uplinks => "uplinks",
             Self::Hardening => "hardening",
+            Self::Clock => "clock",
         }
     }
 }

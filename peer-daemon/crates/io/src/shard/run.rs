@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
 use peer_core::shard::Engine;
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::{Command, ShardConfig, StopReason};
+use crate::clock;
 use crate::relay::RelayEnd;
 use crate::stats::ShardStats;
 use crate::tun::{MAX_PACKET, ReadEnd, TunQueue};
@@ -134,7 +135,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         let timeout = if self.more {
             Some(Duration::ZERO)
         } else {
-            self.engine.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
+            self.engine.poll_timeout().map(|at| at.saturating_duration_since(clock::now()))
         };
         // A timeout beyond what the kernel can express is none.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -157,14 +158,14 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
     fn command(&mut self, inbox: &mut mpsc::Receiver<Command<E>>) {
         for _ in 0..COMMANDS {
             let Ok(command) = inbox.try_recv() else { return };
-            command(&mut self.engine, Instant::now());
+            command(&mut self.engine, clock::now());
             self.after_input();
         }
         self.more |= !inbox.is_empty();
     }
 
     fn timer(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
             if let Some(change) = self.engine.poll_filter()
@@ -185,7 +186,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             let more = more.map_err(StopReason::io("receiving datagrams"))?;
             if !self.datagrams_in.is_empty() {
                 self.packets_in.clear();
-                self.engine.handle_datagrams(Instant::now(), &mut self.datagrams_in, &mut self.packets_in);
+                self.engine.handle_datagrams(clock::now(), &mut self.datagrams_in, &mut self.packets_in);
                 self.deliver()?;
             }
             if !more {
@@ -204,7 +205,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             let (engine, packets) = (&mut self.engine, &mut self.packets_in);
             packets.clear();
             let received = self.ways.relays.receive(&self.stats, |datagrams| {
-                engine.handle_datagrams(Instant::now(), datagrams, packets);
+                engine.handle_datagrams(clock::now(), datagrams, packets);
             });
             if received.is_none() {
                 return Ok(());
@@ -230,7 +231,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             let end = end.map_err(StopReason::io("reading from the device"))?;
             if !self.packets_out.is_empty() {
                 self.datagrams_out.clear();
-                self.engine.handle_packets(Instant::now(), &self.packets_out, &mut self.datagrams_out);
+                self.engine.handle_packets(clock::now(), &self.packets_out, &mut self.datagrams_out);
                 self.send();
                 self.after_input();
             }
