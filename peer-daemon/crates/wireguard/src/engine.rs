@@ -22,6 +22,7 @@ use crate::core_clock::CoreClock;
 use crate::deadlines::Deadlines;
 use crate::error::PacketError;
 use crate::event::Event;
+use crate::fragments::Fragments;
 use crate::index::IndexTable;
 use crate::limits::{DEFAULT_MTU, HOUSEKEEPING, PEERS_PER_TIMEOUT};
 use crate::message::DATA_OVERHEAD;
@@ -49,6 +50,7 @@ pub struct Engine {
     deadlines: Deadlines,
     admission: Admission,
     screen: Screen,
+    fragments: Fragments,
     summary: DropSummary,
     housekeeping_at: Option<Instant>,
     housekept_at: Instant,
@@ -72,15 +74,17 @@ impl Engine {
             deadlines: Deadlines::default(),
             admission,
             screen: Screen::default(),
+            fragments: Fragments::default(),
             summary: DropSummary::default(),
             housekeeping_at: None,
             housekept_at: now,
         }
     }
 
-    /// Tells the inner MTU in bytes (1420 unless told): padding does not go beyond it.
+    /// Tells the inner MTU in bytes (1420 unless told): padding does not go beyond it, nor do fragments that wait.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.cx.mtu = mtu.into();
+        self.fragments.set_longest(mtu.into());
     }
 
     /// Unix time that no handshake initiation sent until `now` is stamped later than.
@@ -157,13 +161,17 @@ impl shard::Engine for Engine {
             let screened = self.screen.handle_timeout(now, &self.cx.known, &mut self.cx.rng);
             self.cx.stats.screened(screened);
         }
+        if self.fragments.deadline().is_some_and(|at| at <= now) {
+            self.fragments.handle_timeout(now, &self.cx.stats);
+        }
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.keep_house(now);
         }
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        [self.deadlines.next(), self.screen.deadline(), self.housekeeping_at].into_iter().flatten().min()
+        let others = [self.screen.deadline(), self.fragments.deadline(), self.housekeeping_at];
+        others.into_iter().chain([self.deadlines.next()]).flatten().min()
     }
 
     fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool {
@@ -171,6 +179,10 @@ impl shard::Engine for Engine {
         self.cx.stats.drop_packets(PacketError::NoRoom, dropped as u64);
         self.cx.stats.transmit_queue.set(self.cx.outbox.len());
         self.cx.outbox.len() > 0
+    }
+
+    fn poll_packets(&mut self, packets: &mut PacketBatch) -> bool {
+        self.fragments.poll(packets, &self.cx.stats)
     }
 
     fn poll_filter(&mut self) -> Option<FilterChange> {

@@ -11,6 +11,7 @@
 //! - cryptokey routing both ways: longest prefix, exact owner; roaming by authenticated messages other than cookie
 //!   replies;
 //! - padding, jittered repetitions, keepalives that can be changed, an answer to stale initiations;
+//! - order among fragments: what comes before the first one waits for it;
 //! - bounds, a gauge and a drop counter for every table and queue.
 //!
 //! The core logs the ordinary end of a session as an error; give the log filter [`LOG_DIRECTIVE`].
@@ -27,6 +28,7 @@ mod deadlines;
 mod engine;
 mod error;
 mod event;
+mod fragments;
 mod index;
 mod inner;
 mod known;

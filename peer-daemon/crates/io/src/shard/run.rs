@@ -118,7 +118,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         }
         self.command(inbox);
-        self.timer();
+        self.timer()?;
         for (family, ready) in [(Family::V4, ready.v4), (Family::V6, ready.v6)] {
             if ready {
                 self.receive(family)?;
@@ -164,7 +164,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         self.more |= !inbox.is_empty();
     }
 
-    fn timer(&mut self) {
+    fn timer(&mut self) -> Result<(), StopReason> {
         let now = clock::now();
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
@@ -174,8 +174,10 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
                 tracing::warn!("the kernel takes no filter for a UDP socket, floods are received whole: {error}");
                 self.engine.filter_refused();
             }
+            self.deliver_held()?;
             self.after_input();
         }
+        Ok(())
     }
 
     /// UDP to device.
@@ -218,9 +220,29 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
 
     /// Writes the packets that datagrams held to the device, and what the engine says to them.
     fn deliver(&mut self) -> Result<(), StopReason> {
-        self.ways.queue.write(&self.packets_in, &self.stats).map_err(StopReason::io("writing to the device"))?;
+        self.write()?;
+        self.deliver_held()?;
         self.after_input();
         Ok(())
+    }
+
+    /// Writes what the engine has held back until now to the device.
+    fn deliver_held(&mut self) -> Result<(), StopReason> {
+        loop {
+            self.packets_in.clear();
+            let more = self.engine.poll_packets(&mut self.packets_in);
+            if self.packets_in.is_empty() {
+                return Ok(());
+            }
+            self.write()?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), StopReason> {
+        self.ways.queue.write(&self.packets_in, &self.stats).map_err(StopReason::io("writing to the device"))
     }
 
     /// Device to UDP and relays.
