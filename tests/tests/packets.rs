@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use common::{Pair, SECOND, answered, flow, lab, page, pair, tell};
 use peer_tests::lab::{
-    Baseline, Binaries, Capabilities, Capture, Captured, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting, GATEWAY,
-    GATEWAY6, HTTP_PORT, IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace, Offload,
-    Plan, Udp, find_wireguard_go, forge, forge_towards, ping_with, set_offload, sysctl, wait_for, wire,
+    Baseline, Binaries, Capabilities, Capture, Captured, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting,
+    GATEWAY, GATEWAY6, HTTP_PORT, IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace,
+    Offload, Plan, Udp, find_wireguard_go, forge, forge_towards, ping_with, set_offload, sysctl, wait_for, wire,
 };
 
 /// A port of the service's at which nobody listens.
@@ -258,7 +258,8 @@ fn t16_fragments_in_order_reversed_and_interleaved() {
         forge(&member.namespace, "wg0", &mixed).expect("send");
         assert!(arrived(b'b') && arrived(b'c'), "{service}: interleaved");
         let dropped = || lab.node.dropped(peer_common::DropReason::Fragment).expect("metrics");
-        let fragments = |result| lab.node.metric("peer_wireguard_fragments_total", &[("result", result)]).expect("metrics");
+        let fragments =
+            |result| lab.node.metric("peer_wireguard_fragments_total", &[("result", result)]).expect("metrics");
         let before = (dropped(), fragments("held"), fragments("followed"));
         let mut reversed = datagram(3004, b'd').fragments(800, 4);
         reversed.reverse();

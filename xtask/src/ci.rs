@@ -34,7 +34,14 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    process::run_aside(process::cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"]))
+    process::run_aside(process::cargo().args([
+        "clippy",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-Dwarnings",
+    ]))
 }
 
 fn docs() -> Result<()> {

@@ -69,7 +69,10 @@ mod tests {
     fn a_clock_of_1970_is_a_problem_and_one_of_today_is_none() {
         let finding = unset(Duration::from_secs(3600)).expect("wrong");
         assert_eq!((finding.check, finding.severity), (Check::Clock, Severity::Problem));
-        assert!(finding.what.contains("1970-01-01T01:00:00Z") && finding.remedy.contains("time service"), "{finding:?}");
+        assert!(
+            finding.what.contains("1970-01-01T01:00:00Z") && finding.remedy.contains("time service"),
+            "{finding:?}"
+        );
         assert_eq!(unset(RELEASED), None);
         assert_eq!(unset(Reading::now().wall), None, "of the machine that runs this test");
     }

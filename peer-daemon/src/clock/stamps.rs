@@ -57,7 +57,7 @@ impl Stamps {
 
     /// Goes on reserving, at least whenever `changed` is told, until `stop` is; then only what was used stays.
     pub(crate) async fn keep(self, shard: Arc<Shard<Engine>>, changed: Arc<Notify>, stop: Arc<Notify>) {
-        let newest = || async { shard.with_engine(|engine, now| engine.newest_stamp(now)).await.ok() };
+        let newest = || async { shard.with_engine(Engine::newest_stamp).await.ok() };
         loop {
             let stopping = tokio::select! {
                 () = tokio::time::sleep(PAUSE) => false,

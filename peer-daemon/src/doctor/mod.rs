@@ -125,7 +125,9 @@ fn is_asked_for(args: &DoctorArgs, finding: &doctor::Finding) -> bool {
     let is_named = |device: &String| finding.subject.as_ref() == Some(device);
     match finding.check {
         // Probed only here, or known only here.
-        Check::Kernel | Check::Tun | Check::Hardening | Check::Clock => true,
+        Check::Kernel | Check::Tun | Check::Hardening => true,
+        // The daemon has looked at the same one.
+        Check::Clock => false,
         // With it, and only here, programs of strangers have names: the daemon does not keep it.
         Check::Order => Capabilities::current().sys_admin,
         Check::NatPorts => args.nat_ports.is_some() || finding.severity == Severity::Note,

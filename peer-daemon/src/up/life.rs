@@ -90,6 +90,7 @@ pub(crate) struct Opened {
     flow_log: Option<FlowLog>,
     observer: Observer,
     bpffs: PathBuf,
+    state_dir: PathBuf,
     configuration: Configuration,
     /// The mesh device, if it is made before it is known what it shall be.
     device: Option<Reserved>,
@@ -151,6 +152,7 @@ impl Opened {
             flow_log,
             observer,
             bpffs: args.bpffs.clone(),
+            state_dir: args.socket.state_dir.clone(),
             configuration,
             device: None,
             known,
@@ -277,6 +279,7 @@ impl Node {
             interface,
             mode: driver.mode().clone(),
             bpffs: opened.bpffs,
+            state_dir: opened.state_dir,
             configuration: opened.configuration,
             dataplane: driver.stats(),
             known: known.subscribe(),

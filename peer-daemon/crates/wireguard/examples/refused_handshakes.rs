@@ -21,7 +21,11 @@ const BATCH: usize = 32;
 
 fn main() {
     let now = Instant::now();
-    let config = EngineConfig { private_key: PrivateKey::from_bytes([7; 32]), shard: ShardId::ONLY, stamps_from: Duration::ZERO };
+    let config = EngineConfig {
+        private_key: PrivateKey::from_bytes([7; 32]),
+        shard: ShardId::ONLY,
+        stamps_from: Duration::ZERO,
+    };
     let mut engine = Engine::new(config, StdRng::seed_from_u64(1), now);
     let key = engine.public_key();
     let drops = |engine: &Engine, reason| engine.stats().datagram_drops(reason);
@@ -40,7 +44,11 @@ fn main() {
     assert_eq!(drops(&engine, DatagramError::InitiationFlood), 100_000);
     println!("{unread:>8.0} ns  not looked at");
     let mut engine = Engine::new(
-        EngineConfig { private_key: PrivateKey::from_bytes([7; 32]), shard: ShardId::ONLY, stamps_from: Duration::ZERO },
+        EngineConfig {
+            private_key: PrivateKey::from_bytes([7; 32]),
+            shard: ShardId::ONLY,
+            stamps_from: Duration::ZERO,
+        },
         StdRng::seed_from_u64(1),
         now,
     );

@@ -106,7 +106,10 @@ mod tests {
         let mut clock = CoreClock::new(Duration::ZERO, now);
         clock.stamp -= HOUR;
         clock.make(now, || ());
-        assert!(clock.newest_stamp() >= wall_clock() - Duration::from_secs(1), "as if the wall clock had been set forward");
+        assert!(
+            clock.newest_stamp() >= wall_clock() - Duration::from_secs(1),
+            "as if the wall clock had been set forward"
+        );
     }
 
     #[test]

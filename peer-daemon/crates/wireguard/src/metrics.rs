@@ -73,7 +73,8 @@ impl EngineCollector {
             ("evicted", |stats| &stats.fragments_evicted),
         ];
         let values = results.map(|(result, figure)| (result, self.sum(|stats| figure(stats).get())));
-        let help = "Fragments from the mesh that came before the first of their packet: all (held), and what became of them.";
+        let help =
+            "Fragments from the mesh that came before the first of their packet: all (held), and what became of them.";
         counters(encoder, "peer_wireguard_fragments", help, labelled("result", values))
     }
 

@@ -40,7 +40,12 @@ const SETTINGS: [Setting; 12] = [
         flag: "management-url",
         variable: "NB_MANAGEMENT_URL",
         key: Some("ManagementURL"),
-        values: ["https://flag.example:443", "https://variable.example:443", "https://former.example:443", "https://file.example:443"],
+        values: [
+            "https://flag.example:443",
+            "https://variable.example:443",
+            "https://former.example:443",
+            "https://file.example:443",
+        ],
         shown: |settings| settings.management.to_string(),
     },
     Setting {
@@ -135,7 +140,12 @@ const SETTINGS: [Setting; 12] = [
         flag: "setup-key",
         variable: "NB_SETUP_KEY",
         key: None,
-        values: ["A2C8E62B-38F5-4553-B31E-DD66C696CEBB", "B2C8E62B-38F5-4553-B31E-DD66C696CEBB", "C2C8E62B-38F5-4553-B31E-DD66C696CEBB", ""],
+        values: [
+            "A2C8E62B-38F5-4553-B31E-DD66C696CEBB",
+            "B2C8E62B-38F5-4553-B31E-DD66C696CEBB",
+            "C2C8E62B-38F5-4553-B31E-DD66C696CEBB",
+            "",
+        ],
         shown: |settings| {
             let key = settings.setup_key.read().expect("readable");
             key.map(|key| key.expose().to_owned()).unwrap_or_default()
@@ -245,8 +255,9 @@ fn the_table_of_precedence_is_that_of_the_program() {
 }
 
 fn table() -> String {
-    let mut text =
-        String::from("\n| setting | 1. flag | 2. variable | 3. its former name | 4. key in `default.json` |\n|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "\n| setting | 1. flag | 2. variable | 3. its former name | 4. key in `default.json` |\n|---|---|---|---|---|\n",
+    );
     for Setting { meaning, flag, variable, key, .. } in &SETTINGS {
         let key = key.map_or("—".to_owned(), |key| format!("`{key}`"));
         let former = former(variable).expect("all have one");

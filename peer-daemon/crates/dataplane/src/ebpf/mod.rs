@@ -30,10 +30,10 @@ use peer_common::layout::program;
 use peer_common::{Addr, Counter, Direction, DropReason, FlowEvent, FlowKey, Observe};
 use peer_core::desired::{Route, Rule};
 
+use self::ages::Ages;
 use self::attach::{Attachments, Place};
 use self::describe::Describer;
 use self::events::Events;
-use self::ages::Ages;
 use self::gc::Scan;
 use self::pins::PinDirs;
 use self::plan::Plan;

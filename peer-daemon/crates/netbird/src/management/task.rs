@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use super::error::SYNC;
 use super::session::{Action, Event, Input, Session};
 use super::{Client, Error, ManagementStats, MapStream, Options, SetupKey, SyncMessage};
-use super::error::SYNC;
 use crate::call::CallError;
 use crate::clock::{now, until};
 use crate::dial::Dial;

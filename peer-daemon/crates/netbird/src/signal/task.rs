@@ -161,7 +161,8 @@ impl Shared {
 #[must_use]
 pub fn spawn(options: Options, dial: impl Dial, stats: Arc<SignalStats>) -> Signal {
     let (events, receiver) = mpsc::channel(EVENTS);
-    let shared = Arc::new(Shared { outbox: Mutex::default(), wake: Notify::new(), renew: Notify::new(), stats: stats.clone() });
+    let shared =
+        Arc::new(Shared { outbox: Mutex::default(), wake: Notify::new(), renew: Notify::new(), stats: stats.clone() });
     let sender = Sender { shared: shared.clone() };
     let task = Task {
         client: Client::new(options, dial, stats.clone()),

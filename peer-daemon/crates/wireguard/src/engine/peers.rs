@@ -327,7 +327,11 @@ mod tests {
     use crate::EngineConfig;
 
     fn engine() -> Engine {
-        let config = EngineConfig { private_key: PrivateKey::from_bytes([1; 32]), shard: ShardId::ONLY, stamps_from: Duration::ZERO };
+        let config = EngineConfig {
+            private_key: PrivateKey::from_bytes([1; 32]),
+            shard: ShardId::ONLY,
+            stamps_from: Duration::ZERO,
+        };
         Engine::new(config, rand::rng(), Instant::now())
     }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::{FRAGMENT_PATIENCE, WAITING_FRAGMENTS, WAITING_FRAGMENTS_OF_PEER};
+use crate::stats::Figure;
 
 const UDP: u8 = 17;
 
@@ -13,7 +14,7 @@ fn v4(id: u16, offset: u16, more: bool) -> Vec<u8> {
     packet[0] = 0x45;
     packet[2..4].copy_from_slice(&28_u16.to_be_bytes());
     packet[4..6].copy_from_slice(&id.to_be_bytes());
-    packet[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+    packet[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
     packet[9] = UDP;
     packet[12..20].copy_from_slice(&[10, 0, 0, 1, 192, 0, 2, 1]);
     packet.extend(offset.to_be_bytes().repeat(4));
@@ -71,7 +72,7 @@ impl Lab {
     fn figures(&self) -> [u64; 5] {
         let EngineStats { fragments_held, fragments_followed, fragments_expired, fragments_evicted, .. } = &self.stats;
         let waiting = &self.stats.fragments_waiting;
-        [fragments_held, fragments_followed, fragments_expired, fragments_evicted, waiting].map(|figure| figure.get())
+        [fragments_held, fragments_followed, fragments_expired, fragments_evicted, waiting].map(Figure::get)
     }
 }
 
@@ -83,10 +84,13 @@ fn whole_packets_and_what_the_program_does_not_judge_are_no_fragments() {
     options[0] = 0x46;
     let mut hops = v6(1, 8, true);
     hops[6] = 0;
-    for packet in [v4(1, 0, false), dont, options, v6(1, 0, false), hops, v6(1, 8, true)[..47].to_vec(), vec![], vec![0x45]] {
+    for packet in
+        [v4(1, 0, false), dont, options, v6(1, 0, false), hops, v6(1, 8, true)[..47].to_vec(), vec![], vec![0x45]]
+    {
         assert_eq!(Part::of(&packet), None, "{packet:02x?}");
     }
-    for (packet, offset) in [(v4(1, 0, true), 0), (v4(1, 1480, false), 1480), (v6(1, 0, true), 0), (v6(1, 1448, false), 1448)]
+    for (packet, offset) in
+        [(v4(1, 0, true), 0), (v4(1, 1480, false), 1480), (v6(1, 0, true), 0), (v6(1, 1448, false), 1448)]
     {
         assert_eq!(Part::of(&packet).expect("a fragment").offset, offset);
     }
@@ -104,7 +108,8 @@ fn fragments_in_order_do_not_wait() {
 
 #[test]
 fn fragments_in_reverse_order_follow_the_first_in_order() {
-    for fragment in [|offset, more| v4(7, offset, more), |offset, more| v6(7, offset, more)] as [fn(u16, bool) -> _; 2] {
+    for fragment in [|offset, more| v4(7, offset, more), |offset, more| v6(7, offset, more)] as [fn(u16, bool) -> _; 2]
+    {
         let mut lab = Lab::new();
         assert!(lab.come(1, &fragment(24, false)).is_empty());
         assert!(lab.come(1, &fragment(16, true)).is_empty());

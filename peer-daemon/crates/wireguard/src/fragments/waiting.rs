@@ -106,7 +106,8 @@ impl Waiting {
         let mut count = 0;
         loop {
             let of_it = |held: &Held| held.peer == peer && held.part.packet == *packet;
-            let next = (0..).zip(&self.waiting).filter(|(_, held)| of_it(held)).min_by_key(|(_, held)| held.part.offset);
+            let next =
+                (0..).zip(&self.waiting).filter(|(_, held)| of_it(held)).min_by_key(|(_, held)| held.part.offset);
             let Some((at, _)) = next else { return count };
             self.let_go(at);
             count += 1;

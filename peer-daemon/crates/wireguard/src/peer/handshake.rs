@@ -92,7 +92,9 @@ impl Peer {
         let Arrival { now, path, message } = *arrival;
         self.refresh(cx, now);
         let Some((tunnel, _)) = &mut self.tunnel else { return Err(DatagramError::NoSession) };
-        let Some(len) = tunnel.handshake(&mut cx.clock, now, message, &mut cx.scratch)? else { return Err(DatagramError::Internal) };
+        let Some(len) = tunnel.handshake(&mut cx.clock, now, message, &mut cx.scratch)? else {
+            return Err(DatagramError::Internal);
+        };
         self.rx.0 += message.len() as u64;
         self.roam(cx, now, path);
         // The keepalive that confirms the session to the peer.
