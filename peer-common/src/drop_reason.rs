@@ -35,7 +35,7 @@ drop_reasons! {
     IpOptions = "ip_options",
     /// An IPv6 extension header other than a fragment header.
     ExtensionHeader = "extension_header",
-    /// A fragment that came before the first one, or long after it: nothing tells its ports.
+    /// A fragment whose first one has not come, or came long before: nothing tells its ports.
     Fragment = "fragment",
     /// A protocol that is not forwarded: only TCP, UDP and echo are.
     Protocol = "protocol",

@@ -1,5 +1,6 @@
 //! The command line. Flags and environment variables are those of the official client where it has them.
 
+pub(crate) mod former;
 mod ignored;
 mod look;
 mod status;
@@ -9,7 +10,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use self::look::{DoctorArgs, FlowsArgs, TraceArgs};
 pub(crate) use self::status::{Check, NetworksArgs, StatusArgs};
@@ -86,12 +87,13 @@ impl Cli {
                 None => line.insert(1, "up".into()),
             }
         }
-        Self::try_parse_from(line)
+        let mut command = former::accept(Self::command());
+        let mut matches = command.try_get_matches_from_mut(line)?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
     }
 }
 
 fn is_command(text: &str) -> bool {
-    use clap::CommandFactory as _;
     Cli::command().find_subcommand(text).is_some()
 }
 
@@ -128,7 +130,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
 

@@ -3,6 +3,7 @@
 
 mod admin;
 mod cli;
+mod clock;
 mod doctor;
 mod flow_log;
 mod flows;

@@ -127,7 +127,11 @@ const LIST: [Entry; 28] = [
     entry(
         16,
         "fragments in order, reversed, interleaved, of ICMP",
-        &["t16_fragments_in_order_reversed_and_interleaved", "t16_fragmented_pings_are_answered"],
+        &[
+            "t16_fragments_in_order_reversed_and_interleaved",
+            "t16_on_the_uplink_only_what_comes_with_its_first_fragment_late_is_lost",
+            "t16_fragmented_pings_are_answered",
+        ],
         "",
     ),
     entry(

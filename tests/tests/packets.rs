@@ -3,14 +3,14 @@
 mod common;
 
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use common::{Pair, SECOND, answered, flow, lab, page, pair};
+use common::{Pair, SECOND, answered, flow, lab, page, pair, tell};
 use peer_tests::lab::{
-    Binaries, Capabilities, Capture, Captured, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting, GATEWAY,
-    GATEWAY6, HTTP_PORT, IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace, Offload,
-    Plan, Udp, forge, ping_with, set_offload, sysctl, wait_for, wire,
+    Baseline, Binaries, Capabilities, Capture, Captured, Datagram, Download, ECHO_PORT, EchoSocket, End, Fragmenting,
+    GATEWAY, GATEWAY6, HTTP_PORT, IcmpListener, IcmpMessage, Lab, NODE_LAN, NODE_OVERLAY, NODE_OVERLAY6, Namespace,
+    Offload, Plan, Udp, find_wireguard_go, forge, forge_towards, ping_with, set_offload, sysctl, wait_for, wire,
 };
 
 /// A port of the service's at which nobody listens.
@@ -257,19 +257,98 @@ fn t16_fragments_in_order_reversed_and_interleaved() {
         let mixed = [&b[0], &c[0], &b[1], &c[1], &c[2], &b[2]].map(Datagram::clone);
         forge(&member.namespace, "wg0", &mixed).expect("send");
         assert!(arrived(b'b') && arrived(b'c'), "{service}: interleaved");
-        let before = lab.node.dropped(peer_common::DropReason::Fragment).expect("metrics");
+        let dropped = || lab.node.dropped(peer_common::DropReason::Fragment).expect("metrics");
+        let fragments =
+            |result| lab.node.metric("peer_wireguard_fragments_total", &[("result", result)]).expect("metrics");
+        let before = (dropped(), fragments("held"), fragments("followed"));
         let mut reversed = datagram(3004, b'd').fragments(800, 4);
         reversed.reverse();
         forge(&member.namespace, "wg0", &reversed).expect("send");
-        let dropped =
-            lab.node.await_metric(SECOND * 2, before + 2.0, "peer_dropped_packets_total", &[("reason", "fragment")]);
-        assert_eq!(dropped.expect("metrics"), before + 2.0, "{service}: what comes before the first one is counted");
-        assert!(lab.gateway.senders_of(&[b'd'; 1600]).is_empty(), "{service}: and does not pass");
-        for letter in [b'a', b'b', b'c'] {
+        assert!(arrived(b'd'), "{service}: reversed");
+        assert_eq!((dropped(), fragments("held"), fragments("followed")), (before.0, before.1 + 2.0, before.2 + 2.0));
+        // Without a first one nothing is ever known of the others.
+        let orphans = &datagram(3005, b'e').fragments(800, 5)[1..];
+        forge(&member.namespace, "wg0", orphans).expect("send");
+        let by = [("reason", "fragment")];
+        let lost = lab.node.await_metric(SECOND * 2, before.0 + 2.0, "peer_dropped_packets_total", &by);
+        assert_eq!(lost.expect("metrics"), before.0 + 2.0, "{service}: they wait, go on and are counted");
+        for letter in [b'a', b'b', b'c', b'd'] {
             let sender = lab.gateway.senders_of(&[letter; 1600])[0];
             assert_ne!(sender.ip(), source, "{service}: {} is translated", letter as char);
         }
     }
+}
+
+/// Datagrams that arrive at the member of 100 from the LAN: of ten each, one has the second fragment before the first, and one the
+/// third before the second.
+fn arrived_of_swapped(service: &Namespace, node: &Namespace, member: &Udp, from: SocketAddr, to: SocketAddr) -> usize {
+    let mut arrived = 0;
+    for ten in 0..10_u16 {
+        let packets = (0..10_u16).flat_map(|one| {
+            let number = ten * 10 + one;
+            let whole = Datagram::udp((from.ip(), from.port()), (to.ip(), to.port()), &[number as u8; 1600]);
+            let mut parts = whole.fragments(800, 1000 + number);
+            match one {
+                3 => parts.swap(1, 2),
+                7 => parts.swap(0, 1),
+                _ => {}
+            }
+            parts
+        });
+        let packets: Vec<_> = packets.map(|packet| packet.bytes().expect("one family")).collect();
+        forge_towards(service, "eth0", node, "eth0", &packets).expect("send");
+        // The last of ten is whole: nothing comes behind it.
+        while let Some((content, _)) = member.receive(SECOND).expect("receive") {
+            assert_eq!(content.len(), 1600);
+            arrived += 1;
+            if content[0] == (ten * 10 + 9) as u8 {
+                break;
+            }
+        }
+    }
+    arrived
+}
+
+/// Fragments from the uplink that went on to the node's own stack.
+fn reassembled_by(node: &Namespace, v6: bool) -> u64 {
+    let text = node.read(if v6 { "/proc/net/snmp6" } else { "/proc/net/snmp" }).expect("counters");
+    if v6 {
+        let line = text.lines().find_map(|line| line.strip_prefix("Ip6ReasmReqds")).expect("a counter");
+        return line.trim().parse().expect("a number");
+    }
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Ip: "));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let at = names.split(' ').position(|name| name == "ReasmReqds").expect("a counter");
+    values.split(' ').nth(at).expect("a value").parse().expect("a number")
+}
+
+/// A TC program can hold nothing back, and conntrack puts all together first.
+#[test]
+fn t16_on_the_uplink_only_what_comes_with_its_first_fragment_late_is_lost() {
+    let lab = lab(&Plan::default());
+    let node = &lab.node.namespace;
+    for service in [GATEWAY, GATEWAY6] {
+        let Pair { member, service: at, seen } = pair(&lab, service, 5300);
+        let before = reassembled_by(node, service.is_ipv6());
+        let from = at.address().expect("bound");
+        assert_eq!(arrived_of_swapped(&lab.gateway.namespace, node, &member, from, seen), 90, "{service}");
+        let went_on = reassembled_by(node, service.is_ipv6()) - before;
+        assert_eq!(went_on, 10, "{service}: each fragment before its first went on to the node's stack");
+    }
+    let twin = Baseline::start(&find_wireguard_go().expect("wireguard-go")).expect("baseline");
+    let member = Udp::bind(&twin.client.namespace, [0, 0, 0, 0].into(), 0).expect("socket");
+    let at = Udp::bind(&twin.gateway.namespace, GATEWAY, 5300).expect("socket");
+    member.connect((GATEWAY, 5300).into()).expect("connect");
+    let mut seen = None;
+    assert!(wait_for(SECOND * 12, || {
+        member.send(b"open").expect("send");
+        seen = at.receive(SECOND / 10).expect("receive").map(|(_, from)| from);
+        seen.is_some()
+    }));
+    let from = at.address().expect("bound");
+    let arrived = arrived_of_swapped(&twin.gateway.namespace, &twin.node, &member, from, seen.expect("seen"));
+    assert_eq!(arrived, 100, "with conntrack");
+    tell("of 100 datagrams from the LAN, ten with the second fragment before the first: 90 arrive, with conntrack 100");
 }
 
 #[test]

@@ -8,9 +8,6 @@ use crate::setup::wireguard_go::WireguardGo;
 use crate::steps::Steps;
 use crate::{build_ebpf, daemon, image, process, setup, vmtest};
 
-/// The engine with a clock that tests move. Apart from the rest: with this feature a daemon's timers stand still.
-pub(crate) const MOCK_CLOCK: [&str; 4] = ["--package", "peer-wireguard", "--features", "mock-clock"];
-
 pub(crate) fn command() -> Result<()> {
     process::need_root("test")?;
     let steps = Steps::of("test");
@@ -37,6 +34,5 @@ pub(crate) fn run(daemon: &Path, other: &Path, images: &[PathBuf; 2], wireguard_
             .env("PEER_IMAGE_TOOLS", &images[1])
             .env("PEER_WIREGUARD_GO", &wireguard_go.binary)
             .env("PEER_WIREGUARD_GO_VERSION", &wireguard_go.version),
-    )?;
-    process::run(process::cargo().args(["test", "--locked"]).args(MOCK_CLOCK).args(["--test", "clock"]))
+    )
 }

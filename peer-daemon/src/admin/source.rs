@@ -35,6 +35,7 @@ use super::overview;
 use super::process::ProcessCollector;
 use super::readiness::ReadinessCollector;
 use super::server::{ListenerCollector, ListenerStats};
+use crate::clock;
 use crate::flow_log::{FlowLogCollector, FlowLogStats};
 use crate::netbird;
 use crate::peers::{PeerIds, PeerKeys};
@@ -79,6 +80,8 @@ pub(crate) struct Running {
     pub(crate) mode: Mode,
     /// Where its programs and tables are pinned.
     pub(crate) bpffs: PathBuf,
+    /// Where it keeps what its clock has said.
+    pub(crate) state_dir: PathBuf,
     /// What remedies may name.
     pub(crate) configuration: Configuration,
     pub(crate) dataplane: StatsReader,
@@ -129,6 +132,13 @@ impl Known {
 impl Running {
     pub(crate) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.borrow())
+    }
+
+    /// With what is wrong with the clock.
+    fn with_clock(&self, mut stats: Stats) -> Stats {
+        stats.findings.extend(clock::finding::findings(&self.state_dir));
+        stats.findings.sort_by_key(|finding| finding.severity);
+        stats
     }
 
     fn interface(&self) -> Interface {
@@ -183,7 +193,7 @@ impl Source {
         let listeners = [Arc::clone(&self.listeners.health), Arc::clone(&self.listeners.control)];
         registry.register_collector(Box::new(ListenerCollector(listeners)));
         if let Some(running) = self.running() {
-            let stats = running.dataplane.examined().await?;
+            let stats = running.with_clock(running.dataplane.examined().await?);
             self.routes.update(&stats.routes);
             self.update_peers(&running).await?;
             registry.register_collector(Box::new(stats));
@@ -228,7 +238,7 @@ impl Source {
         let (stats, peers) = match &running {
             Some(running) => {
                 let peers = running.shard.with_engine(|engine, now| engine.peers(now)).await?;
-                (Some(running.dataplane.followed().await?), peers)
+                (Some(running.with_clock(running.dataplane.followed().await?)), peers)
             }
             None => (None, Vec::new()),
         };

@@ -72,8 +72,11 @@ impl Ignored {
             Kind::Moot => false,
         };
         let by_variable = IGNORED.iter().filter_map(|(name, kind)| {
-            let name = format!("NB_{}", name.to_uppercase().replace('-', "_"));
-            variable(&name).filter(|value| wanted(*kind, value)).map(|_| name)
+            let name = name.to_uppercase().replace('-', "_");
+            // The former prefix, where the present one is not used.
+            let names = ["NB_", "WT_"].map(|prefix| format!("{prefix}{name}"));
+            let (name, value) = names.into_iter().find_map(|name| variable(&name).map(|value| (name, value)))?;
+            wanted(*kind, &value).then_some(name)
         });
         let all: Vec<_> = self.flags.iter().cloned().chain(by_variable).collect();
         (!all.is_empty()).then(|| format!("without effect on a routing peer: {}", all.join(", ")))
@@ -139,6 +142,9 @@ mod tests {
         assert_eq!(warning(&[], &[]), None);
         assert_eq!(warning(&["--disable-dns", "--no-browser"], &[("NB_DISABLE_CLIENT_ROUTES", "true")]), None);
         assert_eq!(warning(&["--allow-server-ssh=false"], &[("NB_ENABLE_ROSENPASS", "false")]), None);
+        assert_eq!(warning(&[], &[("WT_ENABLE_ROSENPASS", "true"), ("NB_ENABLE_ROSENPASS", "false")]), None);
+        let former = warning(&[], &[("WT_ENABLE_ROSENPASS", "true")]);
+        assert_eq!(former.as_deref(), Some("without effect on a routing peer: WT_ENABLE_ROSENPASS"));
         let all = warning(
             &["-N", "--external-ip-map", "1.2.3.4", "--allow-server-ssh"],
             &[("NB_ENABLE_ROSENPASS", "true"), ("NB_PROFILE", "")],

@@ -18,6 +18,7 @@ use peer_dataplane::{Capabilities, Configuration, Intent, Wt0};
 pub(crate) use self::report::Finding;
 use self::report::Report;
 use crate::cli::{DoctorArgs, EXIT_CONFIG};
+use crate::clock;
 use crate::peers::PeerIds;
 use crate::status::{self, Control};
 use crate::up::translate::{self, Limits};
@@ -105,6 +106,7 @@ async fn look(args: &DoctorArgs, desired: Option<&Desired>) -> anyhow::Result<Re
     let intent = desired.map(|desired| intent(desired, &node));
     let mut own = examine(&subject(intent.as_ref()), &node);
     own.extend(running.iter().flat_map(|running| hardening::findings(&running.hardening)));
+    own.extend(clock::finding::findings(&args.socket.state_dir));
     let mut findings: Vec<_> = silent.into_iter().chain(answer.iter().flat_map(Finding::of_readiness)).collect();
     findings.extend(match running.and_then(|running| running.dataplane.as_ref()) {
         Some(dataplane) => told::merge(&dataplane.findings, &own, |finding| is_asked_for(args, finding)),
@@ -124,6 +126,8 @@ fn is_asked_for(args: &DoctorArgs, finding: &doctor::Finding) -> bool {
     match finding.check {
         // Probed only here, or known only here.
         Check::Kernel | Check::Tun | Check::Hardening => true,
+        // The daemon has looked at the same one.
+        Check::Clock => false,
         // With it, and only here, programs of strangers have names: the daemon does not keep it.
         Check::Order => Capabilities::current().sys_admin,
         Check::NatPorts => args.nat_ports.is_some() || finding.severity == Severity::Note,

@@ -48,6 +48,7 @@ use super::settings::Settings;
 use super::view::View;
 use crate::admin::{ControlPlane, Running, Source};
 use crate::cli::UpArgs;
+use crate::clock::{Clock, Noticed};
 use crate::up::{Drain, Node, Opened, Signals, Told};
 
 /// Events of the engine that may wait for the agent; more are lost, and the machines' timers make up for them.
@@ -75,6 +76,7 @@ pub(super) struct Agent<'a> {
     facts: Facts,
     keeper: Keeper,
     local: Local,
+    clock: Clock,
     management: Management,
     signal: Option<(ServerUrl, Signal)>,
     /// What the log has said of servers that are not reached.
@@ -132,6 +134,8 @@ enum Happening {
     Signal(Option<signal::Event>),
     Relay(Option<peer_relay::Event>),
     Engine(EngineEvent),
+    /// The machine has slept, or its wall clock was set.
+    Clock(Noticed),
     /// Perhaps the node has others; the time to look is set.
     Addresses,
     Time,
@@ -212,6 +216,7 @@ impl<'a> Agent<'a> {
             connector,
             facts,
             local,
+            clock: Clock::watch(),
             management,
             signal: None,
             outages: Outages::default(),
@@ -281,6 +286,7 @@ impl<'a> Agent<'a> {
                 Happening::Relay(event) => self.on_relay(event.context("the task of the relays has ended")?),
                 Happening::Engine(event) => self.on_engine(event),
                 Happening::Addresses => {}
+                Happening::Clock(noticed) => self.on_clock(noticed).await,
                 Happening::Time => {
                     self.on_time().await?;
                     if let (Some(drain), Some(node)) = (&mut self.drain, &self.node)
@@ -296,7 +302,7 @@ impl<'a> Agent<'a> {
 
     async fn next(&mut self) -> Happening {
         let timeout = self.poll_timeout();
-        let Self { signals, management, signal, relays, local, engine_events, stopped, .. } = self;
+        let Self { signals, management, signal, relays, local, clock, engine_events, stopped, .. } = self;
         tokio::select! {
             told = signals.next() => Happening::Told(told),
             event = management.events.recv() => Happening::Management(event),
@@ -304,6 +310,7 @@ impl<'a> Agent<'a> {
             event = of_relays(relays) => Happening::Relay(event),
             Some(event) = engine_events.recv() => Happening::Engine(event),
             () = local.changed() => Happening::Addresses,
+            noticed = clock.changed() => Happening::Clock(noticed),
             reason = of_shard(stopped) => Happening::Stopped(reason),
             () = tokio::time::sleep_until(timeout.into()) => Happening::Time,
         }
@@ -315,6 +322,23 @@ impl<'a> Agent<'a> {
         let others =
             [mesh, drain, self.keeper.poll_timeout(), self.local.poll_timeout(), self.retry].into_iter().flatten();
         others.fold(self.look, Instant::min)
+    }
+
+    /// Servers have ended the streams of a machine that slept, and tokens of relays may have run out: all is asked for anew now,
+    /// not when a timeout of a dead connection says so.
+    async fn on_clock(&self, noticed: Noticed) {
+        if noticed.slept.is_some() {
+            self.management.handle.renew();
+            if let Some((_, signal)) = &self.signal {
+                signal.sender.renew();
+            }
+            if let Some((relays, _)) = &self.relays {
+                relays.renew();
+            }
+        }
+        if let Some(node) = &self.node {
+            node.clock_changed(noticed).await;
+        }
     }
 
     async fn on_time(&mut self) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// Gives peers without an endpoint the one that they had.
 pub(super) fn restore(engine: &mut Engine, endpoints: &Endpoints) {
-    let now = std::time::Instant::now();
+    let now = peer_io::clock::now();
     for (peer, endpoint) in endpoints {
         engine.set_endpoint(now, peer, *endpoint);
     }

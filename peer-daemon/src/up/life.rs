@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use peer_core::desired::{self, Desired};
@@ -29,6 +28,8 @@ use super::signals::{Signals, Told};
 use super::translate::{self, Limits};
 use crate::admin::{Admin, ControlPlane, Known, Running, Source};
 use crate::cli::UpArgs;
+use crate::clock::stamps::Stamps;
+use crate::clock::{Clock, Noticed};
 use crate::flow_log::FlowLog;
 use crate::peers::PeerIds;
 use crate::status::Interface;
@@ -55,6 +56,7 @@ pub(super) async fn live(args: &UpArgs, file: &Path, desired: Desired, dataplane
     let source = Source::new(readiness.clone(), ControlPlane::Static, running);
     let mut tasks = admin.serve(&Arc::new(source));
     let mut stopped = Box::pin(node.shard.stopped());
+    let mut clock = Clock::watch();
     let ended: anyhow::Result<()> = loop {
         tokio::select! {
             told = signals.next() => match told {
@@ -67,6 +69,7 @@ pub(super) async fn live(args: &UpArgs, file: &Path, desired: Desired, dataplane
                     break Ok(());
                 }
             },
+            noticed = clock.changed() => node.clock_changed(noticed).await,
             stopped = &mut stopped => break Err(stopped.into()),
         }
     };
@@ -83,9 +86,11 @@ pub(crate) struct Opened {
     pub(crate) sockets: Sockets,
     file: Option<EndpointFile>,
     endpoints: Endpoints,
+    stamps: Stamps,
     flow_log: Option<FlowLog>,
     observer: Observer,
     bpffs: PathBuf,
+    state_dir: PathBuf,
     configuration: Configuration,
     /// The mesh device, if it is made before it is known what it shall be.
     device: Option<Reserved>,
@@ -143,9 +148,11 @@ impl Opened {
             sockets,
             file,
             endpoints,
+            stamps: Stamps::open(&args.socket.state_dir, own),
             flow_log,
             observer,
             bpffs: args.bpffs.clone(),
+            state_dir: args.socket.state_dir.clone(),
             configuration,
             device: None,
             known,
@@ -208,6 +215,8 @@ pub(crate) struct Node {
     running: Arc<Running>,
     /// Ends by itself after it was told to.
     keeper: Option<(Arc<Notify>, JoinHandle<()>)>,
+    /// As the keeper; the last is told when the wall clock was set.
+    stamps: (Arc<Notify>, JoinHandle<()>, Arc<Notify>),
 }
 
 impl Node {
@@ -236,7 +245,7 @@ impl Node {
         }
         let port = opened.sockets.port();
         let changed = Arc::new(Notify::new());
-        let engine = engine(&desired, &opened.endpoints);
+        let engine = engine(&desired, &opened.endpoints, &opened.stamps);
         let engine_stats = engine.stats();
         let shard = match spawn(&mut wt0, &desired, engine, opened.sockets, on_event, &changed) {
             Ok(shard) => Arc::new(shard),
@@ -270,6 +279,7 @@ impl Node {
             interface,
             mode: driver.mode().clone(),
             bpffs: opened.bpffs,
+            state_dir: opened.state_dir,
             configuration: opened.configuration,
             dataplane: driver.stats(),
             known: known.subscribe(),
@@ -285,6 +295,9 @@ impl Node {
             let keeper = Keeper::new(file, Arc::clone(&shard), changed);
             (Arc::clone(&stop), tokio::spawn(keeper.run(stop)))
         });
+        let (stop, set) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let kept = opened.stamps.keep(Arc::clone(&shard), Arc::clone(&set), Arc::clone(&stop));
+        let stamps = (stop, tokio::spawn(kept), set);
         let flow_log = opened.flow_log;
         let wt0 = Arc::new(Mutex::new(wt0));
         let wt0_keeper = tokio::spawn(mesh_device::keep(Arc::clone(&wt0), latch, notices));
@@ -302,6 +315,7 @@ impl Node {
             flow_log,
             running,
             keeper,
+            stamps,
         })
     }
 
@@ -317,6 +331,18 @@ impl Node {
         }
     }
 
+    /// The machine has slept, or its wall clock was set.
+    pub(crate) async fn clock_changed(&self, noticed: Noticed) {
+        if noticed.set.is_some() {
+            self.stamps.2.notify_one();
+        }
+        if noticed.slept.is_some() {
+            // The shard waits by a clock that stood still. What is due by its own it does when it is woken; that it has stopped
+            // is noticed elsewhere.
+            _ = self.shard.with_engine(|_, _| ()).await;
+        }
+    }
+
     /// For those who answer questions.
     pub(crate) fn running(&self) -> Arc<Running> {
         Arc::clone(&self.running)
@@ -328,6 +354,9 @@ impl Node {
             stop.notify_one();
             keeper.await.context("keep endpoints")?;
         }
+        let (stop, stamps, _) = self.stamps;
+        stop.notify_one();
+        stamps.await.context("keep stamps")?;
         // It holds the device only while it looks.
         self.wt0_keeper.abort();
         // It ends within a turn of its loop.
@@ -381,9 +410,13 @@ async fn remove(wt0: &Wt0, driver: Driver, keep: bool) -> anyhow::Result<()> {
     Ok(removed?)
 }
 
-fn engine(desired: &Desired, endpoints: &Endpoints) -> Engine {
-    let now = Instant::now();
-    let config = EngineConfig { private_key: desired.interface.private_key.clone(), shard: ShardId::ONLY };
+fn engine(desired: &Desired, endpoints: &Endpoints, stamps: &Stamps) -> Engine {
+    let now = peer_io::clock::now();
+    let config = EngineConfig {
+        private_key: desired.interface.private_key.clone(),
+        shard: ShardId::ONLY,
+        stamps_from: stamps.floor(),
+    };
     let mut engine = Engine::new(config, rand::rng(), now);
     engine.set_mtu(desired.interface.mtu);
     let changed = engine.set_peers(now, Arc::clone(&desired.peers));
@@ -392,6 +425,7 @@ fn engine(desired: &Desired, endpoints: &Endpoints) -> Engine {
     }
     endpoints::restore(&mut engine, endpoints);
     engine.start_handshakes(now);
+    stamps.reserve(&mut engine);
     engine
 }
 

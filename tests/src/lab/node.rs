@@ -403,7 +403,10 @@ impl Node {
     /// It says no JSON, or its exit code contradicts it.
     pub fn doctor(&self) -> Result<Value> {
         let mut command = self.confined();
-        command.arg(&self.binary).args(["doctor", "--json", "--control-socket", CONTROL, "--bpffs"]).arg(&self.bpffs);
+        command
+            .arg(&self.binary)
+            .args(["doctor", "--json", "--control-socket", CONTROL, "--state-dir", STATE, "--bpffs"])
+            .arg(&self.bpffs);
         let Finished { status, stdout, stderr } = run(&mut command)?;
         let report: Value =
             serde_json::from_str(&stdout).with_context(|| format!("doctor --json: {stdout}{stderr}"))?;

@@ -1,7 +1,7 @@
 //! The contract between a shard's engine and the thread that drives it.
 //!
 //! A shard owns its peers alone: no lock, no sharing. Everything comes in through `handle_*` and leaves through a batch
-//! that the caller lends or through `poll_*`; after any input the caller polls transmits, events and the next timeout.
+//! that the caller lends or through `poll_*`; after any input the caller polls packets, transmits, events and the next timeout.
 
 use std::time::Instant;
 
@@ -78,6 +78,12 @@ pub trait Engine: Send + 'static {
 
     /// Appends datagrams that are waiting, as long as there is room. Returns whether more are waiting.
     fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool;
+
+    /// Appends packets that the engine has held back and lets go now, as long as there is room. Returns whether more are
+    /// waiting. To be asked after datagrams and timeouts.
+    fn poll_packets(&mut self, _packets: &mut PacketBatch) -> bool {
+        false
+    }
 
     /// What the kernel shall do from now on with what arrives, if that has changed.
     fn poll_filter(&mut self) -> Option<FilterChange> {

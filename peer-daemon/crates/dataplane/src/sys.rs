@@ -58,9 +58,18 @@ pub(crate) fn watch(buffer: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapD
 
 /// `CLOCK_MONOTONIC_COARSE` in nanoseconds: the clock of `bpf_ktime_get_coarse_ns`.
 pub(crate) fn monotonic_coarse() -> u64 {
+    nanoseconds(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds: it counts while the machine sleeps.
+pub(crate) fn since_boot() -> u64 {
+    nanoseconds(libc::CLOCK_BOOTTIME)
+}
+
+fn nanoseconds(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills the structure; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    // SAFETY: the kernel fills the structure; both clocks always exist.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

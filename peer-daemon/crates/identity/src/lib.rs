@@ -6,6 +6,7 @@
 //! | `registration.json` | how the key was registered, and where |
 //! | `network-map.bin` | the last network map, in force while management is away |
 //! | `endpoints.json` | where each peer was last seen |
+//! | `stamps.json` | the newest timestamp of a handshake initiation: the next life starts beyond it |
 //! | `lock` | held while a daemon runs here |
 //!
 //! Every file is 0600 and written whole or not at all; a pipe, device or socket in its place is refused, never opened for
@@ -21,6 +22,7 @@ mod identity;
 mod kept;
 mod official;
 mod registration;
+mod stamps;
 
 pub use self::dir::StateDir;
 pub use self::endpoints::{EndpointFile, Endpoints};
@@ -31,3 +33,4 @@ pub use self::identity::{Identity, Origin, generate};
 pub use self::kept::KeptMap;
 pub use self::official::Settings;
 pub use self::registration::Registration;
+pub use self::stamps::{KeptStamp, StampFile};

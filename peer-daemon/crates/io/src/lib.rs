@@ -4,6 +4,7 @@
 //! * [`tun`] reads and writes it: super-packets of up to 64 KiB outside, batches of packets inside.
 //! * [`udp`] sends with GSO and receives with GRO.
 //! * [`relay`] lets relay connections take part beside the sockets.
+//! * [`clock`] is the shards' time, which counts while the machine sleeps.
 //! * [`shard`] is the thread that owns one TUN queue, its sockets and one engine.
 //!
 //! What degrades, and how: an old kernel without UDP segmentation on TUNs gets single datagrams; a refused super-packet
@@ -11,6 +12,7 @@
 //! on socket buffers are kept to. All of it shows in [`stats::ShardStats`].
 
 mod checksum;
+pub mod clock;
 mod error;
 mod metrics;
 pub mod relay;

@@ -1,10 +1,14 @@
-//! System calls that neither rustix nor socket2 has: the ioctls of /dev/net/tun and one socket option.
-#![allow(unsafe_code, reason = "ioctl(2) and setsockopt(2) have no safe form for these requests")]
+//! System calls that neither rustix nor socket2 has: the ioctls of /dev/net/tun and one socket option; and a descriptor lent to
+//! the reactor.
+#![allow(unsafe_code, reason = "ioctl(2), setsockopt(2) and AsyncFd have no safe form for these requests")]
 
 use std::ffi::c_ulong;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Attaches the descriptor to the TUN of that name, which is made if it is not there. `flags` are `IFF_…` of linux/if_tun.h.
 pub(crate) fn attach_tun(tun: BorrowedFd<'_>, name: &str, flags: i32) -> io::Result<()> {
@@ -47,6 +51,12 @@ pub(crate) fn set_ipv6_dontfrag(socket: BorrowedFd<'_>, on: bool) -> io::Result<
     let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG);
     // SAFETY: the option is one integer of `len` bytes, which lives through the call.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) })
+}
+
+/// Waits for a descriptor to become readable. Must be called inside a tokio runtime.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps its descriptor open and never replaces it; it is only dropped together with the registration.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
 fn check(result: i32) -> io::Result<()> {

@@ -43,6 +43,12 @@ pub enum CallError {
         /// Which call opened it.
         call: &'static str,
     },
+    /// We ended the stream: the server has forgotten a machine that slept.
+    #[error("{call}: this machine has slept, the stream is made anew")]
+    Slept {
+        /// Which call opened it.
+        call: &'static str,
+    },
 }
 
 impl CallError {
@@ -56,7 +62,7 @@ impl CallError {
     /// The connection may be dead without having been closed.
     pub(crate) fn doubts_connection(&self) -> bool {
         match self {
-            Self::Unreached { .. } | Self::Timeout { .. } => true,
+            Self::Unreached { .. } | Self::Timeout { .. } | Self::Slept { .. } => true,
             Self::Status { code, .. } => {
                 matches!(code, Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled)
             }

@@ -43,6 +43,9 @@ pub(crate) enum ConnectError {
     /// The shard that the datagrams are for.
     #[error("the shard has stopped")]
     ShardStopped,
+    /// The relay has forgotten a machine that slept.
+    #[error("this machine has slept")]
+    Slept,
 }
 
 impl ConnectError {
@@ -60,9 +63,13 @@ impl ConnectError {
             Self::UnexpectedAnswer | Self::Instance(_) | Self::NoAnswer(_) => {
                 (Step::Login, Some("check that the address that management names is that of a NetBird relay"))
             }
-            Self::WebSocket(_) | Self::Io(_) | Self::Closed | Self::Silent | Self::Stuck(_) | Self::ShardStopped => {
-                (Step::Stream, None)
-            }
+            Self::WebSocket(_)
+            | Self::Io(_)
+            | Self::Closed
+            | Self::Silent
+            | Self::Stuck(_)
+            | Self::ShardStopped
+            | Self::Slept => (Step::Stream, None),
         };
         Failure { step, error: text(self), remedy }
     }

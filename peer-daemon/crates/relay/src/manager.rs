@@ -151,6 +151,10 @@ impl Manager {
             self.token = token;
         }
         self.home_urls_changed(now, urls);
+        if renewed {
+            // The old one may be why there is no home relay.
+            self.hurry(now);
+        }
         self.find_links(now);
         renewed
     }

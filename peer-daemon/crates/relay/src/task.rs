@@ -48,6 +48,7 @@ enum Request {
     Servers { urls: Vec<RelayUrl>, token: Option<Token> },
     Open { peer: PublicKey, attempt: u32, server: RelayUrl, address: Option<IpAddr> },
     Close { peer: PublicKey, attempt: u32 },
+    Renew,
     Leave(oneshot::Sender<()>),
 }
 
@@ -91,6 +92,11 @@ impl Relays {
     /// Closes the way that was opened as `attempt`; no event follows.
     pub fn close(&self, peer: PublicKey, attempt: u32) {
         self.request(Request::Close { peer, attempt });
+    }
+
+    /// Makes all connections anew now: this machine has slept, and the relays have forgotten it.
+    pub fn renew(&self) {
+        self.request(Request::Renew);
     }
 
     /// All relays that matter now: the home relay, or what may become it, first.
@@ -173,6 +179,13 @@ impl Driver {
             }
             Request::Open { peer, attempt, server, address } => self.manager.open(now, peer, attempt, server, address),
             Request::Close { peer, attempt } => self.manager.close(now, &peer, attempt),
+            Request::Renew => {
+                for (id, (_, task)) in std::mem::take(&mut self.links) {
+                    task.abort();
+                    self.manager.handle_link(now, id, LinkEvent::Down(ConnectError::Slept));
+                }
+                self.manager.hurry(now);
+            }
             Request::Leave(_) => {}
         }
     }

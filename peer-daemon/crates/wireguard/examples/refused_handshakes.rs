@@ -2,7 +2,7 @@
 //! --example refused_handshakes`. Time stands still for the engine, so that no budget fills up again.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
 use peer_core::key::{PrivateKey, PublicKey};
@@ -21,7 +21,11 @@ const BATCH: usize = 32;
 
 fn main() {
     let now = Instant::now();
-    let config = EngineConfig { private_key: PrivateKey::from_bytes([7; 32]), shard: ShardId::ONLY };
+    let config = EngineConfig {
+        private_key: PrivateKey::from_bytes([7; 32]),
+        shard: ShardId::ONLY,
+        stamps_from: Duration::ZERO,
+    };
     let mut engine = Engine::new(config, StdRng::seed_from_u64(1), now);
     let key = engine.public_key();
     let drops = |engine: &Engine, reason| engine.stats().datagram_drops(reason);
@@ -40,7 +44,11 @@ fn main() {
     assert_eq!(drops(&engine, DatagramError::InitiationFlood), 100_000);
     println!("{unread:>8.0} ns  not looked at");
     let mut engine = Engine::new(
-        EngineConfig { private_key: PrivateKey::from_bytes([7; 32]), shard: ShardId::ONLY },
+        EngineConfig {
+            private_key: PrivateKey::from_bytes([7; 32]),
+            shard: ShardId::ONLY,
+            stamps_from: Duration::ZERO,
+        },
         StdRng::seed_from_u64(1),
         now,
     );

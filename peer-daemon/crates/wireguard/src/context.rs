@@ -6,6 +6,7 @@ use std::time::Instant;
 use peer_core::path::Path;
 use rand::rngs::StdRng;
 
+use crate::core_clock::CoreClock;
 use crate::error::PacketError;
 use crate::event::{Event, Events};
 use crate::index::IndexTable;
@@ -21,6 +22,7 @@ const LONGEST_PACKET: usize = 65_535;
 /// Lent to a peer while it works.
 pub(crate) struct Context {
     pub(crate) identity: Identity,
+    pub(crate) clock: CoreClock,
     pub(crate) indexes: IndexTable,
     pub(crate) known: KnownAddresses,
     pub(crate) outbox: Outbox,
@@ -36,10 +38,18 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(identity: Identity, indexes: IndexTable, rng: StdRng, mtu: usize, now: Instant) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        clock: CoreClock,
+        indexes: IndexTable,
+        rng: StdRng,
+        mtu: usize,
+        now: Instant,
+    ) -> Self {
         let room = || vec![0; LONGEST_PACKET + 64].into_boxed_slice();
         Self {
             identity,
+            clock,
             indexes,
             known: KnownAddresses::new(now),
             outbox: Outbox::default(),

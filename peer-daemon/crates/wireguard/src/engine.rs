@@ -5,7 +5,7 @@ mod receive;
 mod transmit;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
 use peer_core::filter::FilterChange;
@@ -18,9 +18,11 @@ use self::peers::Peers;
 pub use self::peers::{PeerError, PeersChanged};
 use crate::admission::Admission;
 use crate::context::Context;
+use crate::core_clock::CoreClock;
 use crate::deadlines::Deadlines;
 use crate::error::PacketError;
 use crate::event::Event;
+use crate::fragments::Fragments;
 use crate::index::IndexTable;
 use crate::limits::{DEFAULT_MTU, HOUSEKEEPING, PEERS_PER_TIMEOUT};
 use crate::message::DATA_OVERHEAD;
@@ -36,6 +38,9 @@ pub struct EngineConfig {
     pub private_key: PrivateKey,
     /// Which shard the engine serves; goes into its session indexes.
     pub shard: ShardId,
+    /// Unix time. No handshake initiation is stamped earlier, whatever the wall clock says: an earlier run has sent such
+    /// stamps, and peers refuse what is not later.
+    pub stamps_from: Duration,
 }
 
 /// WireGuard for all peers of one shard. Drive it as [`shard::Engine`] says.
@@ -45,6 +50,7 @@ pub struct Engine {
     deadlines: Deadlines,
     admission: Admission,
     screen: Screen,
+    fragments: Fragments,
     summary: DropSummary,
     housekeeping_at: Option<Instant>,
     housekept_at: Instant,
@@ -55,26 +61,36 @@ impl Engine {
     /// Noise core from the operating system.
     #[must_use]
     pub fn new(config: EngineConfig, mut rng: impl CryptoRng, now: Instant) -> Self {
-        let EngineConfig { private_key, shard } = config;
+        let EngineConfig { private_key, shard, stamps_from } = config;
+        // Before the core looks at a clock.
+        let clock = CoreClock::new(stamps_from, now);
         let identity = Identity::new(&private_key);
         let indexes = IndexTable::new(shard);
         let mut rng = StdRng::from_rng(&mut rng);
         let admission = Admission::new(&identity.public_key(), &mut rng, now);
         Self {
             peers: Peers::default(),
-            cx: Context::new(identity, indexes, rng, DEFAULT_MTU.into(), now),
+            cx: Context::new(identity, clock, indexes, rng, DEFAULT_MTU.into(), now),
             deadlines: Deadlines::default(),
             admission,
             screen: Screen::default(),
+            fragments: Fragments::default(),
             summary: DropSummary::default(),
             housekeeping_at: None,
             housekept_at: now,
         }
     }
 
-    /// Tells the inner MTU in bytes (1420 unless told): padding does not go beyond it.
+    /// Tells the inner MTU in bytes (1420 unless told): padding does not go beyond it, nor do fragments that wait.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.cx.mtu = mtu.into();
+        self.fragments.set_longest(mtu.into());
+    }
+
+    /// Unix time that no handshake initiation sent until `now` is stamped later than.
+    pub fn newest_stamp(&mut self, now: Instant) -> Duration {
+        self.cx.clock.set(now);
+        self.cx.clock.newest_stamp()
     }
 
     /// Our own public key.
@@ -145,13 +161,17 @@ impl shard::Engine for Engine {
             let screened = self.screen.handle_timeout(now, &self.cx.known, &mut self.cx.rng);
             self.cx.stats.screened(screened);
         }
+        if self.fragments.deadline().is_some_and(|at| at <= now) {
+            self.fragments.handle_timeout(now, &self.cx.stats);
+        }
         if self.housekeeping_at.is_some_and(|at| at <= now) {
             self.keep_house(now);
         }
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        [self.deadlines.next(), self.screen.deadline(), self.housekeeping_at].into_iter().flatten().min()
+        let others = [self.screen.deadline(), self.fragments.deadline(), self.housekeeping_at];
+        others.into_iter().chain([self.deadlines.next()]).flatten().min()
     }
 
     fn poll_transmit(&mut self, datagrams: &mut DatagramBatch) -> bool {
@@ -159,6 +179,10 @@ impl shard::Engine for Engine {
         self.cx.stats.drop_packets(PacketError::NoRoom, dropped as u64);
         self.cx.stats.transmit_queue.set(self.cx.outbox.len());
         self.cx.outbox.len() > 0
+    }
+
+    fn poll_packets(&mut self, packets: &mut PacketBatch) -> bool {
+        self.fragments.poll(packets, &self.cx.stats)
     }
 
     fn poll_filter(&mut self) -> Option<FilterChange> {

@@ -1,7 +1,7 @@
 //! WireGuard engine without sockets, files or threads: sessions, index table, timers, allowed IPs, roaming.
 //!
 //! [`Engine`] implements [`peer_core::shard::Engine`]: datagrams and packets go in and out by batches, time and
-//! randomness are arguments. The Noise core is boringtun's; it is hidden in one module and reads its own clock there.
+//! randomness are arguments. The Noise core is boringtun's; it is hidden in one module, and its clock is set in another.
 //!
 //! What the engine adds to the core:
 //! - random session indexes whose low bits name the shard (bits 8 and up of the index on the wire; the low byte is the
@@ -11,6 +11,7 @@
 //! - cryptokey routing both ways: longest prefix, exact owner; roaming by authenticated messages other than cookie
 //!   replies;
 //! - padding, jittered repetitions, keepalives that can be changed, an answer to stale initiations;
+//! - order among fragments: what comes before the first one waits for it;
 //! - bounds, a gauge and a drop counter for every table and queue.
 //!
 //! The core logs the ordinary end of a session as an error; give the log filter [`LOG_DIRECTIVE`].
@@ -22,10 +23,12 @@ mod buckets;
 mod budget;
 mod context;
 mod cookies;
+mod core_clock;
 mod deadlines;
 mod engine;
 mod error;
 mod event;
+mod fragments;
 mod index;
 mod inner;
 mod known;

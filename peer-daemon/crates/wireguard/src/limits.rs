@@ -56,6 +56,14 @@ pub(crate) const KNOWN_ADDRESSES: usize = 2 * MAX_PEERS;
 /// so that the member has its cookie with the first try.
 pub(crate) const COOKIE_REPLIES: Rate = Rate::new(6_000, 600);
 
+/// Fragments that wait for the first one of their packet; about 350 KB at the usual MTU.
+pub(crate) const WAITING_FRAGMENTS: usize = 256;
+/// Those of one peer: a packet of 64 KiB in fragments for an MTU of 1280.
+pub(crate) const WAITING_FRAGMENTS_OF_PEER: usize = 56;
+/// How long they wait: swapped fragments come within milliseconds, over two paths within some hundreds. What a receiver waits
+/// for is longer (RFC 791 §3.2: 15 s, RFC 8200 §4.5: 60 s).
+pub(crate) const FRAGMENT_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Longest pause between two looks at the timers of an active tunnel.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// A tunnel that was not looked at for longer is looked at before it is used: its clock stood still meanwhile.
@@ -64,7 +72,7 @@ pub(crate) const STALE_TICK: Duration = Duration::from_secs(1);
 pub(crate) const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Random delay of repetitions, so that peers that started together do not repeat together (paper §6.4).
 pub(crate) const RETRY_JITTER: Duration = Duration::from_millis(333);
-/// The Noise core reads its clock later than our caller did: repetitions wait at least so much longer.
+/// The Noise core's clock may be a little ahead of our caller's, never behind: repetitions wait at least so much longer.
 pub(crate) const CLOCK_MARGIN: Duration = Duration::from_millis(10);
 /// Pause between two initiations of ours in answer to stale ones of one peer: whoever replays one gets no more out of us
 /// than this, and a peer that restarts again soon is not kept waiting.

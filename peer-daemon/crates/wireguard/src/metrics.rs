@@ -8,7 +8,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::error::{DatagramError, PacketError};
-use crate::limits::{EVENT_QUEUE, KNOWN_ADDRESSES, MAX_PEERS, SOURCE_BUCKETS, STAGED_BYTES, TRANSMIT_QUEUE};
+use crate::limits::{
+    EVENT_QUEUE, KNOWN_ADDRESSES, MAX_PEERS, SOURCE_BUCKETS, STAGED_BYTES, TRANSMIT_QUEUE, WAITING_FRAGMENTS,
+};
 use crate::stats::{EngineStats, Figure, Handshake, Traffic};
 
 /// Picks a figure of an engine.
@@ -63,15 +65,29 @@ impl EngineCollector {
         counters(encoder, "peer_wireguard_packets_dropped", help, labelled("reason", packets))
     }
 
+    fn fragments(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let results: [(&str, Pick); 4] = [
+            ("held", |stats| &stats.fragments_held),
+            ("followed", |stats| &stats.fragments_followed),
+            ("expired", |stats| &stats.fragments_expired),
+            ("evicted", |stats| &stats.fragments_evicted),
+        ];
+        let values = results.map(|(result, figure)| (result, self.sum(|stats| figure(stats).get())));
+        let help =
+            "Fragments from the mesh that came before the first of their packet: all (held), and what became of them.";
+        counters(encoder, "peer_wireguard_fragments", help, labelled("result", values))
+    }
+
     fn tables(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let engines = self.engines.len();
-        let tables: [(&str, Pick, usize); 7] = [
+        let tables: [(&str, Pick, usize); 8] = [
             ("peers", |stats| &stats.peers, MAX_PEERS),
             ("tunnels", |stats| &stats.tunnels, MAX_PEERS),
             ("staged_bytes", |stats| &stats.staged_bytes, STAGED_BYTES),
             ("transmit_queue", |stats| &stats.transmit_queue, TRANSMIT_QUEUE),
             ("known_addresses", |stats| &stats.known_addresses, KNOWN_ADDRESSES),
             ("source_buckets", |stats| &stats.source_buckets, SOURCE_BUCKETS),
+            ("fragments", |stats| &stats.fragments_waiting, WAITING_FRAGMENTS),
             ("events", |stats| &stats.events, EVENT_QUEUE),
         ];
         let used = tables.map(|(table, figure, _)| (table, self.sum(|stats| figure(stats).get())));
@@ -93,6 +109,7 @@ impl Collector for EngineCollector {
         let states = [("configured", configured), ("connected", connected)];
         let help = "Peers configured, and those of them with a valid session.";
         gauges(encoder, "peer_wireguard_peers", help, labelled("state", states))?;
+        self.fragments(encoder)?;
         self.tables(encoder)?;
         let singles: [(&str, &str, Pick); 2] = [
             ("peer_wireguard_staged_packets", "Packets that wait for a session.", |stats| &stats.staged_packets),

@@ -121,6 +121,16 @@ pub struct EngineStats {
     pub source_buckets: Figure,
     /// Addresses from which members have made sessions lately.
     pub known_addresses: Figure,
+    /// Fragments that wait for the first one of their packet.
+    pub fragments_waiting: Figure,
+    /// Fragments that came before the first one of their packet, and waited.
+    pub fragments_held: Figure,
+    /// Of those, they went on behind the first one.
+    pub fragments_followed: Figure,
+    /// Of those, no first one came in time: they went on without.
+    pub fragments_expired: Figure,
+    /// Of those, they had to make room: they went on without.
+    pub fragments_evicted: Figure,
     /// Events that wait for the control side.
     pub events: Figure,
     /// Events lost because the control side did not fetch them.

@@ -1,11 +1,12 @@
 //! The Noise core behind our own interface. Nothing outside this file knows boringtun, so that another core can
 //! replace it.
 //!
-//! What callers must know of this core (0.7.1): it reads its own clock; only [`Tunnel::tick`] moves the time that its
-//! timers see; and it panics when an output buffer is short, so all sizes are checked here.
+//! What callers must know of this core (0.7.1): it reads the clock that [`CoreClock`] sets; only [`Tunnel::tick`] moves the
+//! time that its timers see; and it panics when an output buffer is short, so all sizes are checked here.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::handshake::parse_handshake_anon;
@@ -14,6 +15,7 @@ use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 use peer_core::key::{PresharedKey, PrivateKey, PublicKey};
 
+use crate::core_clock::CoreClock;
 use crate::error::DatagramError;
 use crate::inner;
 use crate::message::{DATA_HEADER, DATA_OVERHEAD, LONGEST_HANDSHAKE};
@@ -82,26 +84,55 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// `index`: 24 bits, see [`crate::index`].
-    pub(crate) fn new(identity: &Identity, peer: PublicKey, psk: Option<&PresharedKey>, index: u32) -> Self {
-        let psk = psk.map(|key| *key.expose());
-        let limiter = Some(Arc::clone(&identity.macs));
-        // The engine keeps persistent keepalives itself: here they could not be changed later.
-        Self { tunn: Tunn::new(identity.secret.clone(), x25519::PublicKey::from(peer.0), psk, None, index, limiter) }
+    pub(crate) fn new(
+        identity: &Identity,
+        peer: PublicKey,
+        psk: Option<&PresharedKey>,
+        index: u32,
+        (clock, now): (&mut CoreClock, Instant),
+    ) -> Self {
+        let make = || {
+            let limiter = Some(Arc::clone(&identity.macs));
+            let (secret, peer) = (identity.secret.clone(), x25519::PublicKey::from(peer.0));
+            // The engine keeps persistent keepalives itself: here they could not be changed later.
+            Tunn::new(secret, peer, psk.map(|key| *key.expose()), None, index, limiter)
+        };
+        let mut tunnel = Self { tunn: clock.make(now, make) };
+        // Its timers start with the instant of its making, which may be long ago.
+        _ = tunnel.tick(clock, now, &mut [0; LONGEST_HANDSHAKE]);
+        tunnel
     }
 
     /// Writes a handshake initiation to `out`; `None` if one is under way and `force` is not set.
-    pub(crate) fn initiate(&mut self, force: bool, out: &mut [u8]) -> Option<usize> {
+    pub(crate) fn initiate(
+        &mut self,
+        clock: &mut CoreClock,
+        now: Instant,
+        force: bool,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        clock.set(now);
         match self.tunn.format_handshake_initiation(out, force) {
-            TunnResult::WriteToNetwork(message) => Some(message.len()),
+            TunnResult::WriteToNetwork(message) => {
+                clock.stamped();
+                Some(message.len())
+            }
             _ => None,
         }
     }
 
     /// Takes an initiation, a response or a cookie reply. Writes the answer, if there is one, to `out`.
-    pub(crate) fn handshake(&mut self, message: &[u8], out: &mut [u8]) -> Result<Option<usize>, DatagramError> {
+    pub(crate) fn handshake(
+        &mut self,
+        clock: &mut CoreClock,
+        now: Instant,
+        message: &[u8],
+        out: &mut [u8],
+    ) -> Result<Option<usize>, DatagramError> {
         if out.len() < LONGEST_HANDSHAKE {
             return Err(DatagramError::Internal);
         }
+        clock.set(now);
         match self.tunn.decapsulate(None, message, out) {
             TunnResult::WriteToNetwork(answer) => Ok(Some(answer.len())),
             TunnResult::Done => Ok(None),
@@ -169,16 +200,21 @@ impl Tunnel {
     }
 
     /// Moves the core's time and does what is due: repeated handshakes, rekeying, passive keepalives, expiry.
-    pub(crate) fn tick(&mut self, out: &mut [u8]) -> Tick {
+    pub(crate) fn tick(&mut self, clock: &mut CoreClock, now: Instant, out: &mut [u8]) -> Tick {
+        clock.set(now);
         match self.tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(message) => Tick::Send(message.len()),
+            TunnResult::WriteToNetwork(message) => {
+                clock.stamped();
+                Tick::Send(message.len())
+            }
             TunnResult::Err(WireGuardError::ConnectionExpired) => Tick::Expired,
             _ => Tick::Idle,
         }
     }
 
     /// Whether there is a session to send with. Only [`Tunnel::tick`] ends one; only messages bring one.
-    pub(crate) fn usable(&self) -> bool {
+    pub(crate) fn usable(&self, clock: &mut CoreClock, now: Instant) -> bool {
+        clock.set(now);
         self.tunn.time_since_last_handshake().is_some()
     }
 

@@ -1,4 +1,4 @@
-//! Long spans of time, with the Noise core's clock under control: needs `--features mock-clock`.
+//! Long spans of time.
 
 mod common;
 #[path = "common/forge.rs"]
@@ -95,16 +95,17 @@ fn an_idle_tunnel_is_quiet() {
 }
 
 #[test]
-fn two_initiations_of_one_instant_end_in_a_session_soon() {
+fn two_initiations_of_one_stamp_end_in_a_session_soon() {
     let mut net = Net::pair();
-    // The clock stands still, so both carry one timestamp; the answer to the first is lost on the initiator.
+    // Official clients send both with one stamp. To the responder that is the same as the older one behind the newer; the
+    // answer to the first is lost on the initiator.
     net.send(0, &packet("10.0.0.1", "10.0.0.2", 8, 1));
     net.nodes[0].engine.start_handshakes(net.now);
     net.nodes[0].engine.handle_timeout(net.now);
     let both = net.intercept();
-    net.deliver(1, both[0].from, &both[0].bytes);
-    net.intercept();
     net.deliver(1, both[1].from, &both[1].bytes);
+    net.intercept();
+    net.deliver(1, both[0].from, &both[0].bytes);
     assert_eq!(net.nodes[1].engine.stats().datagram_drops(DatagramError::StaleInitiation), 1);
     // Node 0 takes ours for one that crosses its own, and waits a moment with the answer.
     net.advance(Duration::from_millis(100));
@@ -133,7 +134,6 @@ fn a_peer_with_keepalive_is_tried_for_ever() {
 #[test]
 fn a_thread_that_slept_does_not_use_a_dead_session() {
     let mut net = Net::connected_pair();
-    mock_instant::MockClock::advance(300 * SECOND);
     net.now += 300 * SECOND;
     net.send(0, &packet("10.0.0.1", "10.0.0.2", 8, 3));
     net.collect();

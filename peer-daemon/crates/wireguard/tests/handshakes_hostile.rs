@@ -39,8 +39,6 @@ impl Flood {
 
 /// Node 0 begins a handshake: its initiation, which is on its way.
 fn begin(net: &mut Net) -> Datagram {
-    #[cfg(feature = "mock-clock")]
-    mock_instant::MockClock::advance(Duration::from_millis(1));
     let now = net.now;
     net.nodes[0].engine.start_handshake(now, &public(2));
     net.intercept().into_iter().find(|sent| sent.bytes.len() == 148).expect("an initiation")
@@ -70,8 +68,7 @@ fn a_member_with_a_cookie_is_in_at_once_while_its_address_is_spoofed() {
     assert_eq!(net.endpoint(0), Some(net.nodes[1].addr));
     let stats = net.nodes[0].engine.stats();
     assert_eq!((stats.handshakes(Handshake::CookieReceived), stats.datagram_drops(DatagramError::BadCookie)), (1, 1));
-    // The member starts anew up to two minutes later, with the flood at its loudest; with mock-clock only, its core's clock
-    // goes along.
+    // The member starts anew up to two minutes later, with the flood at its loudest.
     net.now += Duration::from_secs(119);
     flood.burst(&mut net, 8_000);
     flood.mac2 = true;

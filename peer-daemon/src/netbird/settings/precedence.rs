@@ -1,13 +1,15 @@
-//! Flag before variable before what an earlier life left, setting by setting; and the table of docs/netbird.md.
+//! Flag before variable before its former name before what an earlier life left, setting by setting; and the table of
+//! docs/netbird.md.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use peer_identity::{Identity, StateDir};
 
 use super::*;
+use crate::cli::former::{accept, former};
 
 #[derive(clap::Parser)]
 struct Line {
@@ -22,12 +24,15 @@ struct Setting {
     variable: &'static str,
     /// Its key in `default.json`, if the official client keeps it there.
     key: Option<&'static str>,
-    /// Of flag, variable and file, as JSON; of a switch the second and third are what the first is not.
-    values: [&'static str; 3],
+    /// Of flag, variable, former variable and file, as JSON; of a switch the others are what the first is not.
+    values: [&'static str; 4],
     shown: fn(&Settings) -> String,
 }
 
-const ON: [&str; 3] = ["true", "false", "false"];
+const ON: [&str; 4] = ["true", "false", "false", "false"];
+/// The places: how many there are, and which is the file.
+const PLACES: usize = 4;
+const FILE: usize = 3;
 
 const SETTINGS: [Setting; 12] = [
     Setting {
@@ -35,7 +40,12 @@ const SETTINGS: [Setting; 12] = [
         flag: "management-url",
         variable: "NB_MANAGEMENT_URL",
         key: Some("ManagementURL"),
-        values: ["https://flag.example:443", "https://variable.example:443", "https://file.example:443"],
+        values: [
+            "https://flag.example:443",
+            "https://variable.example:443",
+            "https://former.example:443",
+            "https://file.example:443",
+        ],
         shown: |settings| settings.management.to_string(),
     },
     Setting {
@@ -43,7 +53,7 @@ const SETTINGS: [Setting; 12] = [
         flag: "interface-name",
         variable: "NB_INTERFACE_NAME",
         key: Some("WgIface"),
-        values: ["flag0", "variable0", "file0"],
+        values: ["flag0", "variable0", "former0", "file0"],
         shown: |settings| settings.interface_name.clone(),
     },
     Setting {
@@ -51,7 +61,7 @@ const SETTINGS: [Setting; 12] = [
         flag: "wireguard-port",
         variable: "NB_WIREGUARD_PORT",
         key: Some("WgPort"),
-        values: ["51001", "51002", "51003"],
+        values: ["51001", "51002", "51003", "51004"],
         shown: |settings| settings.listen_port.wanted().to_string(),
     },
     Setting {
@@ -59,7 +69,7 @@ const SETTINGS: [Setting; 12] = [
         flag: "mtu",
         variable: "NB_MTU",
         key: Some("MTU"),
-        values: ["1301", "1302", "1303"],
+        values: ["1301", "1302", "1303", "1304"],
         shown: |settings| settings.mtu(None).to_string(),
     },
     Setting {
@@ -71,6 +81,7 @@ const SETTINGS: [Setting; 12] = [
             "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
             "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=",
             "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=",
+            "BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ=",
         ],
         shown: |settings| {
             settings.preshared_key.as_ref().map(|key| key.expose_base64().to_string()).unwrap_or_default()
@@ -81,7 +92,7 @@ const SETTINGS: [Setting; 12] = [
         flag: "extra-dns-labels",
         variable: "NB_EXTRA_DNS_LABELS",
         key: Some("DNSLabels"),
-        values: ["flag", "variable", "file"],
+        values: ["flag", "variable", "former", "file"],
         shown: |settings| settings.dns_labels.join(","),
     },
     Setting {
@@ -121,7 +132,7 @@ const SETTINGS: [Setting; 12] = [
         flag: "hostname",
         variable: "NB_HOSTNAME",
         key: None,
-        values: ["flag", "variable", ""],
+        values: ["flag", "variable", "former", ""],
         shown: |settings| settings.hostname.clone().unwrap_or_default(),
     },
     Setting {
@@ -129,7 +140,12 @@ const SETTINGS: [Setting; 12] = [
         flag: "setup-key",
         variable: "NB_SETUP_KEY",
         key: None,
-        values: ["A2C8E62B-38F5-4553-B31E-DD66C696CEBB", "B2C8E62B-38F5-4553-B31E-DD66C696CEBB", ""],
+        values: [
+            "A2C8E62B-38F5-4553-B31E-DD66C696CEBB",
+            "B2C8E62B-38F5-4553-B31E-DD66C696CEBB",
+            "C2C8E62B-38F5-4553-B31E-DD66C696CEBB",
+            "",
+        ],
         shown: |settings| {
             let key = settings.setup_key.read().expect("readable");
             key.map(|key| key.expose().to_owned()).unwrap_or_default()
@@ -142,15 +158,15 @@ const LINE: &str = "PEER_TEST_LINE";
 const STATE: &str = "PEER_TEST_STATE";
 
 #[test]
-fn a_flag_goes_before_a_variable_and_that_before_the_file() {
-    for given in 1..8_u8 {
+fn a_flag_goes_before_a_variable_and_that_before_its_former_name_and_that_before_the_file() {
+    for given in 1..1_u8 << PLACES {
         let has = |place: usize| given & (1 << place) != 0;
-        let first = (0..3).find(|place| has(*place)).expect("one at least");
+        let first = (0..PLACES).find(|place| has(*place)).expect("one at least");
         for inverted in [false, true] {
             let says = in_a_process(has, |setting, place| value(setting, place, first, inverted));
             for setting in &SETTINGS {
                 // What the file has no place for comes from the others or not at all.
-                let place = (0..3).find(|place| has(*place) && (*place < 2 || setting.key.is_some()));
+                let place = (0..PLACES).find(|place| has(*place) && (*place != FILE || setting.key.is_some()));
                 let Some(place) = place else { continue };
                 let wanted = value(setting, place, first, inverted);
                 let said = says.lines().find_map(|line| line.strip_prefix(&format!("{}=", setting.variable)));
@@ -180,8 +196,11 @@ fn in_a_process(has: impl Fn(usize) -> bool, value: impl Fn(&Setting, usize) -> 
         if has(1) {
             command.env(setting.variable, value(setting, 1));
         }
-        if let Some(key) = setting.key.filter(|_| has(2)) {
-            file[key] = in_file(key, &value(setting, 2));
+        if has(2) {
+            command.env(former(setting.variable).expect("all have one"), value(setting, 2));
+        }
+        if let Some(key) = setting.key.filter(|_| has(FILE)) {
+            file[key] = in_file(key, &value(setting, FILE));
         }
     }
     std::fs::write(temp.path().join("default.json"), file.to_string()).expect("written");
@@ -208,7 +227,8 @@ fn in_file(key: &str, value: &str) -> serde_json::Value {
 #[ignore = "run by the test above, as a process with an environment of its own"]
 fn says_what_it_is_set_to() {
     let (Ok(line), Some(state)) = (std::env::var(LINE), std::env::var_os(STATE)) else { return };
-    let args = Line::try_parse_from(line.lines()).expect("taken").args;
+    let matches = accept(Line::command()).try_get_matches_from(line.lines()).expect("taken");
+    let args = Line::from_arg_matches(&matches).expect("taken").args;
     let dir = StateDir::open(Path::new(&state)).expect("opened");
     let identity = Identity::find(&dir, &[]).expect("there");
     let settings = Settings::resolve(&args, &identity.private_key, &identity.settings).expect("usable");
@@ -235,11 +255,13 @@ fn the_table_of_precedence_is_that_of_the_program() {
 }
 
 fn table() -> String {
-    let mut text =
-        String::from("\n| setting | 1. flag | 2. variable | 3. key in `default.json` |\n|---|---|---|---|\n");
+    let mut text = String::from(
+        "\n| setting | 1. flag | 2. variable | 3. its former name | 4. key in `default.json` |\n|---|---|---|---|---|\n",
+    );
     for Setting { meaning, flag, variable, key, .. } in &SETTINGS {
         let key = key.map_or("—".to_owned(), |key| format!("`{key}`"));
-        writeln!(text, "| {meaning} | `--{flag}` | `{variable}` | {key} |").expect("a string");
+        let former = former(variable).expect("all have one");
+        writeln!(text, "| {meaning} | `--{flag}` | `{variable}` | `{former}` | {key} |").expect("a string");
     }
     text.push('\n');
     text

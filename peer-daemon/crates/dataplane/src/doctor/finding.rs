@@ -45,6 +45,8 @@ pub enum Check {
     Uplinks,
     /// What confines the running daemon.
     Hardening,
+    /// The wall clock.
+    Clock,
 }
 
 impl Check {
@@ -70,6 +72,7 @@ impl Check {
         Self::Unsupported,
         Self::Uplinks,
         Self::Hardening,
+        Self::Clock,
     ];
 
     /// Its name.
@@ -96,6 +99,7 @@ impl Check {
             Self::Unsupported => "unsupported",
             Self::Uplinks => "uplinks",
             Self::Hardening => "hardening",
+            Self::Clock => "clock",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use peer_common::{Flow, FlowKey, Mapping, TcpSeen};
 
+use super::ages::Now;
 use crate::flows::TcpState;
 use crate::observe::{CloseReason, drop_reason};
 
@@ -30,18 +31,18 @@ pub(super) fn pressure(used: u64, max: u64) -> bool {
 }
 
 /// Whether the forward side alone is young enough to keep the flow, whatever the reverse side says: spares its lookup.
-pub(super) fn surely_alive(key: &FlowKey, flow: &Flow, now: u64, pressure: bool) -> bool {
-    age(now, flow.last_seen) < shortest(key.protocol, pressure)
+pub(super) fn surely_alive(key: &FlowKey, flow: &Flow, now: Now, pressure: bool) -> bool {
+    now.age(flow.last_seen) < shortest(key.protocol, pressure)
 }
 
 /// Whether a flow, or an orphaned mapping, has expired. `mapping` is the reverse side, when there is one.
-pub(super) fn expired(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: u64, pressure: bool) -> bool {
+pub(super) fn expired(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: Now, pressure: bool) -> bool {
     let last = mapping.map_or(flow.last_seen, |mapping| mapping.last_seen.max(flow.last_seen));
-    age(now, last) >= timeout(key.protocol, flow, mapping, pressure)
+    now.age(last) >= timeout(key.protocol, flow, mapping, pressure)
 }
 
 /// Why an expired flow has.
-pub(super) fn why(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: u64, pressure: bool) -> CloseReason {
+pub(super) fn why(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: Now, pressure: bool) -> CloseReason {
     if let Some(reason) = drop_reason(flow.ended & !Flow::TOLD) {
         return CloseReason::of_drop(reason);
     }
@@ -56,8 +57,8 @@ pub(super) fn why(key: &FlowKey, flow: &Flow, mapping: Option<&Mapping>, now: u6
 }
 
 /// Whether a mapping without a flow has expired: nothing will refresh it.
-pub(super) fn orphan_expired(key: &FlowKey, mapping: &Mapping, now: u64) -> bool {
-    age(now, mapping.last_seen) >= shortest(key.protocol, false)
+pub(super) fn orphan_expired(key: &FlowKey, mapping: &Mapping, now: Now) -> bool {
+    now.age(mapping.last_seen) >= shortest(key.protocol, false)
 }
 
 /// Whether it is a TCP connection that stands.
@@ -104,10 +105,6 @@ fn shortest(protocol: u32, pressure: bool) -> Duration {
     }
 }
 
-fn age(now: u64, then: u64) -> Duration {
-    Duration::from_nanos(now.saturating_sub(then))
-}
-
 #[cfg(test)]
 mod tests {
     use peer_common::DropReason;
@@ -125,8 +122,8 @@ mod tests {
             let seen = NOW - seconds * SECOND;
             let flow = Flow { last_seen: seen, tcp_seen: out, packets: 5, ..Flow::default() };
             let mapping = back.map(|tcp_seen| Mapping { last_seen: seen, tcp_seen, packets: 5, ..Mapping::default() });
-            let expired = expired(&key, &flow, mapping.as_ref(), NOW, pressure);
-            assert!(!(expired && surely_alive(&key, &flow, NOW, pressure)), "the shortcut agrees");
+            let expired = expired(&key, &flow, mapping.as_ref(), NOW.into(), pressure);
+            assert!(!(expired && surely_alive(&key, &flow, NOW.into(), pressure)), "the shortcut agrees");
             expired
         };
         (0..10_000).find(|&seconds| gone(seconds)).expect("every flow ends")
@@ -168,7 +165,7 @@ mod tests {
             let seen = NOW - idle * SECOND;
             let flow = Flow { last_seen: seen, tcp_seen: out, packets: 1, ..Flow::default() };
             let mapping = Mapping { last_seen: seen, tcp_seen: back, ..Mapping::default() };
-            why(&key, &flow, Some(&mapping), NOW, pressure).name()
+            why(&key, &flow, Some(&mapping), NOW.into(), pressure).name()
         };
         let (syn, ack, fin, rst) = (TcpSeen::SYN, TcpSeen::ACK, TcpSeen::FIN, TcpSeen::RST);
         assert_eq!(why(TCP, ack, ack, 8000, false), "expired");
@@ -210,7 +207,7 @@ mod tests {
         let key = FlowKey { protocol: 17, ..FlowKey::default() };
         let old = Flow { last_seen: NOW - 400 * SECOND, ..Flow::default() };
         let fresh = Mapping { last_seen: NOW - SECOND, ..Mapping::default() };
-        assert!(!expired(&key, &old, Some(&fresh), NOW, false));
-        assert!(expired(&key, &old, None, NOW, false));
+        assert!(!expired(&key, &old, Some(&fresh), NOW.into(), false));
+        assert!(expired(&key, &old, None, NOW.into(), false));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use peer_common::next_hop::MAX_NEXT_HOPS;
 use peer_common::{Addr, Flow, FlowKey, FlowKind, Mapping};
 
+use super::ages::Now;
 use super::ports::PortCounts;
 use super::{expiry, next_hops};
 use crate::flows::Tables;
@@ -46,7 +47,7 @@ pub(super) struct Scan {
 impl FlowTables<'_> {
     /// Removes what has expired at `now`. `used` is the count of flows at the scan before, which tells the pressure, and `ports`
     /// what it found in use, which tells where ports are scarce. `counts` counts them anew.
-    pub(super) fn collect(&self, now: u64, used: u64, ports: &PortCounts, counts: PortCounts) -> io::Result<Scan> {
+    pub(super) fn collect(&self, now: Now, used: u64, ports: &PortCounts, counts: PortCounts) -> io::Result<Scan> {
         let started = Instant::now();
         let pressure = expiry::pressure(used, self.max);
         let next_hops = vec![false; MAX_NEXT_HOPS as usize];
@@ -162,7 +163,7 @@ impl FlowTables<'_> {
         })
     }
 
-    fn expire_flow(&self, key: &FlowKey, flow: &Flow, now: u64, pressure: bool) -> io::Result<bool> {
+    fn expire_flow(&self, key: &FlowKey, flow: &Flow, now: Now, pressure: bool) -> io::Result<bool> {
         if expiry::surely_alive(key, flow, now, pressure) {
             return Ok(false);
         }
@@ -221,7 +222,7 @@ impl FlowTables<'_> {
     }
 
     /// A mapping whose flow is gone (another CPU won a race, or a crash fell between two deletions).
-    fn expire_orphan(&self, key: &FlowKey, mapping: &Mapping, now: u64) -> io::Result<bool> {
+    fn expire_orphan(&self, key: &FlowKey, mapping: &Mapping, now: Now) -> io::Result<bool> {
         if !expiry::orphan_expired(key, mapping, now) {
             return Ok(false);
         }

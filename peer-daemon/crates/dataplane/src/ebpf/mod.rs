@@ -1,5 +1,6 @@
 //! The eBPF dataplane: TC programs on wt0 and the uplinks, fed by maps that outlive the daemon.
 
+mod ages;
 mod attach;
 mod describe;
 mod difference;
@@ -30,6 +31,7 @@ use peer_common::layout::program;
 use peer_common::{Addr, Config, Counter, Direction, DropReason, FlowEvent, FlowKey, Observe};
 use peer_core::desired::{Route, Rule};
 
+use self::ages::Ages;
 use self::attach::{Attachments, Place};
 use self::describe::Describer;
 use self::events::Events;
@@ -98,6 +100,7 @@ pub struct EbpfDataplane {
     policies: Policies,
     policy_update: PolicyUpdate,
     scan: Scan,
+    ages: Ages,
     hardened: bool,
     /// What the kernel's FIB lookups can tell besides.
     fib_flags: u32,
@@ -182,6 +185,7 @@ impl EbpfDataplane {
             policies: Policies::default(),
             policy_update: PolicyUpdate::default(),
             scan: Scan::default(),
+            ages: Ages::new(sys::monotonic_coarse(), sys::since_boot()),
             hardened: !Capabilities::current().perfmon,
             fib_flags: sys::fib_flags().map_err(|source| Error::io("ask what FIB lookups tell", source))?,
             log: None,
@@ -415,7 +419,8 @@ impl Dataplane for EbpfDataplane {
         let told = |ended: &Ended<'_>| self.observer.ended(ended);
         let (known, counts) = (&self.scan.port_counts, PortCounts::new(&self.tables.config()?));
         let tables = self.tables.flow_tables(&told);
-        let scanned = tables.collect(sys::monotonic_coarse(), self.scan.flows, known, counts);
+        let now = self.ages.look(sys::monotonic_coarse(), sys::since_boot());
+        let scanned = tables.collect(now, self.scan.flows, known, counts);
         self.scan = scanned.map_err(|source| Error::io("scan the flow tables", source))?;
         self.tables.set_ports(&self.scan.port_counts)?;
         self.tables.set_peer_flows(&self.scan.peers)?;

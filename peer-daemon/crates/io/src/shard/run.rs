@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peer_core::batch::{DatagramBatch, PacketBatch};
 use peer_core::shard::Engine;
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::{Command, ShardConfig, StopReason};
+use crate::clock;
 use crate::relay::RelayEnd;
 use crate::stats::ShardStats;
 use crate::tun::{MAX_PACKET, ReadEnd, TunQueue};
@@ -117,7 +118,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         }
         self.command(inbox);
-        self.timer();
+        self.timer()?;
         for (family, ready) in [(Family::V4, ready.v4), (Family::V6, ready.v6)] {
             if ready {
                 self.receive(family)?;
@@ -134,7 +135,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
         let timeout = if self.more {
             Some(Duration::ZERO)
         } else {
-            self.engine.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
+            self.engine.poll_timeout().map(|at| at.saturating_duration_since(clock::now()))
         };
         // A timeout beyond what the kernel can express is none.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -157,14 +158,14 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
     fn command(&mut self, inbox: &mut mpsc::Receiver<Command<E>>) {
         for _ in 0..COMMANDS {
             let Ok(command) = inbox.try_recv() else { return };
-            command(&mut self.engine, Instant::now());
+            command(&mut self.engine, clock::now());
             self.after_input();
         }
         self.more |= !inbox.is_empty();
     }
 
-    fn timer(&mut self) {
-        let now = Instant::now();
+    fn timer(&mut self) -> Result<(), StopReason> {
+        let now = clock::now();
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
             if let Some(change) = self.engine.poll_filter()
@@ -173,8 +174,10 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
                 tracing::warn!("the kernel takes no filter for a UDP socket, floods are received whole: {error}");
                 self.engine.filter_refused();
             }
+            self.deliver_held()?;
             self.after_input();
         }
+        Ok(())
     }
 
     /// UDP to device.
@@ -185,7 +188,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             let more = more.map_err(StopReason::io("receiving datagrams"))?;
             if !self.datagrams_in.is_empty() {
                 self.packets_in.clear();
-                self.engine.handle_datagrams(Instant::now(), &mut self.datagrams_in, &mut self.packets_in);
+                self.engine.handle_datagrams(clock::now(), &mut self.datagrams_in, &mut self.packets_in);
                 self.deliver()?;
             }
             if !more {
@@ -204,7 +207,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             let (engine, packets) = (&mut self.engine, &mut self.packets_in);
             packets.clear();
             let received = self.ways.relays.receive(&self.stats, |datagrams| {
-                engine.handle_datagrams(Instant::now(), datagrams, packets);
+                engine.handle_datagrams(clock::now(), datagrams, packets);
             });
             if received.is_none() {
                 return Ok(());
@@ -217,9 +220,29 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
 
     /// Writes the packets that datagrams held to the device, and what the engine says to them.
     fn deliver(&mut self) -> Result<(), StopReason> {
-        self.ways.queue.write(&self.packets_in, &self.stats).map_err(StopReason::io("writing to the device"))?;
+        self.write()?;
+        self.deliver_held()?;
         self.after_input();
         Ok(())
+    }
+
+    /// Writes what the engine has held back until now to the device.
+    fn deliver_held(&mut self) -> Result<(), StopReason> {
+        loop {
+            self.packets_in.clear();
+            let more = self.engine.poll_packets(&mut self.packets_in);
+            if self.packets_in.is_empty() {
+                return Ok(());
+            }
+            self.write()?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), StopReason> {
+        self.ways.queue.write(&self.packets_in, &self.stats).map_err(StopReason::io("writing to the device"))
     }
 
     /// Device to UDP and relays.
@@ -230,7 +253,7 @@ impl<E: Engine, F: FnMut(E::Event)> Runner<E, F> {
             let end = end.map_err(StopReason::io("reading from the device"))?;
             if !self.packets_out.is_empty() {
                 self.datagrams_out.clear();
-                self.engine.handle_packets(Instant::now(), &self.packets_out, &mut self.datagrams_out);
+                self.engine.handle_packets(clock::now(), &self.packets_out, &mut self.datagrams_out);
                 self.send();
                 self.after_input();
             }

@@ -61,7 +61,9 @@ impl Error {
     pub fn failure(&self) -> Failure {
         let (step, remedy) = match self {
             Self::Call(CallError::Unreached { failure, .. }) => return failure.clone(),
-            Self::Call(CallError::Status { call: SYNC, .. } | CallError::Ended { .. }) => (Step::Stream, None),
+            Self::Call(CallError::Status { call: SYNC, .. } | CallError::Ended { .. } | CallError::Slept { .. }) => {
+                (Step::Stream, None)
+            }
             Self::Call(CallError::Timeout { call: SYNC, .. }) => (Step::Stream, Some(SILENT)),
             Self::Call(CallError::Timeout { .. }) => (Step::Login, Some(SILENT)),
             Self::Answer { .. } | Self::ServerKey(_) => (Step::Login, Some(NO_MANAGEMENT)),
@@ -77,7 +79,12 @@ impl Error {
     pub fn class(&self) -> Class {
         let (call, code, message) = match self {
             Self::Call(CallError::Status { call, code, message }) => (*call, code, message),
-            Self::Call(CallError::Unreached { .. } | CallError::Timeout { .. } | CallError::Ended { .. }) => {
+            Self::Call(
+                CallError::Unreached { .. }
+                | CallError::Timeout { .. }
+                | CallError::Ended { .. }
+                | CallError::Slept { .. },
+            ) => {
                 return Class::Transient;
             }
             Self::Answer { .. } | Self::ServerKey(_) => return Class::Garbage,

@@ -8,8 +8,10 @@ use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use super::error::SYNC;
 use super::session::{Action, Event, Input, Session};
 use super::{Client, Error, ManagementStats, MapStream, Options, SetupKey, SyncMessage};
+use crate::call::CallError;
 use crate::clock::{now, until};
 use crate::dial::Dial;
 use crate::proto::management::{Checks, LoginResponse, PeerSystemMeta};
@@ -51,12 +53,18 @@ pub struct Handle {
 struct Requests {
     retry: Notify,
     refresh: Notify,
+    renew: Notify,
 }
 
 impl Handle {
     /// Ends a wait between attempts: e.g. there is a new setup key.
     pub fn retry(&self) {
         self.requests.retry.notify_one();
+    }
+
+    /// Makes the stream anew now, or ends the wait for that: this machine has slept.
+    pub fn renew(&self) {
+        self.requests.renew.notify_one();
     }
 
     /// Sends the facts about this system again, if the stream is open; a stream that opens sends them anyway.
@@ -122,6 +130,7 @@ enum Woken {
     Timeout,
     Retry,
     Refresh,
+    Renew,
     Over,
 }
 
@@ -151,6 +160,7 @@ impl<N: Node> Task<N> {
                 Woken::Timeout => self.session.handle_timeout(now()),
                 Woken::Retry => self.session.handle_input(now(), Input::Retry),
                 Woken::Refresh => self.tell(),
+                Woken::Renew => self.renew(),
                 Woken::Over => return,
             }
         }
@@ -166,6 +176,7 @@ impl<N: Node> Task<N> {
             () = until(timeout) => Woken::Timeout,
             () = self.requests.retry.notified() => Woken::Retry,
             () = self.requests.refresh.notified() => Woken::Refresh,
+            () = self.requests.renew.notified() => Woken::Renew,
             message = next(&mut self.stream) => Woken::Message(message),
         }
     }
@@ -235,6 +246,13 @@ impl<N: Node> Task<N> {
             }
         };
         self.session.handle_input(now(), input);
+    }
+
+    fn renew(&mut self) {
+        if self.stream.is_some() {
+            self.message(Err(CallError::Slept { call: SYNC }.into()));
+        }
+        self.session.handle_input(now(), Input::Retry);
     }
 
     /// Sends the facts about this system, the newest only.

@@ -380,3 +380,14 @@ async fn figures_are_shown() {
         assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_sleep_the_stream_is_made_anew_at_once() {
+    let (_server, mut management, _) = connected().await;
+    let begun = Instant::now();
+    management.handle.renew();
+    let error = disconnected(&mut management).await;
+    assert_eq!(error, CallError::Slept { call: "Sync" }.into());
+    resumed(&mut management).await;
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}

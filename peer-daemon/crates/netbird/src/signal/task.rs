@@ -70,6 +70,9 @@ pub enum SignalError {
     /// Our own heartbeat did not come back.
     #[error("ConnectStream: the stream is silent, a heartbeat to ourselves was lost")]
     Silent,
+    /// The server has forgotten a machine that slept.
+    #[error("ConnectStream: this machine has slept, the stream is made anew")]
+    Slept,
 }
 
 impl SignalError {
@@ -87,7 +90,9 @@ impl SignalError {
                     "the server takes connections and does not answer: look at its log, and at proxies in front of it",
                 ),
             ),
-            Self::Call(CallError::Status { .. } | CallError::Ended { .. }) | Self::Silent => (Step::Stream, None),
+            Self::Call(CallError::Status { .. } | CallError::Ended { .. } | CallError::Slept { .. })
+            | Self::Silent
+            | Self::Slept => (Step::Stream, None),
         };
         Failure { step, error: self.to_string(), remedy }
     }
@@ -114,6 +119,7 @@ pub struct Sender {
 struct Shared {
     outbox: Mutex<Outbox>,
     wake: Notify,
+    renew: Notify,
     stats: Arc<SignalStats>,
 }
 
@@ -131,6 +137,11 @@ impl Sender {
             Err(NotSent::Full) => self.shared.stats.on_loss(Loss::Full),
         }
         result
+    }
+
+    /// Makes the stream anew now, or ends the wait for that: this machine has slept.
+    pub fn renew(&self) {
+        self.shared.renew.notify_one();
     }
 }
 
@@ -150,7 +161,8 @@ impl Shared {
 #[must_use]
 pub fn spawn(options: Options, dial: impl Dial, stats: Arc<SignalStats>) -> Signal {
     let (events, receiver) = mpsc::channel(EVENTS);
-    let shared = Arc::new(Shared { outbox: Mutex::default(), wake: Notify::new(), stats: stats.clone() });
+    let shared =
+        Arc::new(Shared { outbox: Mutex::default(), wake: Notify::new(), renew: Notify::new(), stats: stats.clone() });
     let sender = Sender { shared: shared.clone() };
     let task = Task {
         client: Client::new(options, dial, stats.clone()),
@@ -196,6 +208,7 @@ enum Woken {
     Received(Result<Option<EncryptedMessage>, Status>),
     Sent(PublicKey, Message, Result<(), CallError>),
     Queued,
+    Renew,
     Over,
 }
 
@@ -215,6 +228,7 @@ impl Task {
                     None
                 }
                 Woken::Queued => None,
+                Woken::Renew => self.renew(),
                 Woken::Over => return,
             };
             if let Some(event) = event
@@ -237,6 +251,7 @@ impl Task {
             () = self.events.closed() => Woken::Over,
             Some(Ok((to, message, result))) = self.sends.join_next() => Woken::Sent(to, message, result),
             () = self.shared.wake.notified() => Woken::Queued,
+            () = self.shared.renew.notified() => Woken::Renew,
             woken = receive(&mut self.state, &self.events) => woken,
             () = until(timeout) => Woken::Timeout,
         }
@@ -282,6 +297,20 @@ impl Task {
         let retry_in = self.backoff.wait(&mut self.rng);
         self.state = State::Waiting { until: now + retry_in };
         Event::Disconnected { error, retry_in }
+    }
+
+    fn renew(&mut self) -> Option<Event> {
+        let event = match self.state {
+            State::Online(_) => Some(self.lost(SignalError::Slept)),
+            State::Connecting(_) => {
+                self.client.renew();
+                None
+            }
+            State::Waiting { .. } => None,
+        };
+        self.backoff.reset();
+        self.state = State::Waiting { until: now() };
+        event
     }
 
     fn go_offline(&mut self) {

@@ -234,3 +234,14 @@ async fn figures_are_shown() {
         assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_sleep_the_stream_is_made_anew_at_once() {
+    let server = TestServer::start();
+    let (mut signal, _) = connected(&server, 1).await;
+    let begun = Instant::now();
+    signal.sender.renew();
+    assert_eq!(disconnected(&mut signal).await, SignalError::Slept);
+    assert_eq!(next(&mut signal).await, Event::Connected);
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+}

@@ -126,6 +126,14 @@ impl Manager {
         }
     }
 
+    /// Ends the wait before the next round.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.home.pause = None;
+        if self.home.link.is_none() && self.home.racing.is_empty() && self.home.retry.is_some() {
+            self.start_round(now);
+        }
+    }
+
     pub(super) fn home_status(&self) -> Vec<RelayStatus> {
         if let Some(link) = self.home.link.and_then(|id| self.links.get(&id)) {
             return vec![link.status()];

@@ -353,3 +353,42 @@ fn leaving_says_goodbye_where_somebody_listens() {
     assert!(matches!(lab.told[..], [(LinkId(1), LinkCommand::Goodbye)]), "{:?}", lab.told);
     assert_eq!((lab.cancelled.clone(), lab.manager.poll_timeout()), (vec![other], None));
 }
+
+/// What management signs ends by its own clock. Ours may be wrong, so that a token is used until there is another.
+#[test]
+fn a_token_is_not_judged_by_our_clock() {
+    let mut lab = Lab::new();
+    let long_over = Token::new("1", TOKEN).expect("valid");
+    assert!(lab.manager.set_servers(lab.now, vec![url("rel://home")], Some(long_over)));
+    lab.act();
+    lab.dial("rel://home");
+}
+
+#[test]
+fn a_new_token_ends_the_wait_that_an_old_one_has_caused() {
+    let mut lab = Lab::new();
+    lab.servers(&["rel://home"]);
+    for _ in 0..8 {
+        let link = lab.dial("rel://home");
+        lab.link(link, LinkEvent::Down(ConnectError::Refused));
+        lab.pass(Duration::from_secs(600));
+    }
+    let link = lab.dial("rel://home");
+    lab.link(link, LinkEvent::Down(ConnectError::Refused));
+    assert!(lab.dialled.is_empty(), "it waits");
+    let renewed = Token::new("1893460000", TOKEN).expect("valid");
+    assert!(lab.manager.set_servers(lab.now, vec![url("rel://home")], Some(renewed)));
+    lab.act();
+    lab.dial("rel://home");
+}
+
+#[test]
+fn after_sleep_the_home_relay_is_dialled_at_once() {
+    let mut lab = Lab::at_home();
+    lab.pass(Duration::from_secs(60));
+    lab.link(LinkId(1), LinkEvent::Down(ConnectError::Slept));
+    assert!(lab.dialled.is_empty());
+    lab.manager.hurry(lab.now);
+    lab.act();
+    lab.dial("rel://home");
+}

@@ -322,10 +322,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use std::time::Duration;
+
     use crate::EngineConfig;
 
     fn engine() -> Engine {
-        let config = EngineConfig { private_key: PrivateKey::from_bytes([1; 32]), shard: ShardId::ONLY };
+        let config = EngineConfig {
+            private_key: PrivateKey::from_bytes([1; 32]),
+            shard: ShardId::ONLY,
+            stamps_from: Duration::ZERO,
+        };
         Engine::new(config, rand::rng(), Instant::now())
     }
 

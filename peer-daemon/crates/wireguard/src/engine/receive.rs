@@ -9,6 +9,7 @@ use super::Engine;
 use crate::admission::{Admitted, Kind, Sender, Standing};
 use crate::context::Context;
 use crate::error::DatagramError;
+use crate::fragments::Part;
 use crate::message::{DATA_HEADER, HandshakeMacs, Message};
 use crate::peer::Arrival;
 use crate::stats::Handshake;
@@ -42,7 +43,13 @@ impl Engine {
         let mut result = Err(DatagramError::NoRoom);
         packets.push_with(arrival.message.len() - DATA_HEADER, |room| {
             result = peer.open(&mut self.cx, arrival, receiver, room, |source| allowed.owner(source) == Some(id));
-            result.ok().flatten().map(|len| (len, ()))
+            let len = result.ok().flatten()?;
+            if let Some(part) = Part::of(&room[..len])
+                && self.fragments.take(arrival.now, id, &part, &room[..len], &self.cx.stats)
+            {
+                return None;
+            }
+            Some((len, ()))
         });
         if peer.usable() != was_usable {
             self.reschedule(id);

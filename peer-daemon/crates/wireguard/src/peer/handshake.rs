@@ -31,7 +31,7 @@ impl Peer {
             return;
         }
         self.refresh(cx, now);
-        if let Some(len) = self.tunnel(cx, now).initiate(force, &mut cx.scratch) {
+        if let Some(len) = self.tunnel(cx, now).initiate(&mut cx.clock, now, force, &mut cx.scratch) {
             self.send_core_message(cx, now, len);
         }
     }
@@ -66,7 +66,7 @@ impl Peer {
     fn answer(&mut self, cx: &mut Context, arrival: &Arrival<'_>) -> Result<(), DatagramError> {
         let Arrival { now, path, message } = *arrival;
         self.refresh(cx, now);
-        match self.tunnel(cx, now).handshake(message, &mut cx.scratch) {
+        match self.tunnel(cx, now).handshake(&mut cx.clock, now, message, &mut cx.scratch) {
             Ok(Some(len)) => {
                 self.rx.0 += message.len() as u64;
                 self.unconfirmed = [message::sender_index(&cx.scratch[..len]), self.unconfirmed[0]];
@@ -92,7 +92,9 @@ impl Peer {
         let Arrival { now, path, message } = *arrival;
         self.refresh(cx, now);
         let Some((tunnel, _)) = &mut self.tunnel else { return Err(DatagramError::NoSession) };
-        let Some(len) = tunnel.handshake(message, &mut cx.scratch)? else { return Err(DatagramError::Internal) };
+        let Some(len) = tunnel.handshake(&mut cx.clock, now, message, &mut cx.scratch)? else {
+            return Err(DatagramError::Internal);
+        };
         self.rx.0 += message.len() as u64;
         self.roam(cx, now, path);
         // The keepalive that confirms the session to the peer.
@@ -108,7 +110,7 @@ impl Peer {
         let Arrival { now, message, .. } = *arrival;
         self.refresh(cx, now);
         let Some((tunnel, _)) = &mut self.tunnel else { return Err(DatagramError::BadCookie) };
-        match tunnel.handshake(message, &mut cx.scratch) {
+        match tunnel.handshake(&mut cx.clock, now, message, &mut cx.scratch) {
             Ok(_) => {
                 self.rx.0 += message.len() as u64;
                 cx.stats.handshake(Handshake::CookieReceived);
@@ -138,7 +140,7 @@ impl Peer {
 
     /// Brings our view of the tunnel up to date: after ticks and handshake messages.
     pub(super) fn sync(&mut self, cx: &mut Context, now: Instant) {
-        let usable = self.tunnel.as_ref().is_some_and(|(tunnel, _)| tunnel.usable());
+        let usable = self.tunnel.as_ref().is_some_and(|(tunnel, _)| tunnel.usable(&mut cx.clock, now));
         match (self.usable, usable) {
             (false, true) => {
                 self.usable = true;
@@ -234,7 +236,8 @@ impl Peer {
             cx.stats.tunnels.set(cx.indexes.len());
             self.ticked_at = now;
             let psk = self.config.preshared_key.as_ref();
-            (Box::new(Tunnel::new(&cx.identity, self.config.public_key, psk, index)), index)
+            let time = (&mut cx.clock, now);
+            (Box::new(Tunnel::new(&cx.identity, self.config.public_key, psk, index, time)), index)
         });
         tunnel
     }

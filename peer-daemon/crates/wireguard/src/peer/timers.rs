@@ -42,7 +42,7 @@ impl Peer {
     fn tick(&mut self, cx: &mut Context, now: Instant) {
         let Some((tunnel, _)) = &mut self.tunnel else { return };
         self.ticked_at = now;
-        match tunnel.tick(&mut cx.scratch) {
+        match tunnel.tick(&mut cx.clock, now, &mut cx.scratch) {
             Tick::Idle => {}
             Tick::Send(len) => self.send_core_message(cx, now, len),
             Tick::Expired => self.give_up(cx),

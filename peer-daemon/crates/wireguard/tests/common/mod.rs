@@ -46,7 +46,12 @@ pub(crate) fn key(seed: u8) -> PrivateKey {
 }
 
 pub(crate) fn engine(seed: u8, shard: ShardId, now: Instant) -> Engine {
-    let config = EngineConfig { private_key: key(seed), shard };
+    stamping_engine(seed, shard, Duration::ZERO, now)
+}
+
+/// An engine whose initiations are stamped from this Unix time on.
+pub(crate) fn stamping_engine(seed: u8, shard: ShardId, stamps_from: Duration, now: Instant) -> Engine {
+    let config = EngineConfig { private_key: key(seed), shard, stamps_from };
     Engine::new(config, StdRng::seed_from_u64(seed.into()), now)
 }
 
@@ -165,10 +170,17 @@ impl Net {
         self.nodes[node].engine.set_peers(self.now, peers)
     }
 
-    /// Replaces a node's engine by a new one with the same key.
+    /// Replaces a node's engine by a new one with the same key, which knows what the old one has stamped.
     pub(crate) fn restart(&mut self, node: usize) {
+        let now = self.now;
+        let stamped = self.nodes[node].engine.newest_stamp(now);
+        self.restart_stamping(node, stamped);
+    }
+
+    /// As [`Self::restart`], with stamps from this Unix time on.
+    pub(crate) fn restart_stamping(&mut self, node: usize, stamps_from: Duration) {
         let seed = self.nodes[node].seed;
-        self.nodes[node].engine = engine(seed, ShardId::ONLY, self.now);
+        self.nodes[node].engine = stamping_engine(seed, ShardId::ONLY, stamps_from, self.now);
     }
 
     /// Hands a packet to a node; what comes out at once goes on the wire.
@@ -231,8 +243,6 @@ impl Net {
             self.run();
             let next = self.nodes.iter_mut().filter_map(|node| node.engine.poll_timeout()).min();
             let to = next.filter(|at| *at < end).unwrap_or(end).max(self.now);
-            #[cfg(feature = "mock-clock")]
-            mock_instant::MockClock::advance(to - self.now);
             self.now = to;
             if to == end {
                 break;

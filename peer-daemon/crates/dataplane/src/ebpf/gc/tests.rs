@@ -101,7 +101,7 @@ fn a_flow_used_since_the_batch_was_read_stays() {
     let tables = Tables::new(16);
     let (key, stale, _) = tables.put(1, NOW - 400 * SECOND, 2);
     tables.flows.put(&key, &Flow { last_seen: NOW - SECOND, ..stale }).expect("room");
-    assert!(!tables.view().expire_flow(&key, &stale, NOW, false).expect("a scan"));
+    assert!(!tables.view().expire_flow(&key, &stale, NOW.into(), false).expect("a scan"));
     assert!(tables.has(&key) && tables.has_mapping(&reply(&key, &stale)));
 }
 
@@ -113,7 +113,7 @@ fn a_mapping_used_since_it_was_looked_at_stays() {
     tables.mappings.put(&reply, &Mapping { last_seen: NOW, ..stale }).expect("room");
     tables.view().forget_mapping(&reply, &stale).expect("a scan");
     assert!(tables.has_mapping(&reply));
-    assert!(!tables.view().expire_flow(&key, &flow, NOW, false).expect("a scan"), "answers keep the flow");
+    assert!(!tables.view().expire_flow(&key, &flow, NOW.into(), false).expect("a scan"), "answers keep the flow");
     assert!(tables.has(&key));
 }
 
@@ -141,7 +141,7 @@ fn scans_under_traffic_remove_the_dead_and_none_that_lives() {
                 tables.put(round * 100_000 + number, started.saturating_sub(10 * SECOND), 2);
             }
             let now = monotonic_coarse() + 295 * SECOND;
-            removed += tables.view().collect(now, 0, &none(), none()).expect("a scan").collected.expired;
+            removed += tables.view().collect(now.into(), 0, &none(), none()).expect("a scan").collected.expired;
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -156,11 +156,11 @@ fn under_pressure_flows_of_one_packet_go_first() {
     let (one, ..) = tables.put(1, NOW - 31 * SECOND, 1);
     let (more, ..) = tables.put(2, NOW - 31 * SECOND, 3);
     assert_eq!(
-        tables.view().collect(NOW, 80, &none(), none()).expect("a scan").flows,
+        tables.view().collect(NOW.into(), 80, &none(), none()).expect("a scan").flows,
         2,
         "80 of 100 is no pressure yet"
     );
-    assert_eq!(tables.view().collect(NOW, 81, &none(), none()).expect("a scan").collected.expired, 1);
+    assert_eq!(tables.view().collect(NOW.into(), 81, &none(), none()).expect("a scan").collected.expired, 1);
     assert!(!tables.has(&one) && tables.has(&more));
 }
 
@@ -174,7 +174,7 @@ fn mappings_without_their_flow_go_when_they_are_old() {
     tables.mappings.put(&stray, &old).expect("room");
     let young = key.reply_key(flow.nat_addr, 21002);
     tables.mappings.put(&young, &Mapping { last_seen: NOW - SECOND, ..mapping }).expect("room");
-    let scan = tables.view().collect(NOW, 0, &none(), none()).expect("a scan");
+    let scan = tables.view().collect(NOW.into(), 0, &none(), none()).expect("a scan");
     assert_eq!((scan.collected.orphans, scan.mappings, scan.flows), (1, 2, 1));
     assert!(tables.has_mapping(&own), "an old mapping of a live flow is no orphan");
     assert!(tables.has_mapping(&young), "its flow may just be on its way");
@@ -208,7 +208,7 @@ fn each_removed_flow_is_told_once_with_its_reason_and_its_answers() {
     let (idle, ..) = tables.put(2, NOW - 31 * SECOND, 1);
     let (alive, flow, mapping) = tables.put(3, NOW - SECOND, 5);
     let mut told =
-        told_by(&tables, |view| assert_eq!(view.collect(NOW, 90, &none(), none()).expect("a scan").flows, 1));
+        told_by(&tables, |view| assert_eq!(view.collect(NOW.into(), 90, &none(), none()).expect("a scan").flows, 1));
     told.sort();
     let expected = [(old, CloseReason::Expired, Some(4)), (idle, CloseReason::Evicted, Some(0))];
     assert_eq!(told, expected, "under pressure the idle one gives way");
@@ -249,7 +249,7 @@ fn a_scan_of_a_full_table_takes_bounded_time() {
     for number in 0..tables.max {
         tables.put(number, if number % 2 == 0 { NOW } else { NOW - 301 * SECOND }, 2);
     }
-    let scan = tables.view().collect(NOW, 0, &none(), none()).expect("a scan");
+    let scan = tables.view().collect(NOW.into(), 0, &none(), none()).expect("a scan");
     eprintln!(
         "{} flows scanned, {} removed, in {:?}",
         scan.collected.scanned, scan.collected.expired, scan.collected.took
@@ -266,7 +266,7 @@ fn flows_towards_a_remote_with_scarce_ports_end_sooner_and_no_others() {
     let (crowded, flow, _) = tables.put(1, NOW - 31 * SECOND, 1);
     let (quiet, ..) = tables.put(2, NOW - 31 * SECOND, 1);
     (0..3).for_each(|_| known.add(&crowded, &flow));
-    let scan = tables.view().collect(NOW, 0, &known, PortCounts::new(&config)).expect("a scan");
+    let scan = tables.view().collect(NOW.into(), 0, &known, PortCounts::new(&config)).expect("a scan");
     assert_eq!((scan.collected.expired, scan.flows, scan.port_counts.busiest()), (1, 1, 1));
     assert!(!tables.has(&crowded) && tables.has(&quiet));
 }
@@ -297,4 +297,17 @@ fn a_sweep_leaves_connections_to_the_packet_that_ends_them() {
         });
         assert_eq!((tables.has(&key), told.is_empty()), (stays, stays), "{why:?}, pressure: {pressure}");
     }
+}
+
+#[test]
+fn flows_from_before_a_sleep_are_as_old_as_the_machine_slept_too() {
+    let tables = Tables::new(100);
+    // Both were seen a second ago on the programs' clock; between them the machine slept for ten minutes.
+    let mut ages = crate::ebpf::ages::Ages::new(NOW - 2 * SECOND, NOW);
+    let (before, ..) = tables.put(1, NOW - 2 * SECOND, 5);
+    let (after, ..) = tables.put(2, NOW - SECOND, 5);
+    let now = ages.look(NOW, NOW + 602 * SECOND);
+    let scan = tables.view().collect(now, 0, &none(), none()).expect("a scan");
+    assert_eq!((scan.collected.expired, scan.flows), (1, 1), "UDP lives for five minutes");
+    assert!(tables.has(&after) && !tables.has(&before));
 }
