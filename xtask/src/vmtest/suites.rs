@@ -52,6 +52,7 @@ const START: Binary = scenario("start");
 const POLICY: Binary = scenario("policy");
 const MEMBERS: Binary = scenario("members");
 const INTRUDERS: Binary = scenario("intruders");
+const SOURCES: Binary = scenario("sources");
 
 /// What runs on the host alone, and why.
 pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
@@ -114,4 +115,5 @@ pub(crate) const SUITES: &[Suite] = &[
     whole(&POLICY, "policy"),
     Suite { skip: &["at_once", "ipv6_through", "roams"], ..whole(&MEMBERS, "members") },
     whole(&INTRUDERS, "intruders"),
+    whole(&SOURCES, "source addresses and uplinks"),
 ];
