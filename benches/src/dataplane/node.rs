@@ -17,7 +17,7 @@ use peer_core::desired::{Action, PortRange, Protocol, Route, Rule, Scope, Uplink
 use peer_core::readiness::Readiness;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::{Attach, EbpfDataplane, Options};
-use peer_dataplane::{DEFAULT_NAT_PORTS, Intent, PeerPrefixes};
+use peer_dataplane::{DEFAULT_NAT_PORTS, Intent, Latches, PeerPrefixes, ReadyRoutes};
 use peer_io::{TunQueue, Wt0, Wt0Config};
 use peer_tests::lab::Namespace;
 use tokio::runtime::Runtime;
@@ -68,8 +68,8 @@ impl Node {
             let (wt0, driver) = runtime.block_on(async {
                 let wt0 = Wt0::open(&wt0_config()).await?;
                 let intent = intent(&wt0, &[accept_all()]);
-                let latch = Readiness::new().latch("dataplane");
-                let driver = Driver::start(Box::new(dataplane), intent, latch, false).await?;
+                let latches = Latches::of(&Readiness::new());
+                let driver = Driver::start(Box::new(dataplane), intent, latches, ReadyRoutes::Any, false).await?;
                 anyhow::Ok((wt0, driver))
             })?;
             Ok((runtime, wt0, driver))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use peer_common::layout::DEFAULT_FLOWS;
+use peer_dataplane::ReadyRoutes;
 
 use super::SocketArgs;
 use super::ignored::Ignored;
@@ -49,6 +50,9 @@ pub(crate) struct UpArgs {
     /// Default: whichever the node's routes name.
     #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', env = "NB_UPLINKS")]
     pub(crate) uplinks: Vec<String>,
+    /// How many of its routes a node must serve to be ready: all, any, or a share. One that has routes and serves none never is.
+    #[arg(long, value_name = "all|any|PERCENT", default_value_t, env = "NB_READY_ROUTES")]
+    pub(crate) ready_routes: ReadyRoutes,
     /// Flows that one peer may have. Default: a quarter of --max-flows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..), env = "NB_PEER_FLOWS")]
     pub(crate) peer_flows: Option<u32>,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use peer_core::desired::Desired;
 use peer_core::net::is_whole_internet;
 use peer_dataplane::nat_ports::{self, Choice};
-use peer_dataplane::{Intent, Listener, PeerPrefixes};
+use peer_dataplane::{Intent, Listener, PeerPrefixes, ReadyRoutes};
 use peer_io::wt0::Wt0Config;
 
 use crate::cli::UpArgs;
@@ -22,6 +22,7 @@ pub(crate) struct Limits {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) peer_quota: Option<u32>,
     pub(crate) protect_node: bool,
+    pub(crate) ready_routes: ReadyRoutes,
 }
 
 impl Limits {
@@ -39,6 +40,7 @@ impl Limits {
             listeners,
             peer_quota: args.peer_flows,
             protect_node: args.netbird.protect_node == Some(true),
+            ready_routes: args.ready_routes,
         }
     }
 }
@@ -129,6 +131,7 @@ mod tests {
             listeners: vec![Listener::Udp(51820)],
             peer_quota: None,
             protect_node: true,
+            ready_routes: ReadyRoutes::default(),
         };
         let intent = intent(&desired, &PeerIds::default().with(&desired.peers), wt0, &limits);
         assert_eq!((&intent.listeners, intent.protect_node), (&limits.listeners, true));

@@ -24,7 +24,7 @@ pub(crate) use peer_bpf_sys::map::{
 pub(crate) use peer_bpf_sys::object::pin;
 pub(crate) use peer_bpf_sys::program::{id as program_id, name as program_name};
 
-pub(crate) use self::device::{Features, features, ifindex, tun_features};
+pub(crate) use self::device::{Features, features, ifindex, ifindexes, tun_features};
 pub(crate) use self::probe::{batch_operations, fib_flags, helper, may_write};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.

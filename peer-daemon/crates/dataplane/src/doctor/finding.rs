@@ -41,13 +41,15 @@ pub enum Check {
     Forwarding6,
     /// Devices that cannot be uplinks, and routes that are not served.
     Uplinks,
+    /// Whether what the programs redirect leaves the devices.
+    Traffic,
     /// What confines the running daemon.
     Hardening,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -66,6 +68,7 @@ impl Check {
         Self::Mtu,
         Self::Forwarding6,
         Self::Uplinks,
+        Self::Traffic,
         Self::Hardening,
     ];
 
@@ -91,6 +94,7 @@ impl Check {
             Self::Mtu => "mtu",
             Self::Forwarding6 => "forwarding6",
             Self::Uplinks => "uplinks",
+            Self::Traffic => "traffic",
             Self::Hardening => "hardening",
         }
     }
@@ -146,21 +150,21 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(check: Check, severity: Severity, what: impl Into<String>) -> Self {
+    pub(crate) fn new(check: Check, severity: Severity, what: impl Into<String>) -> Self {
         Self { check, severity, subject: None, owner: None, what: what.into(), remedy: String::new() }
     }
 
-    pub(super) fn about(mut self, subject: impl Into<String>) -> Self {
+    pub(crate) fn about(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    pub(super) fn by(mut self, owner: impl Into<String>) -> Self {
+    pub(crate) fn by(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
         self
     }

@@ -30,8 +30,8 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     for (route, why) in &facts.unserved {
         let finding = Finding::new(Check::Uplinks, Severity::Problem, format!("the route is not served: {why}"));
         let remedy = facts.configuration.choose(
-            "name an uplink that leads there (`uplink`), or give the node a route",
-            "name an uplink that leads there (NB_UPLINKS), give the node a route to it, or let another router serve this network (dashboard: Networks)",
+            "bring its uplink up, name one that leads there (`uplink`), or give the node a route",
+            "bring its uplink up, name one that leads there (NB_UPLINKS), give the node a route to it, or let another router serve this network (dashboard: Networks)",
         );
         found.push(finding.about(route).remedy(remedy));
     }

@@ -50,6 +50,7 @@ use crate::{
     sys,
 };
 
+pub(crate) use self::attach::Trace;
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
 pub(crate) use self::plan::{absent_sources, default_questions, default_uplinks, questions, uplinks};
@@ -463,6 +464,7 @@ impl Dataplane for EbpfDataplane {
             busiest_peer_flows: self.scan.peers.values().copied().max().unwrap_or(0),
             pressure: expiry::pressure(self.scan.flows, self.tables.flows_max),
             programs: self.program_stats()?,
+            silent_bytes: self.scan.silent_bytes,
             map_bytes: self.tables.bytes()?,
             policy_generation: config.policy_generation,
             policy_entries: config.policy_len[(config.policy_generation & 1) as usize],

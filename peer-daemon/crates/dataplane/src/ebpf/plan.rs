@@ -173,17 +173,23 @@ impl Plan {
         let mut refused = None;
         let mut by_kernel = None;
         let mut uplinks = Vec::new();
+        let mut idle = Vec::new();
         let mut sources = false;
         for &Candidate { link, within, source } in &candidates {
             if let Err(why) = self.add_uplink(link, intent, node) {
-                if !route.masquerade && why.kernel_forwards() {
-                    by_kernel = node.links.get(&link).map(|link| link.name.clone());
-                }
                 refused = Some(why.to_string());
+                if let Some(device) = node.links.get(&link).filter(|_| !route.masquerade && why.kernel_forwards()) {
+                    // Whether the mesh device carries anything is looked at elsewhere.
+                    match device.idle().filter(|_| link != intent.wt0.index) {
+                        None => by_kernel = Some(device.name.clone()),
+                        idle => refused = idle,
+                    }
+                }
                 continue;
             }
             if !uplinks.contains(&link) {
                 uplinks.push(link);
+                idle.extend(node.links.get(&link).and_then(Link::idle));
             }
             sources |= source.is_some();
             if let Some(source) = source {
@@ -194,7 +200,13 @@ impl Plan {
             let names =
                 || uplinks.iter().filter_map(|index| self.names.get(index).cloned()).collect::<Vec<_>>().join(", ");
             let lacks = route.masquerade && !sources;
-            lacks.then(|| format!("the node has no address that source NAT could use out of {}", names()))
+            if idle.len() == uplinks.len() {
+                Some(idle.join(", "))
+            } else if lacks {
+                Some(format!("the node has no address that source NAT could use out of {}", names()))
+            } else {
+                idle_network(route, node, &candidates)
+            }
         } else if by_kernel.is_some() {
             None
         } else {
@@ -282,6 +294,20 @@ struct Candidate {
     within: IpNet,
     /// What the kernel would choose.
     source: Option<IpAddr>,
+}
+
+/// Why the network that has all of the route is out of reach, if so: the kernel takes the routes of a device that is down away, and
+/// its default route would carry the packets to somebody else.
+fn idle_network(route: &desired::Route, node: &Snapshot, candidates: &[Candidate]) -> Option<String> {
+    let has_it = |link: &&Link| {
+        link.addresses.iter().any(|address| {
+            let net = address.net.trunc();
+            net.prefix_len() > 0 && net.contains(&route.destination)
+        })
+    };
+    let mut links = candidates.iter().filter_map(|candidate| node.links.get(&candidate.link)).filter(has_it).peekable();
+    links.peek()?;
+    links.map(Link::idle).collect::<Option<Vec<_>>>().and_then(|idle| idle.into_iter().next())
 }
 
 /// Whether packets may leave the device with this source.

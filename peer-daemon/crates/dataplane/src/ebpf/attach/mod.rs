@@ -5,8 +5,9 @@ mod order;
 mod tcx;
 #[cfg(test)]
 mod tests;
+mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ use aya::Ebpf;
 use peer_common::layout::program;
 
 use self::order::Repair;
-use super::load::classifier;
+pub(crate) use self::trace::Trace;
+use super::load::{self, classifier};
 use super::pins::{self, PinDirs};
 use super::{Attach, Options};
 use crate::chain::{Neighbour, Owner, Owners};
@@ -52,6 +54,10 @@ pub(super) struct Attachments {
     /// What is held where. The pins keep it, no descriptor of ours does.
     held: BTreeMap<Place, Held>,
     repairs: Repairs,
+    /// Programs of earlier lives that may still be attached somewhere.
+    left: BTreeSet<u32>,
+    /// What the mesh device's alias says, by interface index.
+    traced: Option<(u32, Trace)>,
     /// When what other versions have left goes; `None`: they have left nothing, or nothing of ours is in force yet.
     retire: Option<Instant>,
 }
@@ -95,7 +101,11 @@ impl Attachments {
             Attach::Auto if has_tcx()? => Method::Tcx,
             Attach::Auto => Method::Clsact,
         };
+        // The device may be made anew before the first program is attached.
+        let Trace { runs, left } = Trace::read(wt0);
         Ok(Self {
+            left: &runs | &left,
+            traced: None,
             dirs: dirs.clone(),
             wt0: wt0.to_owned(),
             method,
@@ -117,6 +127,7 @@ impl Attachments {
     /// Attaches at all of `places` and nowhere else. What an earlier life has left is updated in place: no packet passes
     /// without a program in between.
     pub(super) fn set(&mut self, ebpf: &mut Ebpf, places: &[Place]) -> Result<(), Error> {
+        self.leave_trace(ebpf, places)?;
         for place in places {
             if !self.held.contains_key(place) {
                 let (link, program) = self.hold(ebpf, place)?;
@@ -197,7 +208,35 @@ impl Attachments {
     }
 
     fn owners(&self) -> Owners {
-        Owners::read(&self.dirs.bpffs, &self.wt0)
+        Owners::read(&self.dirs.bpffs, &self.wt0).and_own(self.held.values().map(|held| held.link))
+    }
+
+    /// Writes into the mesh device's alias which programs are ours, before they are attached, and which earlier ones still run at
+    /// one of the node's devices.
+    fn leave_trace(&mut self, ebpf: &mut Ebpf, places: &[Place]) -> Result<(), Error> {
+        let Some(wt0) = places.iter().find(|place| place.device == self.wt0).map(|place| place.ifindex) else {
+            return Ok(());
+        };
+        let mut runs = BTreeSet::new();
+        for name in load::PROGRAMS {
+            let what = || format!("look at {name}");
+            let program = classifier(ebpf, name).map_err(|source| Error::Program { what: what(), source })?;
+            let program = program.fd().map_err(|source| Error::Program { what: what(), source })?;
+            runs.insert(sys::program_id(program.as_fd()).map_err(failed(what()))?);
+        }
+        if !self.left.is_empty() {
+            let attached = sys::ifindexes().map_err(failed("list devices"))?.into_iter().flat_map(attached_to);
+            let attached: BTreeSet<u32> = attached.collect();
+            self.left = self.left.iter().copied().filter(|id| attached.contains(id) && !runs.contains(id)).collect();
+        }
+        let trace = (wt0, Trace { runs, left: self.left.clone() });
+        if self.traced.as_ref() != Some(&trace) {
+            if let Err(error) = trace.1.write(wt0) {
+                tracing::warn!(%error, device = self.wt0, "no alias: a start with another bpffs will not know these programs");
+            }
+            self.traced = Some(trace);
+        }
+        Ok(())
     }
 
     fn mend_place(&mut self, ebpf: &mut Ebpf, place: &Place, owners: &Owners, now: Instant) -> Result<(), Error> {
@@ -292,6 +331,12 @@ impl Place {
     fn hook(&self) -> TcxHook {
         if self.egress { TcxHook::Egress } else { TcxHook::Ingress }
     }
+}
+
+/// Ids of the programs that TCX has at a device.
+fn attached_to(ifindex: u32) -> Vec<u32> {
+    let programs = |hook| sys::chain(ifindex, hook).map(|chain| chain.entries).unwrap_or_default();
+    [TcxHook::Ingress, TcxHook::Egress].into_iter().flat_map(programs).map(|(program, _)| program).collect()
 }
 
 /// Asked of the kernel, which refuses the question as such when it has no TCX (before 6.6).
