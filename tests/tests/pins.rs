@@ -106,3 +106,44 @@ fn nothing_is_forwarded_unjudged_while_the_first_program_is_detached() {
     assert!(wait_for(SECOND * 15, || repaired() > 1.0));
     assert!(wait_for(PATIENCE, node_answers));
 }
+
+/// A lab on a node that has no bpffs.
+fn without_bpffs(arguments: &[&str]) -> Lab {
+    let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
+    lab.node.bpffs = "/run/lab/no-bpffs".into();
+    lab.node.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    lab
+}
+
+#[test]
+fn without_a_bpffs_the_node_serves_says_so_and_starts_anew_after_a_crash() {
+    for attach in ["tcx", "clsact"] {
+        let mut lab = without_bpffs(&["--attach", attach]);
+        lab.up().expect("up");
+        pages_come(&lab);
+        let findings = lab.node.doctor().expect("doctor")["findings"].to_string();
+        assert!(findings.contains("flows end with the daemon"), "{findings}");
+        assert!(lab.node.daemon().expect("it runs").log().contains("nothing is pinned"));
+        lab.node.kill().expect("kill");
+        let chain = |device| ForeignProgram::chain(&lab.node.namespace, device).expect("query");
+        assert!(wait_for(PATIENCE, || chain("eth0").is_empty()), "links end with the daemon");
+        lab.node.start().expect("the next start finds nothing in its way");
+        pages_come(&lab);
+        let filters = lab.node.namespace.exec("tc", &["filter", "show", "dev", "eth0", "ingress"]).expect("tc");
+        let expected = usize::from(attach == "clsact");
+        assert_eq!(filters.matches("peer_uplink_in/wt0").count(), expected, "{filters}");
+        assert!(lab.node.stop().expect("stop").success());
+        let filters = lab.node.namespace.exec("tc", &["filter", "show", "dev", "eth0", "ingress"]).expect("tc");
+        assert!(!filters.contains("peer_"), "{filters}");
+        assert!(!lab.node.namespace.exec("ip", &["link"]).expect("ip").contains("wt0"));
+    }
+}
+
+#[test]
+fn where_pins_are_required_or_flows_kept_a_node_without_a_bpffs_is_refused() {
+    for option in ["--require-pins", "--keep-dataplane"] {
+        let refused = without_bpffs(&[option]).node.run_to_end().expect("it ends");
+        let said = refused.stderr + &refused.stdout;
+        assert!(!refused.status.success() && said.contains("is not a BPF file system"), "{option}: {said}");
+    }
+}

@@ -29,6 +29,9 @@ pub(crate) struct UpArgs {
     /// Mount point of the BPF file system that keeps programs and maps over restarts.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", env = "NB_BPFFS")]
     pub(crate) bpffs: PathBuf,
+    /// Refuse to run without a BPF file system: programs and flows would end with the process.
+    #[arg(long, env = "NB_REQUIRE_PINS")]
+    pub(crate) require_pins: bool,
     /// How to attach programs.
     #[arg(long, value_enum, default_value_t = AttachBy::Auto, env = "NB_ATTACH")]
     pub(crate) attach: AttachBy,
@@ -66,7 +69,7 @@ pub(crate) struct UpArgs {
     /// Tuples of dropped packets to remember for `flows --verdict denied`; 0: none.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=1_000_000), env = "NB_DENIED_FLOWS")]
     pub(crate) denied_flows: u32,
-    /// On exit leave device, programs and flows in place: the next start takes them over.
+    /// On exit leave device, programs and flows in place: the next start takes them over. Needs pins, as --require-pins does.
     #[arg(long, env = "NB_KEEP_DATAPLANE")]
     pub(crate) keep_dataplane: bool,
     /// On SIGTERM go on forwarding as long as there is traffic, and no longer than this.

@@ -62,6 +62,11 @@ pub fn examine(subject: &Subject<'_>, node: &Snapshot) -> Vec<Finding> {
     judge(&gather::gather(subject, node))
 }
 
+/// That there was no bpffs when programs were loaded.
+pub(crate) fn unpinned(bpffs: &std::path::Path) -> Finding {
+    system::no_bpffs(&bpffs.display().to_string())
+}
+
 fn judge(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     system::check(facts, &mut found);

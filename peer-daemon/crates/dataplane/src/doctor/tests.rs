@@ -207,7 +207,7 @@ fn system() {
         (|facts| facts.kernel = Some(vec![(NEEDED, Ok(false))]), Check::Kernel, Problem, "bpf_loop", "", "5.17"),
         (|facts| facts.kernel = Some(vec![(USEFUL, Ok(false))]), Check::Kernel, Warning, "clsact filters", "", ""),
         (|facts| facts.kernel = Some(vec![(NEEDED, Err("no".into()))]), Check::Kernel, Unknown, "bpf_loop: no", "", ""),
-        (|facts| facts.bpffs.is_bpffs = Ok(false), Check::Bpffs, Problem, "no BPF file system", "", "mount -t bpf"),
+        (|facts| facts.bpffs.is_bpffs = Ok(false), Check::Bpffs, Warning, "no BPF file system", "", "mount -t bpf"),
         (|facts| facts.bpffs.is_bpffs = Err("none".into()), Check::Bpffs, Problem, "none", "", "hostPath"),
         (|facts| facts.bpffs.writable = Ok(false), Check::Bpffs, Problem, "cannot be written", "", "readOnly"),
         (|facts| facts.bpffs.propagated = Some(false), Check::Bpffs, Note, "private", "", ""),
