@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
-use peer_common::route::{MAX_CHOSEN, MAX_NAT_SOURCES, MAX_ROUTES, NO_ROUTE, listener_key};
+use peer_common::route::{MAX_CHOSEN, MAX_LOCALS, MAX_NAT_SOURCES, MAX_ROUTES, NO_ROUTE, listener_key};
 use peer_common::{Addr, ChosenKey, LocalAddr, LocalKind, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
@@ -126,6 +126,7 @@ pub(super) fn plan(
             plan.locals.insert(address.net.addr().into(), LocalAddr { kind: kind as u32 });
         }
     }
+    plan.add_broadcasts(intent, node);
     plan.listeners = intent.listeners.iter().map(|listener| (key_of(*listener), 1)).collect();
     plan.add_sources(intent, node);
     for &address in &intent.addresses {
@@ -142,7 +143,21 @@ pub(super) fn overlay(intent: &Intent, v4: bool) -> Addr {
 impl Plan {
     /// Addresses that source NAT may use: the node's own.
     pub(super) fn sources(&self) -> BTreeSet<Addr> {
-        self.locals.keys().copied().collect()
+        let is_own = |local: &LocalAddr| local.kind != LocalKind::Broadcast as u32;
+        self.locals.iter().filter(|(_, local)| is_own(local)).map(|(address, _)| *address).collect()
+    }
+
+    /// Addresses of all hosts of a network, as far as there is room: without them such a packet is dropped for want of a way.
+    fn add_broadcasts(&mut self, intent: &Intent, node: &Snapshot) {
+        for address in node.links.values().filter(|link| !link.loopback).flat_map(|link| &link.addresses) {
+            let IpNet::V4(net) = address.net else { continue };
+            let broadcast = Addr::from(IpAddr::V4(net.broadcast()));
+            let own = intent.addresses.contains(&IpAddr::V4(net.broadcast()));
+            // RFC 3021: two hosts have no room for one.
+            if net.prefix_len() <= 30 && !own && self.locals.len() < MAX_LOCALS as usize {
+                self.locals.entry(broadcast).or_insert(LocalAddr { kind: LocalKind::Broadcast as u32 });
+            }
+        }
     }
 
     /// Gives each uplink those of the further sources that it has.

@@ -111,6 +111,20 @@ fn every_own_address_is_local_and_those_of_wt0_are_overlay() {
 }
 
 #[test]
+fn broadcasts_of_the_nodes_networks_are_known_and_are_no_sources() {
+    let mut node = node();
+    node.links.insert(6, link("ptp0", &["10.70.0.0/31", "10.70.0.8/32"]));
+    let plan = planned(&[], &node);
+    let kind =
+        |text: &str| plan.locals.get(&Addr::from(text.parse::<IpAddr>().expect("an address"))).map(|local| local.kind);
+    let broadcast = Some(LocalKind::Broadcast as u32);
+    assert_eq!([kind("198.51.100.255"), kind("100.64.255.255")], [broadcast; 2]);
+    assert_eq!([kind("10.70.0.0"), kind("10.70.0.8")], [Some(LocalKind::Node as u32); 2], "none of two hosts or one");
+    assert_eq!(kind("10.70.0.1"), None);
+    assert!(!plan.sources().contains(&"198.51.100.255".parse::<IpAddr>().expect("an address").into()));
+}
+
+#[test]
 fn further_sources_are_those_that_the_uplink_has() {
     let mut node = node();
     let more = ["198.51.100.7/24", "198.51.100.8/24", "2001:db8:2::7/64", "198.51.100.9/24"];
