@@ -61,7 +61,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
         "arithmetic on packets, for which one kernel is as good as another",
     ),
     (
-        "others, uplinks, flows_shown, readiness",
+        "others, uplinks, flows_shown, readiness, lan_opens",
         "speak of TCX programs of others, of nft, or of devices for which these kernels need more modules",
     ),
     (

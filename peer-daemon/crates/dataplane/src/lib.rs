@@ -22,6 +22,7 @@ mod intent;
 pub mod kernel;
 pub mod metrics;
 pub mod nat_ports;
+mod netfilter;
 pub mod observe;
 mod readiness;
 mod stats;

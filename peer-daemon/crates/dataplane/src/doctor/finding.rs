@@ -39,6 +39,8 @@ pub enum Check {
     Mtu,
     /// IPv6 forwarding of the mesh device.
     Forwarding6,
+    /// Whether the kernel forwards what the LAN opens on routes that keep sources.
+    Forwarding,
     /// Devices that cannot be uplinks, and routes that are not served.
     Uplinks,
     /// Whether what the programs redirect leaves the devices.
@@ -49,7 +51,7 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -67,6 +69,7 @@ impl Check {
         Self::Offloads,
         Self::Mtu,
         Self::Forwarding6,
+        Self::Forwarding,
         Self::Uplinks,
         Self::Traffic,
         Self::Hardening,
@@ -93,6 +96,7 @@ impl Check {
             Self::Offloads => "offloads",
             Self::Mtu => "mtu",
             Self::Forwarding6 => "forwarding6",
+            Self::Forwarding => "forwarding",
             Self::Uplinks => "uplinks",
             Self::Traffic => "traffic",
             Self::Hardening => "hardening",

@@ -5,6 +5,7 @@
 
 mod facts;
 mod finding;
+mod forwarding;
 mod gather;
 mod network;
 mod order;

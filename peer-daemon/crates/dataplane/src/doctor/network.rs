@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::facts::{Device, Facts, Ipv6, Role};
-use super::{Check, Finding, Severity};
+use super::{Check, Finding, Severity, forwarding};
 
 /// Kubernetes' default.
 const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
@@ -18,6 +18,7 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     check_settings(facts, found);
     for device in facts.devices.iter().filter(|device| device.role == Role::Uplink) {
         check_uplink(device, facts, found);
+        forwarding::check(device, facts, found);
     }
     for device in facts.devices.iter().filter(|device| device.role == Role::Mesh) {
         check_mesh(device, found);

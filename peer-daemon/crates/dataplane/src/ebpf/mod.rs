@@ -53,7 +53,7 @@ use crate::{
 pub(crate) use self::attach::Trace;
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
-pub(crate) use self::plan::{absent_sources, default_questions, default_uplinks, questions, uplinks};
+pub(crate) use self::plan::{absent_sources, default_questions, default_uplinks, keeps_sources, questions, uplinks};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

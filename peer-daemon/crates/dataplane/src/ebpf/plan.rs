@@ -95,6 +95,19 @@ pub(crate) fn uplinks(intent: &Intent, node: &Snapshot) -> (BTreeSet<u32>, Vec<(
     (plan.uplinks.keys().copied().collect(), unserved.collect())
 }
 
+/// Uplinks of routes that keep sources, each with a family: IPv4 or not.
+pub(crate) fn keeps_sources(intent: &Intent, node: &Snapshot) -> BTreeSet<(u32, bool)> {
+    let mut plan = Plan::default();
+    let kept = intent.routes.iter().filter(|route| !route.masquerade);
+    kept.flat_map(|route| {
+        plan.add_route(0, route, intent, node);
+        let uplinks = plan.service.pop().map(|service| service.uplinks).unwrap_or_default();
+        let v4 = route.destination.addr().is_ipv4();
+        uplinks.into_iter().map(move |uplink| (uplink, v4))
+    })
+    .collect()
+}
+
 /// Where the default routes lead, if that is where packets can be sent.
 pub(crate) fn default_uplinks(node: &Snapshot, wt0: &str) -> BTreeSet<u32> {
     let ways = BEYOND.iter().filter_map(|addr| node.ways.get(addr)).flatten().map(|way| way.link);
