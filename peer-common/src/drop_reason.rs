@@ -45,7 +45,7 @@ drop_reasons! {
     IcmpUnmatched = "icmp_unmatched",
     /// The source belongs to no peer.
     ForeignSource = "foreign_source",
-    /// Multicast or broadcast.
+    /// Multicast or broadcast, also that of a network of the node's.
     Multicast = "multicast",
     /// A destination that only a host route may name: loopback, link-local, a cloud's metadata, the daemon's own listeners.
     DeniedDestination = "denied_destination",

@@ -117,6 +117,8 @@ pub enum LocalKind {
     Node = 2,
     /// As [`Self::Node`], of a node that keeps members to peer rules: rules of a route may close it and never open it.
     Protected = 3,
+    /// No address of the node itself, but the one that all hosts of a network of its listen to.
+    Broadcast = 4,
 }
 
 /// Value of the own-address map.

@@ -86,13 +86,15 @@ fn decide(query: &mut Query) -> Result<(), DropReason> {
         Some(local) => local.kind,
         None => FOREIGN,
     };
-    if let Some(reason) = denied(&query.key.dst) {
+    let broadcast = local == LocalKind::Broadcast as u32;
+    let refused = if broadcast { Some(DropReason::Multicast) } else { denied(&query.key.dst) };
+    if let Some(reason) = refused {
         // An overlay may have such an address (100.100.100.200 is one of 100.64.0.0/10): there it is this node.
         if !named && local != LocalKind::Overlay as u32 {
             return Err(reason);
         }
     }
-    let scope = match (local != FOREIGN, routed) {
+    let scope = match (local != FOREIGN && !broadcast, routed) {
         (true, _) => {
             if !named && own_listener(&query.key) {
                 return Err(DropReason::DeniedDestination);

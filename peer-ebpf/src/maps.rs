@@ -1,4 +1,4 @@
-//! All maps. Layouts are those of `peer-common`; every one is pinned by name.
+//! All maps. Layouts are those of `peer-common`; the daemon pins those of `layout::map::PINNED`.
 
 use crate::budget::Budget;
 use crate::fib::Hop;
@@ -73,64 +73,64 @@ pub fn uplink(ifindex: u32) -> Option<&'static Uplink> {
 }
 
 #[map]
-pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(DEFAULT_FLOWS, 0);
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(DEFAULT_FLOWS, 0);
 #[map]
-pub static MAPPINGS: HashMap<FlowKey, Mapping> = HashMap::pinned(DEFAULT_FLOWS, 0);
+pub static MAPPINGS: HashMap<FlowKey, Mapping> = HashMap::with_max_entries(DEFAULT_FLOWS, 0);
 #[map]
-pub static ROUTES: LpmTrie<Addr, Route> = LpmTrie::pinned(MAX_ROUTES, 0);
+pub static ROUTES: LpmTrie<Addr, Route> = LpmTrie::with_max_entries(MAX_ROUTES, 0);
 #[map]
-pub static PEERS: LpmTrie<Addr, Peer> = LpmTrie::pinned(MAX_PEER_PREFIXES, 0);
+pub static PEERS: LpmTrie<Addr, Peer> = LpmTrie::with_max_entries(MAX_PEER_PREFIXES, 0);
 #[map]
-pub static UPLINKS: HashMap<u32, Uplink> = HashMap::pinned(MAX_UPLINKS, 0);
+pub static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(MAX_UPLINKS, 0);
 #[map]
-pub static LOCALS: HashMap<Addr, LocalAddr> = HashMap::pinned(MAX_LOCALS, 0);
+pub static LOCALS: HashMap<Addr, LocalAddr> = HashMap::with_max_entries(MAX_LOCALS, 0);
 #[map]
-pub static LISTENERS: HashMap<u32, u32> = HashMap::pinned(MAX_LISTENERS, 0);
+pub static LISTENERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_LISTENERS, 0);
 #[map]
-pub static PEER_FLOWS: Array<u32> = Array::pinned(MAX_PEERS, 0);
+pub static PEER_FLOWS: Array<u32> = Array::with_max_entries(MAX_PEERS, 0);
 #[map]
-pub static REMOTE_PORTS: Array<u32> = Array::pinned(PORT_COUNTS, 0);
+pub static REMOTE_PORTS: Array<u32> = Array::with_max_entries(PORT_COUNTS, 0);
 #[map]
-pub static MEMBER_PORTS: Array<u32> = Array::pinned(PORT_COUNTS, 0);
+pub static MEMBER_PORTS: Array<u32> = Array::with_max_entries(PORT_COUNTS, 0);
 #[map]
-pub static NAT_SOURCES: Array<Addr> = Array::pinned(MAX_NAT_SOURCES, 0);
+pub static NAT_SOURCES: Array<Addr> = Array::with_max_entries(MAX_NAT_SOURCES, 0);
 #[map]
-pub static CHOSEN_SOURCES: LpmTrie<ChosenKey, Addr> = LpmTrie::pinned(MAX_CHOSEN, 0);
+pub static CHOSEN_SOURCES: LpmTrie<ChosenKey, Addr> = LpmTrie::with_max_entries(MAX_CHOSEN, 0);
 #[map]
-pub static NEXT_HOPS: Array<NextHop> = Array::pinned(MAX_NEXT_HOPS, 0);
+pub static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(MAX_NEXT_HOPS, 0);
 #[map]
-pub static NEXT_HOP_NUMBERS: HashMap<NextHopKey, u64> = HashMap::pinned(MAX_NEXT_HOPS, 0);
+pub static NEXT_HOP_NUMBERS: HashMap<NextHopKey, u64> = HashMap::with_max_entries(MAX_NEXT_HOPS, 0);
 /// Numbers of eight bytes: the kernel writes them to the stack, see [`crate::verifier`].
 #[map]
-pub static FREE_NEXT_HOPS: Queue<u64> = Queue::pinned(MAX_NEXT_HOPS, 0);
+pub static FREE_NEXT_HOPS: Queue<u64> = Queue::with_max_entries(MAX_NEXT_HOPS, 0);
 #[map]
-pub static REACH: Array<Budget> = Array::pinned(MAX_PEERS, 0);
+pub static REACH: Array<Budget> = Array::with_max_entries(MAX_PEERS, 0);
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::pinned(MAX_FRAGMENTS, 0);
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
 #[map]
-pub static SOURCES_0: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_SOURCES, 0);
+pub static SOURCES_0: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(MAX_SOURCES, 0);
 #[map]
-pub static SOURCES_1: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_SOURCES, 0);
+pub static SOURCES_1: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(MAX_SOURCES, 0);
 #[map]
-pub static DESTINATIONS_0: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_DESTINATIONS, 0);
+pub static DESTINATIONS_0: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(MAX_DESTINATIONS, 0);
 #[map]
-pub static DESTINATIONS_1: LpmTrie<Addr, u32> = LpmTrie::pinned(MAX_DESTINATIONS, 0);
+pub static DESTINATIONS_1: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(MAX_DESTINATIONS, 0);
 #[map]
-pub static CELLS_0: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
+pub static CELLS_0: LpmTrie<CellKey, CellValue> = LpmTrie::with_max_entries(MAX_CELLS, 0);
 #[map]
-pub static CELLS_1: LpmTrie<CellKey, CellValue> = LpmTrie::pinned(MAX_CELLS, 0);
+pub static CELLS_1: LpmTrie<CellKey, CellValue> = LpmTrie::with_max_entries(MAX_CELLS, 0);
 #[map]
-pub static ANSWERS_0: Array<Answer> = Array::pinned(ANSWERS, 0);
+pub static ANSWERS_0: Array<Answer> = Array::with_max_entries(ANSWERS, 0);
 #[map]
-pub static ANSWERS_1: Array<Answer> = Array::pinned(ANSWERS, 0);
+pub static ANSWERS_1: Array<Answer> = Array::with_max_entries(ANSWERS, 0);
 #[map]
-pub static CONFIG: Array<Config> = Array::pinned(1, 0);
+pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::pinned(Counter::COUNT, 0);
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 #[map]
-pub static DROPS: PerCpuArray<PacketCount> = PerCpuArray::pinned(DropReason::COUNT, 0);
+pub static DROPS: PerCpuArray<PacketCount> = PerCpuArray::with_max_entries(DropReason::COUNT, 0);
 #[map]
-pub static ROUTE_COUNTERS: PerCpuArray<PacketCount> = PerCpuArray::pinned(2 * MAX_ROUTES, 0);
+pub static ROUTE_COUNTERS: PerCpuArray<PacketCount> = PerCpuArray::with_max_entries(2 * MAX_ROUTES, 0);
 /// What bounds first fragments of a source. Private to one load, hence not pinned.
 #[map]
 pub static FRAGMENT_BUDGETS: Array<Budget> = Array::with_max_entries(FRAGMENT_SOURCES, 0);

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::programs::TcContext;
 use peer_common::layout::REDIRECTED_MARK;
 use peer_common::route::NO_ROUTE;
-use peer_common::{Config, Counter, Direction, DropReason, FlowKind, Route, Way};
+use peer_common::{Config, Counter, Direction, DropReason, FlowKind, LocalKind, Route, Way};
 
 use crate::maps::{FLOWS, LOCALS, Scratch, config, scratch};
 use crate::parse::parse;
@@ -49,7 +49,8 @@ fn send<const L2: usize>(ctx: &TcContext, config: &Config, work: &mut Scratch) -
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     fragment::complete(&mut work.packet, &mut work.fragment, now);
     // SAFETY: values are replaced whole by the daemon.
-    let own = unsafe { LOCALS.get(&work.packet.key.src) }.is_some();
+    let own =
+        unsafe { LOCALS.get(&work.packet.key.src) }.is_some_and(|local| local.kind != LocalKind::Broadcast as u32);
     let segments = stats::segments(&work.packet, flow::gso_size(ctx));
     stats::count(Counter::FromNode, segments);
     if work.packet.unjudged.is_some() {

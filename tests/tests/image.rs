@@ -90,6 +90,7 @@ fn the_daemon_set_gives_what_is_given_here((): ()) {
         assert_eq!(named(list(&daemon["volumeMounts"]), volume)["mountPath"], inside);
     }
     assert_eq!(named(list(&daemon["env"]), "NB_BPFFS")["value"], Container::BPFFS);
+    assert_eq!(named(list(&daemon["env"]), "NB_REQUIRE_PINS")["value"], "true");
 }
 
 fn it_is_ready_within_a_second([minimal, _]: [PathBuf; 2]) {

@@ -5,8 +5,8 @@ mod common;
 use common::{PATIENCE, SECOND, flow, lab, page};
 use peer_common::DropReason;
 use peer_tests::lab::{
-    Binaries, Capabilities, ForeignProgram, GATEWAY, GATEWAY6, Lab, NODE_OVERLAY, NODE_OVERLAY6, OVERLAY, OVERLAY6,
-    Plan, RuleEntry, page_within, ping, wait_for,
+    Binaries, ForeignProgram, GATEWAY, GATEWAY6, Lab, NODE_OVERLAY, NODE_OVERLAY6, OVERLAY, OVERLAY6, Plan, RuleEntry,
+    page_within, ping, wait_for,
 };
 
 const OTHER: &str = "/run/lab/other-bpffs";
@@ -50,6 +50,8 @@ fn a_second_daemon_for_the_same_pins_is_refused_and_the_first_goes_on() {
 #[test]
 fn a_device_of_another_life_is_made_anew_where_its_pins_are_elsewhere() {
     let mut lab = killed_and_moved(&Plan::default());
+    // What the old pins keep on the uplink is another matter.
+    lab.node.namespace.exec("rm", &["-r", "/run/lab/bpffs/peer"]).expect("rm");
     lab.node.start().expect("start");
     assert_eq!(ForeignProgram::chain(&lab.node.namespace, "wt0").expect("query").len(), 2, "ours alone");
     pages_come(&lab);
@@ -61,18 +63,6 @@ fn a_device_of_another_life_is_made_anew_where_its_pins_are_elsewhere() {
     pages_come(&lab);
     let log = lab.node.daemon().expect("it runs").log();
     assert!(!log.contains("it is made anew") && log.contains("adopted=true"), "{log}");
-}
-
-#[test]
-fn doctor_names_an_old_program_on_an_uplink() {
-    // Only with CAP_SYS_ADMIN does the kernel tell the names of programs that are not pinned here.
-    let mut lab = killed_and_moved(&Plan { capabilities: Capabilities::Root, ..Plan::default() });
-    lab.node.start().expect("start");
-    let named = || lab.node.doctor().expect("doctor").to_string().contains("of a peer whose pins are on another bpffs");
-    assert!(named());
-    lab.node.namespace.exec("rm", &["-r", "/run/lab/bpffs/peer"]).expect("rm");
-    assert!(wait_for(PATIENCE, || !named()), "its remedy helps");
-    pages_come(&lab);
 }
 
 #[test]
@@ -115,4 +105,45 @@ fn nothing_is_forwarded_unjudged_while_the_first_program_is_detached() {
     lab.node.namespace.exec("sh", &["-c", "rm /run/lab/bpffs/peer/wt0/v*/links/peer_wt0_last-wt0"]).expect("rm");
     assert!(wait_for(SECOND * 15, || repaired() > 1.0));
     assert!(wait_for(PATIENCE, node_answers));
+}
+
+/// A lab on a node that has no bpffs.
+fn without_bpffs(arguments: &[&str]) -> Lab {
+    let mut lab = Lab::prepare(&Plan::default(), &Binaries::find().expect("programs")).expect("lab");
+    lab.node.bpffs = "/run/lab/no-bpffs".into();
+    lab.node.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    lab
+}
+
+#[test]
+fn without_a_bpffs_the_node_serves_says_so_and_starts_anew_after_a_crash() {
+    for attach in ["tcx", "clsact"] {
+        let mut lab = without_bpffs(&["--attach", attach]);
+        lab.up().expect("up");
+        pages_come(&lab);
+        let findings = lab.node.doctor().expect("doctor")["findings"].to_string();
+        assert!(findings.contains("flows end with the daemon"), "{findings}");
+        assert!(lab.node.daemon().expect("it runs").log().contains("nothing is pinned"));
+        lab.node.kill().expect("kill");
+        let chain = |device| ForeignProgram::chain(&lab.node.namespace, device).expect("query");
+        assert!(wait_for(PATIENCE, || chain("eth0").is_empty()), "links end with the daemon");
+        lab.node.start().expect("the next start finds nothing in its way");
+        pages_come(&lab);
+        let filters = lab.node.namespace.exec("tc", &["filter", "show", "dev", "eth0", "ingress"]).expect("tc");
+        let expected = usize::from(attach == "clsact");
+        assert_eq!(filters.matches("peer_uplink_in/wt0").count(), expected, "{filters}");
+        assert!(lab.node.stop().expect("stop").success());
+        let filters = lab.node.namespace.exec("tc", &["filter", "show", "dev", "eth0", "ingress"]).expect("tc");
+        assert!(!filters.contains("peer_"), "{filters}");
+        assert!(!lab.node.namespace.exec("ip", &["link"]).expect("ip").contains("wt0"));
+    }
+}
+
+#[test]
+fn where_pins_are_required_or_flows_kept_a_node_without_a_bpffs_is_refused() {
+    for option in ["--require-pins", "--keep-dataplane"] {
+        let refused = without_bpffs(&[option]).node.run_to_end().expect("it ends");
+        let said = refused.stderr + &refused.stdout;
+        assert!(!refused.status.success() && said.contains("is not a BPF file system"), "{option}: {said}");
+    }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use common::{Pair, SECOND, becomes, pair_with, tell};
 use peer_tests::lab::{
-    Binaries, End, Lab, NODE_LAN, Namespace, OVERLAY, Plan, RouteEntry, RuleEntry, Udp, wait_for, wire,
+    Binaries, End, Lab, NODE_LAN, Namespace, OVERLAY, Plan, RouteEntry, RuleEntry, Udp, sysctl, wait_for, wire,
 };
 
 /// A second network on the same wire as the LAN: the node's address in it, and a host's.
@@ -153,7 +153,9 @@ fn two_ways(lab: &Lab) -> [Namespace; 3] {
         ip(gateway, &format!("route add fd80::/64 via fd7{side}::2"));
         ip(core, &format!("route add 10.6{side}.0.0/24 via 10.7{side}.0.1"));
         ip(core, &format!("route add fd6{side}::/64 via fd7{side}::1"));
-        gateway.exec("sysctl", &["-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]).expect("sysctl");
+        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            sysctl(gateway, key, "1").expect("sysctl");
+        }
     }
     address(core, "lo", "10.80.0.1/32");
     address(core, "lo", "fd80::1/128");
@@ -161,8 +163,9 @@ fn two_ways(lab: &Lab) -> [Namespace; 3] {
     ip(node, "route add 10.80.0.0/24 nexthop via 10.60.0.1 nexthop via 10.61.0.1");
     ip(node, "route add fd80::/64 nexthop via fd60::1 nexthop via fd61::1");
     // By ports: each flow of one member may go either way.
-    node.exec("sysctl", &["-qw", "net.ipv4.fib_multipath_hash_policy=1", "net.ipv6.fib_multipath_hash_policy=1"])
-        .expect("sysctl");
+    for family in ["ipv4", "ipv6"] {
+        sysctl(node, &format!("net/{family}/fib_multipath_hash_policy"), "1").expect("sysctl");
+    }
     spaces
 }
 

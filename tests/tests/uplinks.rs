@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use common::{Pair, SECOND, answered, answered_within, becomes, flow, lab, page, pair, pair_with, tell};
 use peer_common::DropReason;
 use peer_tests::lab::{
-    BEHIND, Binaries, ECHO_PORT, EchoSocket, End, GATEWAY, GATEWAY6, Lab, NODE_LAN, NODE_LAN6, Namespace, OVERLAY,
-    OVERLAY6, Plan, RouteEntry, RuleEntry, Udp, add_address, announce, await_neighbours, ping, wait_for, wire,
+    BEHIND, Binaries, ECHO_PORT, EchoSocket, End, GATEWAY, GATEWAY6, LAN, LAN6, Lab, NODE_LAN, NODE_LAN6, Namespace,
+    OVERLAY, OVERLAY6, Plan, RouteEntry, RuleEntry, Udp, add_address, announce, await_neighbours, ping, wait_for, wire,
 };
 
 /// A second host on the LAN.
@@ -303,6 +303,8 @@ fn t23_a_bridge_is_an_uplink() {
     add_address(node, "br0", NODE_LAN, 24).expect("ip");
     add_address(node, "br0", NODE_LAN6, 64).expect("ip");
     await_neighbours(node, "br0", NODE_LAN6).expect("usable");
+    // The ways to what lies behind the LAN went with the addresses of eth0.
+    lab.node.config.routes.retain(|route| route.destination == LAN || route.destination == LAN6);
     up(&mut lab);
     for (service, seen) in [(GATEWAY, NODE_LAN), (GATEWAY6, NODE_LAN6)] {
         assert_eq!(page(lab.client(), service), format!("Hello from the LAN, {seen}\n"));

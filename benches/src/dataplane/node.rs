@@ -17,7 +17,7 @@ use peer_core::desired::{Action, PortRange, Protocol, Route, Rule, Scope, Uplink
 use peer_core::readiness::Readiness;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::{Attach, EbpfDataplane, Options};
-use peer_dataplane::{DEFAULT_NAT_PORTS, Intent, PeerPrefixes};
+use peer_dataplane::{DEFAULT_NAT_PORTS, Intent, Latches, PeerPrefixes, ReadyRoutes};
 use peer_io::{TunQueue, Wt0, Wt0Config};
 use peer_tests::lab::Namespace;
 use tokio::runtime::Runtime;
@@ -60,7 +60,13 @@ impl Node {
         let (namespace, lan) = wire(name)?;
         let bpffs = PathBuf::from("/run/bpffs");
         namespace.mount_bpffs(&bpffs)?;
-        let options = Options { bpffs: bpffs.clone(), flows, attach: Attach::Auto, allow_unsafe_order: false };
+        let options = Options {
+            bpffs: bpffs.clone(),
+            require_pins: true,
+            flows,
+            attach: Attach::Auto,
+            allow_unsafe_order: false,
+        };
         let (runtime, wt0, driver) = namespace.enter(|| -> Result<_> {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             let runtime = builder.worker_threads(1).enable_all().build()?;
@@ -68,8 +74,8 @@ impl Node {
             let (wt0, driver) = runtime.block_on(async {
                 let wt0 = Wt0::open(&wt0_config()).await?;
                 let intent = intent(&wt0, &[accept_all()]);
-                let latch = Readiness::new().latch("dataplane");
-                let driver = Driver::start(Box::new(dataplane), intent, latch, false).await?;
+                let latches = Latches::of(&Readiness::new());
+                let driver = Driver::start(Box::new(dataplane), intent, latches, ReadyRoutes::Any, false).await?;
                 anyhow::Ok((wt0, driver))
             })?;
             Ok((runtime, wt0, driver))
@@ -191,7 +197,10 @@ impl Entries {
         ensure!(ebpf_artifact::is_fresh(&workspace), "no fresh eBPF object: {}", ebpf_artifact::FIX);
         let object = std::fs::read(ebpf_artifact::object(&workspace)).context("the eBPF object")?;
         let mut loader = EbpfLoader::new();
-        loader.default_map_pin_directory(pins).map_max_entries(map::BENCH_PORTS, MAX_BENCH_FLOWS);
+        for name in map::PINNED {
+            loader.map_pin_path(name, pins.join(name));
+        }
+        loader.map_max_entries(map::BENCH_PORTS, MAX_BENCH_FLOWS);
         let mut ebpf = loader.load(&object)?;
         use program::{BENCH_IN, BENCH_NOTHING, BENCH_OUT, BENCH_PREPARE, BENCH_PREPARE_IN};
         for name in [BENCH_NOTHING, BENCH_PREPARE, BENCH_PREPARE_IN, BENCH_OUT, BENCH_IN] {

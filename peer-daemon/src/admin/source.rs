@@ -186,9 +186,14 @@ impl Source {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.process));
         registry.register_collector(Box::new(HardeningCollector));
-        let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
-        let build = registry.sub_registry_with_labels(version.into_iter().map(|(k, v)| (k.into(), v.into())));
-        build.register("peer_build_info", "The daemon's version", ConstGauge::new(1_u64));
+        let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("profile", profile)];
+        let build = registry.sub_registry_with_labels(labels.into_iter().map(|(k, v)| (k.into(), v.into())));
+        build.register(
+            "peer_build_info",
+            "The daemon's version, and whether it is a release build",
+            ConstGauge::new(1_u64),
+        );
         registry.register_collector(Box::new(ReadinessCollector(self.readiness.report())));
         let listeners = [Arc::clone(&self.listeners.health), Arc::clone(&self.listeners.control)];
         registry.register_collector(Box::new(ListenerCollector(listeners)));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use peer_common::layout::DEFAULT_FLOWS;
+use peer_dataplane::ReadyRoutes;
 
 use super::SocketArgs;
 use super::ignored::Ignored;
@@ -28,6 +29,9 @@ pub(crate) struct UpArgs {
     /// Mount point of the BPF file system that keeps programs and maps over restarts.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", env = "NB_BPFFS")]
     pub(crate) bpffs: PathBuf,
+    /// Refuse to run without a BPF file system: programs and flows would end with the process.
+    #[arg(long, env = "NB_REQUIRE_PINS")]
+    pub(crate) require_pins: bool,
     /// How to attach programs.
     #[arg(long, value_enum, default_value_t = AttachBy::Auto, env = "NB_ATTACH")]
     pub(crate) attach: AttachBy,
@@ -49,6 +53,9 @@ pub(crate) struct UpArgs {
     /// Default: whichever the node's routes name.
     #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', env = "NB_UPLINKS")]
     pub(crate) uplinks: Vec<String>,
+    /// How many of its routes a node must serve to be ready: all, any, or a share. One that has routes and serves none never is.
+    #[arg(long, value_name = "all|any|PERCENT", default_value_t, env = "NB_READY_ROUTES")]
+    pub(crate) ready_routes: ReadyRoutes,
     /// Flows that one peer may have. Default: a quarter of --max-flows.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..), env = "NB_PEER_FLOWS")]
     pub(crate) peer_flows: Option<u32>,
@@ -65,7 +72,7 @@ pub(crate) struct UpArgs {
     /// Answer what the policy refuses, a TCP segment by a reset and anything else by ICMP, instead of dropping it in silence.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, env = "NB_REJECT")]
     pub(crate) reject: Option<bool>,
-    /// On exit leave device, programs and flows in place: the next start takes them over.
+    /// On exit leave device, programs and flows in place: the next start takes them over. Needs pins, as --require-pins does.
     #[arg(long, env = "NB_KEEP_DATAPLANE")]
     pub(crate) keep_dataplane: bool,
     /// On SIGTERM go on forwarding as long as there is traffic, and no longer than this.

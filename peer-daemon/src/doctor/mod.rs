@@ -13,7 +13,7 @@ use peer_core::desired::Desired;
 use peer_dataplane::doctor::{self, Check, Severity, Subject, examine};
 use peer_dataplane::kernel::{Netlink, Snapshot};
 use peer_dataplane::nat_ports::{self, Choice};
-use peer_dataplane::{Capabilities, Configuration, Intent, Wt0};
+use peer_dataplane::{Capabilities, Configuration, Intent, ReadyRoutes, Wt0};
 
 pub(crate) use self::report::Finding;
 use self::report::Report;
@@ -147,6 +147,7 @@ fn intent(args: &DoctorArgs, desired: &Desired, device: &str, node: &Snapshot, p
         peer_quota: None,
         protect_node: false,
         reject: false,
+        ready_routes: ReadyRoutes::default(),
     };
     translate::intent(desired, &PeerIds::default().with(&desired.peers), wt0, &limits)
 }

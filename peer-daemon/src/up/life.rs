@@ -8,10 +8,10 @@ use peer_core::desired::{self, Desired};
 use peer_core::key::PublicKey;
 use peer_core::readiness::Readiness;
 use peer_core::shard::ShardId;
-use peer_dataplane::Configuration;
 use peer_dataplane::driver::Driver;
 use peer_dataplane::ebpf::EbpfDataplane;
 use peer_dataplane::observe::{ObserveLimits, Observer};
+use peer_dataplane::{Configuration, Latches};
 use peer_identity::{EndpointFile, Endpoints};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
@@ -185,7 +185,8 @@ async fn forward(
     };
     let device = peer_dataplane::Wt0 { name: name.clone(), index: wt0.index(), mtu: desired.interface.mtu.into() };
     let intent = translate::intent(desired, ids, device, limits);
-    match Driver::start(Box::new(dataplane), intent, readiness.latch("dataplane"), wt0.adopted()).await {
+    let latches = Latches::of(readiness);
+    match Driver::start(Box::new(dataplane), intent, latches, limits.ready_routes, wt0.adopted()).await {
         Ok(driver) => Ok((wt0, driver)),
         Err(error) => {
             if !wt0.adopted() {

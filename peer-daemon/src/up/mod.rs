@@ -93,6 +93,8 @@ pub(crate) fn open_dataplane(
     };
     let options = Options {
         bpffs: args.bpffs.clone(),
+        // What is kept is kept by its pins.
+        require_pins: args.require_pins || args.keep_dataplane,
         flows: args.max_flows,
         attach,
         allow_unsafe_order: args.allow_unsafe_order,

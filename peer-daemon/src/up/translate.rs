@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use peer_core::desired::Desired;
 use peer_core::net::is_whole_internet;
 use peer_dataplane::nat_ports::{self, Choice};
-use peer_dataplane::{Intent, Listener, PeerPrefixes};
+use peer_dataplane::{Intent, Listener, PeerPrefixes, ReadyRoutes};
 use peer_io::wt0::Wt0Config;
 
 use crate::cli::UpArgs;
@@ -23,6 +23,7 @@ pub(crate) struct Limits {
     pub(crate) peer_quota: Option<u32>,
     pub(crate) protect_node: bool,
     pub(crate) reject: bool,
+    pub(crate) ready_routes: ReadyRoutes,
 }
 
 impl Limits {
@@ -41,6 +42,7 @@ impl Limits {
             peer_quota: args.peer_flows,
             protect_node: args.netbird.protect_node == Some(true),
             reject: args.reject == Some(true),
+            ready_routes: args.ready_routes,
         }
     }
 }
@@ -135,6 +137,7 @@ mod tests {
             peer_quota: None,
             protect_node: true,
             reject: true,
+            ready_routes: ReadyRoutes::default(),
         };
         let intent = intent(&desired, &PeerIds::default().with(&desired.peers), wt0, &limits);
         assert_eq!((&intent.listeners, intent.protect_node, intent.reject), (&limits.listeners, true, true));

@@ -183,6 +183,8 @@ impl Container {
             mount(file, &file.to_string_lossy(), ":ro");
         }
         command.arg(format!("--env=NB_BPFFS={}", Self::BPFFS));
+        // As the manifests.
+        command.arg("--env=NB_REQUIRE_PINS=true");
         command.args(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
         command.args(&self.options).arg(&self.image.name).args(arguments);
         command

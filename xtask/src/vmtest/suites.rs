@@ -52,6 +52,7 @@ const START: Binary = scenario("start");
 const POLICY: Binary = scenario("policy");
 const MEMBERS: Binary = scenario("members");
 const INTRUDERS: Binary = scenario("intruders");
+const SOURCES: Binary = scenario("sources");
 
 /// What runs on the host alone, and why.
 pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
@@ -60,7 +61,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
         "arithmetic on packets, for which one kernel is as good as another",
     ),
     (
-        "others, uplinks, flows_shown",
+        "others, uplinks, flows_shown, readiness, lan_opens",
         "speak of TCX programs of others, of nft, or of devices for which these kernels need more modules",
     ),
     (
@@ -114,4 +115,5 @@ pub(crate) const SUITES: &[Suite] = &[
     whole(&POLICY, "policy"),
     Suite { skip: &["at_once", "ipv6_through", "roams"], ..whole(&MEMBERS, "members") },
     whole(&INTRUDERS, "intruders"),
+    whole(&SOURCES, "source addresses and uplinks"),
 ];

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::ebpf::Trace;
 use crate::sys::{self, Chain, TcxHook};
 
 /// Programs of Cilium's are named so.
@@ -23,6 +24,8 @@ pub(crate) const OWN_PREFIX: &str = "peer_";
 pub enum Owner {
     /// Ours.
     Own,
+    /// That of an earlier life of ours, whose pins are not to be seen from here.
+    Former,
     /// That of another peer on this node, by the name of its mesh device. It lets pass what is not its own.
     Peer(String),
     /// Cilium's, by the name of the program. Its verdict ends the chain.
@@ -43,6 +46,7 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Own => f.write_str("this peer"),
+            Self::Former => f.write_str("an earlier life of this peer"),
             Self::Peer(device) => write!(f, "the peer of {device}"),
             Self::Cilium(program) => write!(f, "Cilium ({program})"),
             Self::Unknown(Some(name)) => write!(f, "unknown ({name})"),
@@ -70,7 +74,10 @@ impl fmt::Display for Neighbour {
 
 /// Whose links are whose, by id.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Owners(BTreeMap<u32, Owner>);
+pub(crate) struct Owners {
+    links: BTreeMap<u32, Owner>,
+    trace: Trace,
+}
 
 impl Owners {
     /// Looks at what is pinned below `bpffs`, for the peer of the device `wt0`.
@@ -86,7 +93,13 @@ impl Owners {
         for device in entries(&bpffs.join("cilium/devices")) {
             collect(&device.join("links"), &mut owners, |program| Owner::Cilium(program.to_owned()));
         }
-        Self(owners)
+        Self { links: owners, trace: Trace::read(wt0) }
+    }
+
+    /// The same with links of ours that are not pinned.
+    pub(crate) fn and_own(mut self, links: impl IntoIterator<Item = u32>) -> Self {
+        self.links.extend(links.into_iter().filter(|link| *link != 0).map(|link| (link, Owner::Own)));
+        self
     }
 
     /// The chain, first to last.
@@ -96,8 +109,12 @@ impl Owners {
     }
 
     fn neighbour(&self, program: u32, link: u32) -> Neighbour {
-        let known = (link != 0).then(|| self.0.get(&link)).flatten();
-        let owner = known.cloned().unwrap_or_else(|| match sys::program_name(program) {
+        let known = (link != 0).then(|| self.links.get(&link)).flatten();
+        let traced = || {
+            let Trace { runs, left } = &self.trace;
+            left.contains(&program).then_some(Owner::Former).or(runs.contains(&program).then_some(Owner::Own))
+        };
+        let owner = known.cloned().or_else(traced).unwrap_or_else(|| match sys::program_name(program) {
             Ok(name) if name.starts_with(CILIUM_PREFIX) => Owner::Cilium(name),
             name => Owner::Unknown(name.ok().filter(|name| !name.is_empty())),
         });

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use peer_common::FlowEvent;
-use peer_core::readiness::Latch;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
@@ -15,8 +14,9 @@ use crate::doctor::Finding;
 use crate::flows::FlowReader;
 use crate::kernel::{self, Change, Changes, Netlink, Snapshot};
 use crate::observe::Follow;
+use crate::readiness::{self, Latches, Parts, ReadyRoutes};
 use crate::trace::Packet;
-use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf};
+use crate::{Dataplane, Error, Intent, Mode, Stats, ebpf, traffic};
 
 /// How long changes of the node are gathered before they are looked at: they come in bursts, and a moving address shall
 /// be followed within a second.
@@ -67,11 +67,12 @@ enum Look {
 }
 
 impl Driver {
-    /// Applies `intent` once and goes on applying it whenever the node changes. `latch` is ready as long as all of it is
-    /// in force and first in order. Needs a multi-threaded tokio runtime.
+    /// Applies `intent` once and goes on applying it whenever the node changes. `latches` are ready as long as all of it is
+    /// in force, first in order, served as far as `ready_routes` asks, and counted alike by programs and devices. Needs a
+    /// multi-threaded tokio runtime.
     ///
     /// If its rules or routes are more than the tables hold, there is no former policy to go on with, and to end would
-    /// only begin the same again: nothing is served, `latch` says why, and the next intent that fits makes it ready.
+    /// only begin the same again: nothing is served, a latch says why, and the next intent that fits makes it ready.
     ///
     /// # Errors
     /// When the intent cannot be put in force to begin with. With `keep` the dataplane then stays as it is: an earlier
@@ -79,7 +80,8 @@ impl Driver {
     pub async fn start(
         mut dataplane: Box<dyn Dataplane>,
         intent: Intent,
-        latch: Latch,
+        latches: Latches,
+        ready_routes: ReadyRoutes,
         keep: bool,
     ) -> Result<Self, Error> {
         let mut prepared = prepare(dataplane.as_mut(), &intent).await;
@@ -99,9 +101,17 @@ impl Driver {
         };
         let mode = dataplane.mode();
         let (requests, inbox) = mpsc::channel(16);
-        let driven =
-            Driven { dataplane, intent: Arc::new(intent), netlink, node, latch, findings: Vec::new(), refused };
-        driven.report(driven.check());
+        let mut driven = Driven {
+            dataplane,
+            intent: Arc::new(intent),
+            netlink,
+            node,
+            parts: Parts::new(latches, ready_routes),
+            findings: Vec::new(),
+            refused,
+        };
+        driven.watch_traffic().await;
+        driven.report(Ok(()));
         Ok(Self { requests, task: tokio::spawn(driven.run(changes, inbox)), mode, refused: error })
     }
 
@@ -231,7 +241,7 @@ struct Driven {
     netlink: Netlink,
     /// The node at the last look.
     node: Snapshot,
-    latch: Latch,
+    parts: Parts,
     /// What stood in the way at the last look.
     findings: Vec<Finding>,
     /// Why nothing is served, from the start until an intent fits.
@@ -257,13 +267,14 @@ impl Driven {
                 _ = reconcile.tick() => {
                     let mended = self.follow_neighbours().await.and_then(|()| self.mend());
                     self.report_unless_passing(mended).await;
+                    self.watch_traffic().await;
                     self.examine();
                 }
                 request = inbox.recv() => match request {
                     Some(Request::Intent(intent, done)) => {
                         let known = self.intent.unsupported == intent.unsupported;
                         let _ = done.send(self.follow_intent(intent).await);
-                        self.report(self.check());
+                        self.report(Ok(()));
                         if !known {
                             self.examine();
                         }
@@ -284,7 +295,7 @@ impl Driven {
                         let _ = done.send(self.dataplane.follow(follow));
                     }
                     Some(Request::Shutdown { keep, done }) => {
-                        self.latch.not_ready("stopping");
+                        self.parts.latches.not_ready("stopping");
                         let _ = done.send(self.dataplane.shutdown(keep));
                         return;
                     }
@@ -368,10 +379,25 @@ impl Driven {
         Ok(())
     }
 
-    /// Why packets cannot flow, if so.
+    /// Why a program is not reached, if so.
     fn check(&self) -> Result<(), Error> {
-        let unreached = self.dataplane.stats()?.attachments.iter().find_map(crate::Attachment::unreached);
-        unreached.map_or(Ok(()), |why| Err(Error::Unreached { why }))
+        self.dataplane.stats().and_then(|stats| readiness::reached(&stats))
+    }
+
+    /// Compares what the programs redirect with what the devices count.
+    async fn watch_traffic(&mut self) {
+        let stats = self.dataplane.stats();
+        let counted = match stats {
+            Ok(stats) => self.netlink.counts().await.map(|devices| (stats, devices)),
+            Err(error) => Err(error),
+        };
+        match counted {
+            Ok((stats, devices)) => {
+                let counts = traffic::crossings(&stats, &devices, &self.node, &self.intent.wt0);
+                self.parts.watch_traffic(Instant::now(), counts);
+            }
+            Err(error) => tracing::warn!(%error, "counts of programs and devices could not be compared"),
+        }
     }
 
     async fn look(&mut self, look: Look) {
@@ -386,7 +412,9 @@ impl Driven {
 
     /// Looks for what stands in the way, and logs what was not there at the last look.
     fn examine(&mut self) {
-        let findings = block_in_place(|| self.dataplane.examine(&self.intent, &self.node));
+        let mut findings = block_in_place(|| self.dataplane.examine(&self.intent, &self.node));
+        findings.extend(self.parts.traffic.findings());
+        findings.sort_by_key(|finding| finding.severity);
         for finding in findings.iter().filter(|finding| !self.findings.contains(finding)) {
             let remedy = (!finding.remedy.is_empty()).then_some(finding.remedy.as_str());
             if finding.severity.is_conflict() {
@@ -398,17 +426,10 @@ impl Driven {
         self.findings = findings;
     }
 
-    fn report(&self, result: Result<(), Error>) {
-        match result {
-            Ok(()) => match &self.refused {
-                None => self.latch.ready(),
-                Some(why) => self.latch.not_ready(format!("nothing is served: {why}")),
-            },
-            Err(error) => {
-                tracing::warn!(%error, "the dataplane is not as it should be");
-                self.latch.not_ready(error.to_string());
-            }
-        }
+    /// Sets the latches: `result` is what came of putting things in force, the rest is looked at now.
+    fn report(&mut self, result: Result<(), Error>) {
+        let stats = self.dataplane.stats();
+        self.parts.report(&result, self.refused.as_deref(), &stats);
     }
 }
 

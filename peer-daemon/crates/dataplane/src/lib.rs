@@ -22,11 +22,14 @@ mod intent;
 pub mod kernel;
 pub mod metrics;
 pub mod nat_ports;
+mod netfilter;
 pub mod observe;
+mod readiness;
 mod stats;
 mod sys;
 pub mod tc;
 pub mod trace;
+mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +38,7 @@ pub use capabilities::Capabilities;
 pub use configuration::Configuration;
 pub use error::Error;
 pub use intent::{DEFAULT_NAT_PORTS, Intent, Listener, PeerPrefixes, Wt0};
+pub use readiness::{Latches, ReadyRoutes};
 pub use stats::{Attachment, Collected, Mode, PolicyUpdate, ProgramStats, Repairs, RouteStats, Stats};
 
 /// What forwards packets.

@@ -55,6 +55,8 @@ pub struct Stats {
     pub busiest_remote_ports: u32,
     /// Run time of programs, as far as the kernel keeps it (`kernel.bpf_stats_enabled`).
     pub programs: Vec<ProgramStats>,
+    /// Bytes that flows have sent so far, at the last scan, to destinations on an uplink that do not answer: they may wait there.
+    pub silent_bytes: u64,
     /// Memory of all maps, bytes.
     pub map_bytes: u64,
     /// Policy in force.

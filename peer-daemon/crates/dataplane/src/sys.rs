@@ -24,20 +24,21 @@ pub(crate) use peer_bpf_sys::map::{
 pub(crate) use peer_bpf_sys::object::pin;
 pub(crate) use peer_bpf_sys::program::{id as program_id, name as program_name};
 
-pub(crate) use self::device::{Features, features, ifindex, tun_features};
+pub(crate) use self::device::{Features, features, ifindex, ifindexes, tun_features};
 pub(crate) use self::probe::{batch_operations, fib_flags, helper, may_write};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// Whether `path` lies on a bpffs.
+/// Whether `path` lies on a bpffs. What is not there, as in a container without the mount, does not.
 pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     let path = c_path(path)?;
     // SAFETY: a plain structure of integers.
     let mut stat: libc::statfs = unsafe { mem::zeroed() };
     // SAFETY: a C string and a structure that the kernel fills.
     if unsafe { libc::statfs(path.as_ptr(), &raw mut stat) } != 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::NotFound { Ok(false) } else { Err(error) };
     }
     Ok(stat.f_type as i64 == BPF_FS_MAGIC)
 }

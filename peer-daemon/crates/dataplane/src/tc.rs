@@ -9,6 +9,7 @@ use rtnetlink::packet_core::{
     ParseableParametrized as _,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption,
 };
@@ -53,7 +54,7 @@ impl Tc {
     /// The filters of a hook in the order in which they run. A device that is gone, or has no such qdisc, has none.
     pub(crate) fn filters(&mut self, ifindex: u32, hook: TcxHook) -> io::Result<Vec<Filter>> {
         let question = RouteNetlinkMessage::GetTrafficFilter(message(ifindex, TcHandle::UNSPEC, parent(hook), 0));
-        match self.ask(question, NLM_F_DUMP) {
+        match self.ask::<Tcm>(question, NLM_F_DUMP) {
             Err(error) if is_gone(&error) => Ok(Vec::new()),
             answers => Ok(answers?.into_iter().filter_map(Tcm::filter).collect()),
         }
@@ -75,7 +76,7 @@ impl Tc {
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]));
         let how = if replace { NLM_F_REPLACE } else { NLM_F_EXCL };
-        self.ask(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_ACK | NLM_F_CREATE | how).map(drop)
+        self.ask(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_ACK | NLM_F_CREATE | how).map(drop::<Vec<Tcm>>)
     }
 
     /// Removes the filter of that priority and handle.
@@ -83,7 +84,7 @@ impl Tc {
         let message = bpf_filter(ifindex, hook, filter);
         match self.ask(RouteNetlinkMessage::DelTrafficFilter(message), NLM_F_ACK) {
             Err(error) if is_gone(&error) => Ok(()),
-            result => result.map(drop),
+            result => result.map(drop::<Vec<Tcm>>),
         }
     }
 
@@ -92,7 +93,7 @@ impl Tc {
         let mut message = message(ifindex, CLSACT_HANDLE, TcHandle::CLSACT, 0);
         message.attributes.push(TcAttribute::Kind(CLSACT_KIND.to_owned()));
         let request = RouteNetlinkMessage::NewQueueDiscipline(message);
-        match self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL) {
+        match self.ask::<Tcm>(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL) {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => match self.qdisc(ifindex)?.as_deref() {
                 Some(CLSACT_KIND) => Ok(false),
@@ -110,21 +111,47 @@ impl Tc {
         let message = message(ifindex, CLSACT_HANDLE, TcHandle::CLSACT, 0);
         match self.ask(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK) {
             Err(error) if is_gone(&error) => Ok(()),
-            result => result.map(drop),
+            result => result.map(drop::<Vec<Tcm>>),
         }
     }
 
     /// Kind of the qdisc that takes the place of clsact.
     fn qdisc(&mut self, ifindex: u32) -> io::Result<Option<String>> {
         let question = RouteNetlinkMessage::GetQueueDiscipline(message(ifindex, TcHandle::UNSPEC, TcHandle::UNSPEC, 0));
-        let qdiscs = self.ask(question, NLM_F_DUMP)?.into_iter();
+        let qdiscs = self.ask::<Tcm>(question, NLM_F_DUMP)?.into_iter();
         Ok(qdiscs
             .filter(|qdisc| qdisc.header.index.cast_unsigned() == ifindex && qdisc.header.parent == TcHandle::CLSACT)
             .find_map(|qdisc| qdisc.kind))
     }
 
+    /// What a device's alias says; `None`: it has none, or is gone.
+    pub(crate) fn alias(&mut self, ifindex: u32) -> io::Result<Option<String>> {
+        let question = RouteNetlinkMessage::GetLink(link(ifindex));
+        let answers = match self.ask::<RouteNetlinkMessage>(question, NLM_F_ACK) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfAlias(alias) => Some(alias),
+                _ => None,
+            }),
+            _ => None,
+        }))
+    }
+
+    /// Gives a device an alias, of at most 255 bytes.
+    pub(crate) fn set_alias(&mut self, ifindex: u32, alias: &str) -> io::Result<()> {
+        let mut message = link(ifindex);
+        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.ask::<RouteNetlinkMessage>(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
+    }
+
     /// One request and all that comes back for it.
-    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Tcm>> {
+    fn ask<A>(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<A>>
+    where
+        A: NetlinkDeserializable<Error = DecodeError>,
+    {
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = NetlinkMessage::from(request);
         request.header.flags = flags | NLM_F_REQUEST;
@@ -138,7 +165,7 @@ impl Tc {
             let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
             while !rest.is_empty() {
-                let (answer, next) = split(rest).map_err(invalid)?;
+                let (answer, next) = split::<A>(rest).map_err(invalid)?;
                 rest = next;
                 // Of an earlier request that was given up.
                 if answer.header.sequence_number != self.sequence {
@@ -211,6 +238,12 @@ impl NetlinkDeserializable for Tcm {
     }
 }
 
+fn link(ifindex: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message
+}
+
 fn message(ifindex: u32, handle: TcHandle, parent: TcHandle, info: u32) -> TcMessage {
     let header = TcHeader { index: ifindex.cast_signed(), handle, parent, info, ..TcHeader::default() };
     TcMessage::from_parts(header, Vec::new())
@@ -240,7 +273,10 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// The first message, and what follows it.
-fn split(datagram: &[u8]) -> Result<(NetlinkMessage<Tcm>, &[u8]), DecodeError> {
+fn split<A>(datagram: &[u8]) -> Result<(NetlinkMessage<A>, &[u8]), DecodeError>
+where
+    A: NetlinkDeserializable<Error = DecodeError>,
+{
     let len = NetlinkBuffer::new_checked(datagram)?.length() as usize;
     let message = NetlinkMessage::deserialize(&datagram[..len])?;
     Ok((message, datagram.get(len.next_multiple_of(4)..).unwrap_or_default()))
@@ -315,7 +351,7 @@ mod tests {
                 let bytes = vec![fill; len];
                 let read = Tcm::deserialize(&NetlinkHeader::default(), &bytes);
                 assert!(read.ok().and_then(Tcm::filter).is_none_or(|filter| filter.handle != 0));
-                assert!(!split(&bytes).is_ok_and(|(_, rest)| rest.len() >= len));
+                assert!(!split::<Tcm>(&bytes).is_ok_and(|(_, rest)| rest.len() >= len));
             }
         }
     }

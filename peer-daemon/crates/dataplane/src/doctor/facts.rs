@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use peer_core::desired::Unsupported;
 
 use crate::chain::Neighbour;
+use crate::netfilter::ForwardChain;
 use crate::sys::Features;
 use crate::tc::Filter;
 use crate::{Capabilities, Configuration};
@@ -37,6 +38,8 @@ pub(super) struct Facts {
     pub(super) devices: Vec<Device>,
     /// Devices that were named and are not there.
     pub(super) absent: Vec<String>,
+    /// Chains of others that drop what the kernel forwards; asked only where a route keeps sources.
+    pub(super) closed_chains: Learned<Vec<ForwardChain>>,
     /// Routes that no uplink serves, and why.
     pub(super) unserved: Vec<(String, String)>,
     /// A port that the peer wants and somebody has, and who; `None`: free, or not asked.
@@ -86,6 +89,8 @@ pub(super) struct Sysctls {
     pub(super) reserved_ports: Vec<RangeInclusive<u16>>,
     pub(super) src_valid_mark: Option<bool>,
     pub(super) rp_filter: Option<u8>,
+    /// IPv6 forwarding of the whole namespace.
+    pub(super) forwarding6: Option<bool>,
 }
 
 /// What a device is to us.
@@ -104,7 +109,12 @@ pub(super) struct Device {
     pub(super) features: Learned<Features>,
     pub(super) rp_filter: Option<u8>,
     pub(super) src_valid_mark: Option<bool>,
+    pub(super) forwarding4: Option<bool>,
     pub(super) forwarding6: Option<bool>,
+    /// Forwards IPv6 whatever the rest of the namespace does (Linux 6.17).
+    pub(super) force_forwarding6: Option<bool>,
+    /// Families of the routes by it that keep sources: IPv4, IPv6.
+    pub(super) keeps_sources: [bool; 2],
     /// Cilium keeps a directory of links for it.
     pub(super) has_cilium_directory: bool,
     pub(super) hooks: Vec<Hook>,
@@ -146,6 +156,7 @@ impl Default for Facts {
             },
             devices: Vec::new(),
             absent: Vec::new(),
+            closed_chains: Ok(Vec::new()),
             unserved: Vec::new(),
             busy_port: None,
             wants_v6: false,

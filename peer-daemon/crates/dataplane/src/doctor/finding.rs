@@ -41,8 +41,12 @@ pub enum Check {
     Forwarding6,
     /// What the network map wants and this version cannot do.
     Unsupported,
+    /// Whether the kernel forwards what the LAN opens on routes that keep sources.
+    Forwarding,
     /// Devices that cannot be uplinks, and routes that are not served.
     Uplinks,
+    /// Whether what the programs redirect leaves the devices.
+    Traffic,
     /// What confines the running daemon.
     Hardening,
     /// The wall clock.
@@ -51,7 +55,7 @@ pub enum Check {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Capabilities,
         Self::Kernel,
         Self::Bpffs,
@@ -70,7 +74,9 @@ impl Check {
         Self::Mtu,
         Self::Forwarding6,
         Self::Unsupported,
+        Self::Forwarding,
         Self::Uplinks,
+        Self::Traffic,
         Self::Hardening,
         Self::Clock,
     ];
@@ -97,7 +103,9 @@ impl Check {
             Self::Mtu => "mtu",
             Self::Forwarding6 => "forwarding6",
             Self::Unsupported => "unsupported",
+            Self::Forwarding => "forwarding",
             Self::Uplinks => "uplinks",
+            Self::Traffic => "traffic",
             Self::Hardening => "hardening",
             Self::Clock => "clock",
         }
@@ -154,21 +162,21 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(check: Check, severity: Severity, what: impl Into<String>) -> Self {
+    pub(crate) fn new(check: Check, severity: Severity, what: impl Into<String>) -> Self {
         Self { check, severity, subject: None, owner: None, what: what.into(), remedy: String::new() }
     }
 
-    pub(super) fn about(mut self, subject: impl Into<String>) -> Self {
+    pub(crate) fn about(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    pub(super) fn by(mut self, owner: impl Into<String>) -> Self {
+    pub(crate) fn by(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
         self
     }

@@ -12,7 +12,7 @@ use crate::chain::{Owners, entries, file_name};
 use crate::kernel::{Link, Snapshot};
 use crate::sys::{self, TcxHook};
 use crate::tc::{Filter, Tc};
-use crate::{Capabilities, ebpf};
+use crate::{Capabilities, ebpf, netfilter};
 
 const TCX: Feature =
     Feature { name: "TCX", since: "6.6", instead: Some("clsact filters are used, where the order is safe") };
@@ -48,7 +48,9 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
     }
     let mut places: Vec<(u32, Role)> = uplinks.into_iter().map(|index| (index, Role::Uplink)).collect();
     places.extend(node.link_named(&subject.wt0).map(|(index, _)| (index, Role::Mesh)));
-    let look = Look::new(subject);
+    let keeps_sources = subject.intent.map(|intent| ebpf::keeps_sources(intent, node)).unwrap_or_default();
+    let closed_chains = if keeps_sources.is_empty() { Ok(Vec::new()) } else { netfilter::closed_forward_chains() };
+    let look = Look::new(subject, keeps_sources);
     let device = |(index, role)| node.links.get(&index).map(|link| look.device(index, role, link));
     let devices: Vec<Device> = places.into_iter().filter_map(device).collect();
     let intent_v6 = |intent: &crate::Intent| {
@@ -74,9 +76,11 @@ pub(super) fn gather(subject: &Subject<'_>, node: &Snapshot) -> Facts {
                 .unwrap_or_default(),
             src_valid_mark: procfs::flag("net/ipv4/conf/all/src_valid_mark"),
             rp_filter: procfs::number("net/ipv4/conf/all/rp_filter"),
+            forwarding6: procfs::flag("net/ipv6/conf/all/forwarding"),
         },
         devices,
         absent,
+        closed_chains: learned(closed_chains),
         unserved,
         busy_port: subject.listen_port.and_then(|port| procfs::udp_owner(port).map(|owner| (port, owner))),
         wants_v6: subject.intent.is_some_and(intent_v6),
@@ -99,10 +103,12 @@ struct Look<'a> {
     subject: &'a Subject<'a>,
     owners: Owners,
     pins: BTreeSet<String>,
+    /// Uplinks and families (IPv4 or not) of routes that keep sources.
+    keeps_sources: BTreeSet<(u32, bool)>,
 }
 
 impl<'a> Look<'a> {
-    fn new(subject: &'a Subject<'a>) -> Self {
+    fn new(subject: &'a Subject<'a>, keeps_sources: BTreeSet<(u32, bool)>) -> Self {
         let device = subject.bpffs.join("peer").join(ebpf::pin_name(&subject.wt0));
         let held = |version: std::path::PathBuf| ["links", "filters"].map(|kind| version.join(kind));
         let pins = entries(&device).into_iter().flat_map(held).flat_map(|dir| entries(&dir));
@@ -110,6 +116,7 @@ impl<'a> Look<'a> {
             subject,
             owners: Owners::read(&subject.bpffs, &subject.wt0),
             pins: pins.map(|path| file_name(&path)).collect(),
+            keeps_sources,
         }
     }
 
@@ -125,7 +132,10 @@ impl<'a> Look<'a> {
             features: learned(sys::features(name)),
             rp_filter: procfs::number(&setting("ipv4", "rp_filter")),
             src_valid_mark: procfs::flag(&setting("ipv4", "src_valid_mark")),
+            forwarding4: procfs::flag(&setting("ipv4", "forwarding")),
             forwarding6: procfs::flag(&setting("ipv6", "forwarding")),
+            force_forwarding6: procfs::flag(&setting("ipv6", "force_forwarding")),
+            keeps_sources: [true, false].map(|v4| self.keeps_sources.contains(&(index, v4))),
             has_cilium_directory: directory.exists(),
             hooks: [TcxHook::Ingress, TcxHook::Egress].map(|hook| self.hook(index, hook, name)).into(),
         }

@@ -5,6 +5,7 @@
 
 mod facts;
 mod finding;
+mod forwarding;
 mod gather;
 mod network;
 mod order;
@@ -60,6 +61,11 @@ impl Subject<'_> {
 #[must_use]
 pub fn examine(subject: &Subject<'_>, node: &Snapshot) -> Vec<Finding> {
     judge(&gather::gather(subject, node))
+}
+
+/// That there was no bpffs when programs were loaded.
+pub(crate) fn unpinned(bpffs: &std::path::Path) -> Finding {
+    system::no_bpffs(&bpffs.display().to_string())
 }
 
 fn judge(facts: &Facts) -> Vec<Finding> {

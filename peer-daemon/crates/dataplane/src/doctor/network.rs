@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use peer_core::desired::{Unsupported, UnsupportedKind};
 
 use super::facts::{Device, Facts, Ipv6, Role};
-use super::{Check, Finding, Severity};
+use super::{Check, Finding, Severity, forwarding};
 
 /// Kubernetes' default.
 const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
@@ -21,6 +21,7 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     check_settings(facts, found);
     for device in facts.devices.iter().filter(|device| device.role == Role::Uplink) {
         check_uplink(device, facts, found);
+        forwarding::check(device, facts, found);
     }
     for device in facts.devices.iter().filter(|device| device.role == Role::Mesh) {
         check_mesh(device, found);
@@ -33,8 +34,8 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     for (route, why) in &facts.unserved {
         let finding = Finding::new(Check::Uplinks, Severity::Problem, format!("the route is not served: {why}"));
         let remedy = facts.configuration.choose(
-            "name an uplink that leads there (`uplink`), or give the node a route",
-            "name an uplink that leads there (NB_UPLINKS), give the node a route to it, or let another router serve this network (dashboard: Networks)",
+            "bring its uplink up, name one that leads there (`uplink`), or give the node a route",
+            "bring its uplink up, name one that leads there (NB_UPLINKS), give the node a route to it, or let another router serve this network (dashboard: Networks)",
         );
         found.push(finding.about(route).remedy(remedy));
     }

@@ -50,6 +50,16 @@ fn check_chain(device: &Device, hook: &Hook, chain: &[Neighbour], found: &mut Ve
         }
     }
     check_stale(device, hook, chain, found);
+    for neighbour in chain.iter().filter(|neighbour| neighbour.owner == Owner::Former) {
+        let what = format!(
+            "program {} of an earlier life of this peer is attached here as well ({}): its pins are on another bpffs",
+            neighbour.program,
+            hook.direction()
+        );
+        let finding =
+            Finding::new(Check::Order, Severity::Problem, what).about(&device.name).by("an earlier life of this peer");
+        found.push(finding.remedy("remove its pins from that bpffs: rm -r BPFFS/peer/DEVICE"));
+    }
     for neighbour in chain {
         if let Owner::Unknown(Some(name)) = &neighbour.owner
             && name.starts_with(OWN_PREFIX)
@@ -69,7 +79,7 @@ fn check_chain(device: &Device, hook: &Hook, chain: &[Neighbour], found: &mut Ve
 fn ahead_of_us(device: &Device, hook: &Hook, neighbour: &Neighbour) -> Option<Finding> {
     let direction = hook.direction();
     let (severity, what, remedy) = match &neighbour.owner {
-        Owner::Own | Owner::Peer(_) => return None,
+        Owner::Own | Owner::Former | Owner::Peer(_) => return None,
         Owner::Cilium(program) => (
             Severity::Problem,
             format!("{program} runs before our program ({direction}) and ends the chain: no packet reaches us"),

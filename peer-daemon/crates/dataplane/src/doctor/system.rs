@@ -3,6 +3,8 @@
 use super::facts::Facts;
 use super::{Check, Finding, Severity};
 
+const MOUNT: &str =
+    "mount the host's /sys/fs/bpf into the container (hostPath), and name it with --bpffs if it lies elsewhere";
 const SECURITY_CONTEXT: &str = "the container's securityContext.capabilities.add";
 
 pub(super) fn check(facts: &Facts, found: &mut Vec<Finding>) {
@@ -47,18 +49,21 @@ fn check_kernel(facts: &Facts, found: &mut Vec<Finding>) {
     }
 }
 
+/// Nothing can be pinned there.
+pub(super) fn no_bpffs(path: &str) -> Finding {
+    let what = "is no BPF file system: programs, tables and flows end with the daemon";
+    let remedy = format!("{MOUNT}; on a host: mount -t bpf bpf {path}; then restart the daemon");
+    Finding::new(Check::Bpffs, Severity::Warning, what).about(path).remedy(remedy)
+}
+
 fn check_bpffs(facts: &Facts, found: &mut Vec<Finding>) {
     let bpffs = &facts.bpffs;
     let path = bpffs.path.display().to_string();
     let finding = |severity, what: &str| Finding::new(Check::Bpffs, severity, what).about(&path);
-    let host =
-        "mount the host's /sys/fs/bpf into the container (hostPath), and name it with --bpffs if it lies elsewhere";
+    let host = MOUNT;
     match (&bpffs.is_bpffs, &bpffs.writable) {
         (Err(why), _) => found.push(finding(Severity::Problem, &format!("cannot be looked at: {why}")).remedy(host)),
-        (Ok(false), _) => found.push(
-            finding(Severity::Problem, "is no BPF file system: programs and flows would not outlive the daemon")
-                .remedy(format!("{host}; on a host: mount -t bpf bpf {path}")),
-        ),
+        (Ok(false), _) => found.push(no_bpffs(&path)),
         (Ok(true), Ok(false)) => found.push(
             finding(Severity::Problem, "cannot be written").remedy("mount it without readOnly, and run as uid 0"),
         ),

@@ -3,6 +3,7 @@ use peer_core::desired::{Unsupported, UnsupportedKind};
 use super::facts::{Device, Facts, Feature, Hook, Ipv6, Role};
 use super::*;
 use crate::chain::{Neighbour, Owner};
+use crate::netfilter::ForwardChain;
 use crate::tc::Filter;
 
 fn hook(egress: bool, owners: Vec<Owner>) -> Hook {
@@ -24,7 +25,10 @@ fn device(name: &str, role: Role, hooks: Vec<Hook>) -> Device {
         features: Ok([("rx-lro".into(), false), ("rx-gro-list".into(), false)].into()),
         rp_filter: Some(0),
         src_valid_mark: Some(false),
+        forwarding4: Some(true),
         forwarding6: Some(true),
+        force_forwarding6: None,
+        keeps_sources: [true; 2],
         has_cilium_directory: false,
         hooks,
     }
@@ -209,7 +213,7 @@ fn system() {
         (|facts| facts.kernel = Some(vec![(NEEDED, Ok(false))]), Check::Kernel, Problem, "bpf_loop", "", "5.17"),
         (|facts| facts.kernel = Some(vec![(USEFUL, Ok(false))]), Check::Kernel, Warning, "clsact filters", "", ""),
         (|facts| facts.kernel = Some(vec![(NEEDED, Err("no".into()))]), Check::Kernel, Unknown, "bpf_loop: no", "", ""),
-        (|facts| facts.bpffs.is_bpffs = Ok(false), Check::Bpffs, Problem, "no BPF file system", "", "mount -t bpf"),
+        (|facts| facts.bpffs.is_bpffs = Ok(false), Check::Bpffs, Warning, "no BPF file system", "", "mount -t bpf"),
         (|facts| facts.bpffs.is_bpffs = Err("none".into()), Check::Bpffs, Problem, "none", "", "hostPath"),
         (|facts| facts.bpffs.writable = Ok(false), Check::Bpffs, Problem, "cannot be written", "", "readOnly"),
         (|facts| facts.bpffs.propagated = Some(false), Check::Bpffs, Note, "private", "", ""),
@@ -454,4 +458,64 @@ fn an_address_that_the_kernel_refuses_names_the_switches() {
     ]);
     let off = Facts { ipv6: Ipv6::Off, ..good() };
     assert_eq!(judge(&off), [], "where no IPv6 is wanted nothing is wrong");
+}
+
+fn closed(family: &'static str, has_rules: bool) -> ForwardChain {
+    ForwardChain { family, table: "filter".into(), name: "FORWARD".into(), has_rules }
+}
+
+#[test]
+fn what_the_lan_opens_and_nobody_forwards_is_noted_on_routes_that_keep_sources() {
+    use Severity::Note;
+    table(&[
+        (
+            |facts| facts.devices[0].forwarding4 = Some(false),
+            Check::Forwarding,
+            Note,
+            "net.ipv4.conf.eth0.forwarding is 0: what hosts of the LAN open towards members over IPv4 is not forwarded",
+            "",
+            "sysctl -w net.ipv4.conf.eth0.forwarding=1",
+        ),
+        (
+            |facts| facts.sysctls.forwarding6 = Some(false),
+            Check::Forwarding,
+            Note,
+            "net.ipv6.conf.all.forwarding is 0",
+            "",
+            "force_forwarding=1",
+        ),
+        (
+            |facts| facts.closed_chains = Ok(vec![closed("ip", false)]),
+            Check::Forwarding,
+            Note,
+            "ip filter FORWARD drops all that is forwarded: what hosts of the LAN open towards members over IPv4",
+            "a firewall",
+            "nft 'add rule ip filter FORWARD iifname { eth0, wt0 } oifname { eth0, wt0 } accept'",
+        ),
+        (
+            |facts| facts.closed_chains = Ok(vec![closed("ip6", true)]),
+            Check::Forwarding,
+            Note,
+            "drops what none of its rules accepts",
+            "a firewall",
+            "nft 'add rule ip6",
+        ),
+    ]);
+}
+
+#[test]
+fn forwarding_is_nobody_s_business_where_no_route_keeps_sources() {
+    let mut facts = good();
+    facts.devices[0].keeps_sources = [false; 2];
+    facts.devices[0].forwarding4 = Some(false);
+    facts.sysctls.forwarding6 = Some(false);
+    facts.closed_chains = Ok(vec![closed("inet", false)]);
+    assert_eq!(judge(&facts), []);
+    // One device alone may forward IPv6.
+    let mut facts = good();
+    facts.sysctls.forwarding6 = Some(false);
+    facts.devices[0].force_forwarding6 = Some(true);
+    assert_eq!(judge(&facts), []);
+    facts.closed_chains = Ok(vec![closed("inet", false)]);
+    assert_eq!(judge(&facts).len(), 2, "one for each family");
 }

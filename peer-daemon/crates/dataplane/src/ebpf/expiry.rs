@@ -183,7 +183,7 @@ mod tests {
         let marks = TcpSeen::ACK | TcpSeen::RST;
         let why = |ended: u32| {
             let flow = Flow { last_seen: NOW - 250 * SECOND, tcp_seen: marks, ended, ..Flow::default() };
-            why(&key, &flow, None, NOW, false)
+            why(&key, &flow, None, NOW.into(), false)
         };
         assert_eq!(why(0), CloseReason::Reset);
         for told in [0, Flow::TOLD] {

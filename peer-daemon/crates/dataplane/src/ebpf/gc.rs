@@ -42,6 +42,8 @@ pub(super) struct Scan {
     pub(super) port_counts: PortCounts,
     /// By number, the next hops that some flow names.
     pub(super) next_hops: Vec<bool>,
+    /// Bytes that flows have sent to destinations on the link that do not answer.
+    pub(super) silent_bytes: u64,
 }
 
 impl FlowTables<'_> {
@@ -51,6 +53,7 @@ impl FlowTables<'_> {
         let started = Instant::now();
         let pressure = expiry::pressure(used, self.max);
         let next_hops = vec![false; MAX_NEXT_HOPS as usize];
+        let mut sent = vec![0_u64; MAX_NEXT_HOPS as usize];
         let mut scan = Scan { next_hops, port_counts: counts, ..Scan::default() };
         for_each(self.flows, |key: &FlowKey, flow: &Flow| {
             scan.collected.scanned += 1;
@@ -60,12 +63,22 @@ impl FlowTables<'_> {
                 scan.flows += 1;
                 *scan.peers.entry(flow.peer_id).or_default() += 1;
                 scan.port_counts.add(key, flow);
-                if let Some(named) = usize::try_from(flow.next_hop).ok().and_then(|at| scan.next_hops.get_mut(at)) {
-                    *named = true;
+                match usize::try_from(flow.next_hop).ok().filter(|at| *at < sent.len()) {
+                    Some(at) => {
+                        scan.next_hops[at] = true;
+                        sent[at] += flow.bytes;
+                    }
+                    // The kernel finds the neighbour for each packet.
+                    None => scan.silent_bytes += flow.bytes,
                 }
             }
             Ok(())
         })?;
+        for (number, bytes) in (0..).zip(sent).skip(1).filter(|(_, bytes)| *bytes > 0) {
+            if next_hops::is_silent(self.next_hops, number)? {
+                scan.silent_bytes += bytes;
+            }
+        }
         let mut ports = vec![false; 1 << 16];
         for_each(self.mappings, |key: &FlowKey, mapping: &Mapping| {
             if self.expire_orphan(key, mapping, now)? {

@@ -1,4 +1,4 @@
-//! Loading the object with pinned maps.
+//! Loading the object, with its maps pinned where there are pins.
 
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
@@ -18,7 +18,12 @@ pub(super) const PROGRAMS: [&str; 4] =
 /// Loads object and programs. Pinned maps that are there are taken over with all they hold.
 pub(super) fn load(dirs: &PinDirs, flows: u32) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
-    loader.default_map_pin_directory(&dirs.maps).verifier_log_level(VerifierLogLevel::STATS);
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    if dirs.is_pinned() {
+        for name in map::PINNED {
+            loader.map_pin_path(name, dirs.maps.join(name));
+        }
+    }
     loader.map_max_entries(map::FLOWS, flows).map_max_entries(map::MAPPINGS, flows);
     let mut ebpf = loader.load(OBJECT).map_err(|error| lacking().unwrap_or(Error::Load(error)))?;
     for name in PROGRAMS.into_iter().chain([program::DESCRIBE]) {

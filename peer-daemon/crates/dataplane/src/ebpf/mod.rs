@@ -53,9 +53,10 @@ use crate::{
     sys,
 };
 
+pub(crate) use self::attach::Trace;
 pub(crate) use self::gc::is_mapped;
 pub(crate) use self::pins::pin_name;
-pub(crate) use self::plan::{absent_sources, default_questions, default_uplinks, questions, uplinks};
+pub(crate) use self::plan::{absent_sources, default_questions, default_uplinks, keeps_sources, questions, uplinks};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub enum Attach {
 pub struct Options {
     /// Mount point of the bpffs.
     pub bpffs: PathBuf,
+    /// Whether to refuse to run without it: programs and flows then end with the process.
+    pub require_pins: bool,
     /// Flows that fit. Maps that are pinned already keep their size.
     pub flows: u32,
     /// How programs are attached.
@@ -127,7 +130,11 @@ impl EbpfDataplane {
         if let Some(error) = Error::missing_capabilities() {
             return Err(error);
         }
-        let dirs = PinDirs::create(&options.bpffs, wt0)?;
+        let dirs = PinDirs::create(&options.bpffs, wt0, options.require_pins)?;
+        if !dirs.is_pinned() {
+            let bpffs = options.bpffs.display();
+            tracing::warn!(%bpffs, "no BPF file system: nothing is pinned, and flows end with this process; --require-pins refuses that");
+        }
         let fresh = dirs.is_fresh();
         let first = fresh && dirs.others().is_empty();
         let loaded = Self::load(&dirs, wt0, options, fresh).map(|dataplane| Self { first, ..dataplane });
@@ -169,7 +176,7 @@ impl EbpfDataplane {
 
     fn load(dirs: &PinDirs, wt0: &str, options: &Options, fresh: bool) -> Result<Self, Error> {
         let mut ebpf = load::load(dirs, options.flows)?;
-        let mut tables = Tables::take(&mut ebpf, &dirs.maps)?;
+        let mut tables = Tables::take(&mut ebpf)?;
         if let Some(hash_key) = dirs.inherited_hash_key().filter(|_| fresh) {
             tables.set_config(|config| config.hash_key = hash_key)?;
         }
@@ -349,7 +356,8 @@ impl EbpfDataplane {
 impl Dataplane for EbpfDataplane {
     fn mode(&self) -> Mode {
         let fences = if self.hardened { "; without CAP_PERFMON they carry Spectre fences" } else { "" };
-        let why = format!("the kernel takes our programs, attached by {}{fences}", self.attachments.method());
+        let pins = if self.dirs.is_pinned() { "" } else { "; nothing is pinned, for want of a BPF file system" };
+        let why = format!("the kernel takes our programs, attached by {}{fences}{pins}", self.attachments.method());
         Mode { name: "ebpf", why, hardened: self.hardened }
     }
 
@@ -431,7 +439,7 @@ impl Dataplane for EbpfDataplane {
 
     fn reconcile(&mut self) -> Result<(), Error> {
         self.attachments.mend(&mut self.ebpf, Instant::now())?;
-        self.tables.keep_pins(&self.dirs.maps)
+        if self.dirs.is_pinned() { self.tables.keep_pins(&self.dirs.maps) } else { Ok(()) }
     }
 
     fn examine(&self, intent: &Intent, node: &kernel::Snapshot) -> Vec<Finding> {
@@ -452,6 +460,10 @@ impl Dataplane for EbpfDataplane {
         found.retain(|finding| {
             self.hardened || (finding.check, finding.severity) != (Check::Capabilities, Severity::Note)
         });
+        if !self.dirs.is_pinned() {
+            found.retain(|finding| finding.check != Check::Bpffs);
+            found.push(doctor::unpinned(&self.dirs.bpffs));
+        }
         found
     }
 
@@ -476,6 +488,7 @@ impl Dataplane for EbpfDataplane {
             busiest_peer_flows: self.scan.peers.values().copied().max().unwrap_or(0),
             pressure: expiry::pressure(self.scan.flows, self.tables.flows_max),
             programs: self.program_stats()?,
+            silent_bytes: self.scan.silent_bytes,
             map_bytes: self.tables.bytes()?,
             policy_generation: config.policy_generation,
             policy_entries: config.policy_len[(config.policy_generation & 1) as usize],

@@ -241,6 +241,16 @@ pub(crate) fn uplink(entries: BorrowedFd<'_>, number: u32) -> io::Result<Option<
     Ok(entry.map(|entry| entry.uplink).filter(|uplink| *uplink != 0))
 }
 
+/// Whether a next hop is a destination itself that does not answer now: whom members may ask for is theirs to choose. A gateway
+/// that does not answer is a fault of the node's.
+///
+/// # Errors
+/// When the table cannot be read.
+pub(super) fn is_silent(entries: BorrowedFd<'_>, number: u32) -> io::Result<bool> {
+    let entry = sys::lookup::<_, NextHop>(entries, &number)?;
+    Ok(entry.is_some_and(|entry| entry.flags & (NextHop::HEADER | NextHop::GATEWAY) == 0))
+}
+
 /// The entry of a neighbour of which this is known now.
 fn follow_neighbour(entry: &NextHop, found: Found, hardware: &Hardware) -> NextHop {
     let mut entry = *entry;

@@ -1,4 +1,6 @@
 //! Where pins lie: `<bpffs>/peer/<device>/v<ABI>/{maps,links,filters}`. Another layout makes new maps beside the old ones.
+//!
+//! Without a bpffs there are none: programs and maps live as long as the process.
 
 use std::fs;
 use std::io;
@@ -22,36 +24,42 @@ pub(super) struct PinDirs {
     pub(super) links: PathBuf,
     /// Programs that legacy filters hold.
     pub(super) filters: PathBuf,
-    lock: Arc<PinLock>,
+    /// `None`: nothing is pinned.
+    lock: Option<Arc<PinLock>>,
 }
 
 impl PinDirs {
-    /// Makes the directories and locks them, for as long as this or a clone of it lives.
-    pub(super) fn create(bpffs: &Path, device: &str) -> Result<Self, Error> {
-        match sys::is_bpffs(bpffs) {
-            Ok(true) => {}
-            Ok(false) => return Err(Error::NotBpffs { path: bpffs.to_owned() }),
-            // A container without the mount.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NotBpffs { path: bpffs.to_owned() });
-            }
-            Err(source) => return Err(Error::io(format!("look at {}", bpffs.display()), source)),
+    /// Makes the directories and locks them, for as long as this or a clone of it lives. Where there is no bpffs nothing is made,
+    /// and nothing will be pinned, unless pins are `required`.
+    pub(super) fn create(bpffs: &Path, device: &str, required: bool) -> Result<Self, Error> {
+        let is_bpffs =
+            sys::is_bpffs(bpffs).map_err(|source| Error::io(format!("look at {}", bpffs.display()), source))?;
+        if !is_bpffs && required {
+            return Err(Error::NotBpffs { path: bpffs.to_owned() });
         }
         let root = bpffs.join("peer");
         let device = root.join(pin_name(device));
         let version = device.join(format!("v{}", layout::ABI));
         let (maps, links, filters) = (version.join("maps"), version.join("links"), version.join("filters"));
-        fs::create_dir_all(&device).map_err(|source| not_writable(bpffs, &device, source))?;
-        let lock = Arc::new(PinLock::take(&device)?);
-        for dir in [&maps, &links] {
-            fs::create_dir_all(dir).map_err(|source| not_writable(bpffs, dir, source))?;
+        let mut dirs = Self { bpffs: bpffs.to_owned(), root, device, version, maps, links, filters, lock: None };
+        if is_bpffs {
+            fs::create_dir_all(&dirs.device).map_err(|source| not_writable(bpffs, &dirs.device, source))?;
+            dirs.lock = Some(Arc::new(PinLock::take(&dirs.device)?));
+            for dir in [&dirs.maps, &dirs.links] {
+                fs::create_dir_all(dir).map_err(|source| not_writable(bpffs, dir, source))?;
+            }
         }
-        Ok(Self { bpffs: bpffs.to_owned(), root, device, version, maps, links, filters, lock })
+        Ok(dirs)
+    }
+
+    /// Whether anything is pinned.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Whether nothing of this version is pinned yet.
     pub(super) fn is_fresh(&self) -> bool {
-        entries(&self.maps).is_empty()
+        !self.is_pinned() || entries(&self.maps).is_empty()
     }
 
     /// The key by which another version has chosen ports: with the same one, flows that only its tables know get the ports
@@ -66,7 +74,7 @@ impl PinDirs {
 
     /// Directories of other versions: what an upgrade, or a rollback, has to take over and then to remove.
     pub(super) fn others(&self) -> Vec<PathBuf> {
-        let version = |path: &PathBuf| *path != self.version && !lock::is_marker(path);
+        let version = |path: &PathBuf| self.is_pinned() && *path != self.version && !lock::is_marker(path);
         entries(&self.device).into_iter().filter(version).collect()
     }
 
@@ -77,8 +85,9 @@ impl PinDirs {
 
     /// Removes the pins of this version, and each directory that is empty then.
     pub(super) fn remove_version(&self) -> Result<(), Error> {
+        let Some(lock) = &self.lock else { return Ok(()) };
         remove_tree(&self.version)?;
-        self.lock.unmark();
+        lock.unmark();
         // Not empty: another version, or another device of ours, lives there.
         let _ = fs::remove_dir(&self.device);
         let _ = fs::remove_dir(&self.root);
@@ -87,6 +96,9 @@ impl PinDirs {
 
     /// Removes all our pins, and each directory that is empty then.
     pub(super) fn remove(&self) -> Result<(), Error> {
+        if !self.is_pinned() {
+            return Ok(());
+        }
         remove_tree(&self.device)?;
         // Not empty: another device of ours lives there.
         let _ = fs::remove_dir(&self.root);
@@ -161,12 +173,26 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_no_bpffs_is_refused() {
+    fn a_directory_that_is_no_bpffs_is_refused_where_pins_are_required() {
         let dir = tempfile::tempdir().expect("a directory");
-        let error = PinDirs::create(dir.path(), "wt0").expect_err("no bpffs");
+        let error = PinDirs::create(dir.path(), "wt0", true).expect_err("no bpffs");
         assert!(matches!(error, Error::NotBpffs { .. }), "{error}");
         assert!(entries(dir.path()).is_empty(), "and stays as it was");
-        let error = PinDirs::create(&dir.path().join("none"), "wt0").expect_err("not even a directory").to_string();
+        let none = dir.path().join("none");
+        let error = PinDirs::create(&none, "wt0", true).expect_err("not even a directory").to_string();
         assert!(error.contains("/none is not a BPF file system: mount"), "{error}");
+    }
+
+    #[test]
+    fn without_a_bpffs_nothing_is_made_and_nothing_is_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let stranger = dir.path().join("peer/wt0/v1/maps");
+        fs::create_dir_all(&stranger).expect("directories");
+        let dirs = PinDirs::create(dir.path(), "wt0", false).expect("without pins");
+        assert!(!dirs.is_pinned() && dirs.is_fresh() && dirs.others().is_empty());
+        dirs.remove_others().expect("nothing");
+        dirs.remove_version().expect("nothing");
+        dirs.remove().expect("nothing");
+        assert!(stranger.is_dir() && !dirs.maps.exists(), "it stays as it was");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use peer_common::addr::MAPPED_BITS;
-use peer_common::route::{MAX_CHOSEN, MAX_NAT_SOURCES, MAX_ROUTES, NO_ROUTE, listener_key};
+use peer_common::route::{MAX_CHOSEN, MAX_LOCALS, MAX_NAT_SOURCES, MAX_ROUTES, NO_ROUTE, listener_key};
 use peer_common::{Addr, ChosenKey, LocalAddr, LocalKind, Route, Uplink};
 use peer_core::desired::{self, UplinkChoice};
 
@@ -95,6 +95,19 @@ pub(crate) fn uplinks(intent: &Intent, node: &Snapshot) -> (BTreeSet<u32>, Vec<(
     (plan.uplinks.keys().copied().collect(), unserved.collect())
 }
 
+/// Uplinks of routes that keep sources, each with a family: IPv4 or not.
+pub(crate) fn keeps_sources(intent: &Intent, node: &Snapshot) -> BTreeSet<(u32, bool)> {
+    let mut plan = Plan::default();
+    let kept = intent.routes.iter().filter(|route| !route.masquerade);
+    kept.flat_map(|route| {
+        plan.add_route(0, route, intent, node);
+        let uplinks = plan.service.pop().map(|service| service.uplinks).unwrap_or_default();
+        let v4 = route.destination.addr().is_ipv4();
+        uplinks.into_iter().map(move |uplink| (uplink, v4))
+    })
+    .collect()
+}
+
 /// Where the default routes lead, if that is where packets can be sent.
 pub(crate) fn default_uplinks(node: &Snapshot, wt0: &str) -> BTreeSet<u32> {
     let ways = BEYOND.iter().filter_map(|addr| node.ways.get(addr)).flatten().map(|way| way.link);
@@ -126,6 +139,7 @@ pub(super) fn plan(
             plan.locals.insert(address.net.addr().into(), LocalAddr { kind: kind as u32 });
         }
     }
+    plan.add_broadcasts(intent, node);
     plan.listeners = intent.listeners.iter().map(|listener| (key_of(*listener), 1)).collect();
     plan.add_sources(intent, node);
     for &address in &intent.addresses {
@@ -142,7 +156,21 @@ pub(super) fn overlay(intent: &Intent, v4: bool) -> Addr {
 impl Plan {
     /// Addresses that source NAT may use: the node's own.
     pub(super) fn sources(&self) -> BTreeSet<Addr> {
-        self.locals.keys().copied().collect()
+        let is_own = |local: &LocalAddr| local.kind != LocalKind::Broadcast as u32;
+        self.locals.iter().filter(|(_, local)| is_own(local)).map(|(address, _)| *address).collect()
+    }
+
+    /// Addresses of all hosts of a network, as far as there is room: without them such a packet is dropped for want of a way.
+    fn add_broadcasts(&mut self, intent: &Intent, node: &Snapshot) {
+        for address in node.links.values().filter(|link| !link.loopback).flat_map(|link| &link.addresses) {
+            let IpNet::V4(net) = address.net else { continue };
+            let broadcast = Addr::from(IpAddr::V4(net.broadcast()));
+            let own = intent.addresses.contains(&IpAddr::V4(net.broadcast()));
+            // RFC 3021: two hosts have no room for one.
+            if net.prefix_len() <= 30 && !own && self.locals.len() < MAX_LOCALS as usize {
+                self.locals.entry(broadcast).or_insert(LocalAddr { kind: LocalKind::Broadcast as u32 });
+            }
+        }
     }
 
     /// Gives each uplink those of the further sources that it has.
@@ -173,17 +201,23 @@ impl Plan {
         let mut refused = None;
         let mut by_kernel = None;
         let mut uplinks = Vec::new();
+        let mut idle = Vec::new();
         let mut sources = false;
         for &Candidate { link, within, source } in &candidates {
             if let Err(why) = self.add_uplink(link, intent, node) {
-                if !route.masquerade && why.kernel_forwards() {
-                    by_kernel = node.links.get(&link).map(|link| link.name.clone());
-                }
                 refused = Some(why.to_string());
+                if let Some(device) = node.links.get(&link).filter(|_| !route.masquerade && why.kernel_forwards()) {
+                    // Whether the mesh device carries anything is looked at elsewhere.
+                    match device.idle().filter(|_| link != intent.wt0.index) {
+                        None => by_kernel = Some(device.name.clone()),
+                        idle => refused = idle,
+                    }
+                }
                 continue;
             }
             if !uplinks.contains(&link) {
                 uplinks.push(link);
+                idle.extend(node.links.get(&link).and_then(Link::idle));
             }
             sources |= source.is_some();
             if let Some(source) = source {
@@ -194,7 +228,13 @@ impl Plan {
             let names =
                 || uplinks.iter().filter_map(|index| self.names.get(index).cloned()).collect::<Vec<_>>().join(", ");
             let lacks = route.masquerade && !sources;
-            lacks.then(|| format!("the node has no address that source NAT could use out of {}", names()))
+            if idle.len() == uplinks.len() {
+                Some(idle.join(", "))
+            } else if lacks {
+                Some(format!("the node has no address that source NAT could use out of {}", names()))
+            } else {
+                idle_network(route, node, &candidates)
+            }
         } else if by_kernel.is_some() {
             None
         } else {
@@ -282,6 +322,20 @@ struct Candidate {
     within: IpNet,
     /// What the kernel would choose.
     source: Option<IpAddr>,
+}
+
+/// Why the network that has all of the route is out of reach, if so: the kernel takes the routes of a device that is down away, and
+/// its default route would carry the packets to somebody else.
+fn idle_network(route: &desired::Route, node: &Snapshot, candidates: &[Candidate]) -> Option<String> {
+    let has_it = |link: &&Link| {
+        link.addresses.iter().any(|address| {
+            let net = address.net.trunc();
+            net.prefix_len() > 0 && net.contains(&route.destination)
+        })
+    };
+    let mut links = candidates.iter().filter_map(|candidate| node.links.get(&candidate.link)).filter(has_it).peekable();
+    links.peek()?;
+    links.map(Link::idle).collect::<Option<Vec<_>>>().and_then(|idle| idle.into_iter().next())
 }
 
 /// Whether packets may leave the device with this source.

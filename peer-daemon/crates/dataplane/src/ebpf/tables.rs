@@ -69,10 +69,8 @@ pub(super) struct Tables {
 
 impl Tables {
     /// Takes the maps out of the loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf, pins: &Path) -> Result<Self, Error> {
-        let handle = |&name: &&'static str| {
-            MapData::from_pin(pins.join(name)).map_err(|source| Error::Map { map: name, source })
-        };
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let handle = |&name: &&'static str| second_handle(ebpf, name);
         let handles = map::PINNED.iter().map(handle).collect::<Result<_, _>>()?;
         let flows = map_data(ebpf, map::FLOWS)?;
         let info = flows.info().map_err(|source| Error::Map { map: map::FLOWS, source })?;
@@ -374,6 +372,25 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'s
     let failed = |source| Error::Map { map: name, source };
     let map = ebpf.take_map(name).ok_or_else(|| failed(MapError::InvalidName { name: name.into() }))?;
     T::try_from(map).map_err(failed)
+}
+
+/// The same map once more.
+fn second_handle(ebpf: &Ebpf, name: &'static str) -> Result<MapData, Error> {
+    let failed = |source| Error::Map { map: name, source };
+    let data = match ebpf.map(name) {
+        Some(
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LpmTrie(data)
+            | Map::LruHashMap(data)
+            | Map::PerCpuArray(data)
+            | Map::Queue(data),
+        ) => data,
+        _ => return Err(failed(MapError::InvalidName { name: name.into() })),
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|source| Error::io(format!("share the table {name}"), source))?;
+    MapData::from_fd(fd).map_err(failed)
 }
 
 pub(super) fn map_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {

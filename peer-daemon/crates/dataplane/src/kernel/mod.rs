@@ -7,4 +7,4 @@ mod ways;
 
 pub use change::{Change, Changes, Hardware, Neighbour, Ways};
 pub use netlink::{Netlink, changes};
-pub use snapshot::{Address, FibRoute, Link, Origin, Questions, Snapshot, Way};
+pub use snapshot::{Address, DeviceCount, FibRoute, Link, Origin, Questions, Snapshot, Way};

@@ -18,7 +18,7 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 
 use super::change::{Change, Hardware, Neighbour};
-use super::snapshot::{Address, Link, Questions, Snapshot};
+use super::snapshot::{Address, DeviceCount, Link, Questions, Snapshot};
 use super::ways;
 use crate::Error;
 
@@ -63,6 +63,16 @@ impl Netlink {
         let mut snapshot = Snapshot { links, ..Snapshot::default() };
         ways::ask(&self.handle, questions, &mut snapshot).await.map_err(failed("listing routes"))?;
         Ok(snapshot)
+    }
+
+    /// What each device has counted, by interface index.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub async fn counts(&self) -> Result<BTreeMap<u32, DeviceCount>, Error> {
+        let failed = |source| Error::Netlink { what: "listing links", source };
+        let links: Vec<_> = self.handle.link().get().execute().try_collect().await.map_err(failed)?;
+        Ok(links.iter().filter_map(|link| Some((link.header.index, read_count(link)?))).collect())
     }
 
     /// All neighbours that the kernel knows, on all links.
@@ -189,6 +199,7 @@ fn read_link(message: &LinkMessage) -> Link {
     let mut link = Link {
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         loopback: message.header.link_layer_type == LinkLayerType::Loopback,
+        up: message.header.flags.contains(LinkFlags::Up),
         running: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         ..Link::default()
     };
@@ -202,6 +213,15 @@ fn read_link(message: &LinkMessage) -> Link {
         }
     }
     link
+}
+
+fn read_count(message: &LinkMessage) -> Option<DeviceCount> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => {
+            Some(DeviceCount { rx_packets: stats.rx_packets, tx_bytes: stats.tx_bytes, tx_dropped: stats.tx_dropped })
+        }
+        _ => None,
+    })
 }
 
 fn read_address(message: &AddressMessage) -> Option<Address> {

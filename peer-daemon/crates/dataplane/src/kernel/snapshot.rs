@@ -71,6 +71,8 @@ pub struct Link {
     pub ethernet: bool,
     /// The loopback device.
     pub loopback: bool,
+    /// It is set up.
+    pub up: bool,
     /// It can carry packets: set up, and with a carrier.
     pub running: bool,
     /// Its Ethernet address.
@@ -79,6 +81,17 @@ pub struct Link {
     pub controller: Option<u32>,
     /// All addresses, in the kernel's order: the primary ones come first.
     pub addresses: Vec<Address>,
+}
+
+/// What a device has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCount {
+    /// Packets that it took in; a run of segments handed over as one is one.
+    pub rx_packets: u64,
+    /// Bytes that it sent.
+    pub tx_bytes: u64,
+    /// Packets that it was to send and dropped itself.
+    pub tx_dropped: u64,
 }
 
 /// An address of a link.
@@ -91,6 +104,16 @@ pub struct Address {
 }
 
 impl Link {
+    /// Why it carries nothing now, if so.
+    #[must_use]
+    pub fn idle(&self) -> Option<String> {
+        match (self.running, self.up) {
+            (true, _) => None,
+            (false, true) => Some(format!("{} has no carrier", self.name)),
+            (false, false) => Some(format!("{} is down", self.name)),
+        }
+    }
+
     /// An address of its own to speak for the node: of a network rather than one alone, which may be another node's tomorrow.
     #[must_use]
     pub fn source(&self, v4: bool) -> Option<IpAddr> {

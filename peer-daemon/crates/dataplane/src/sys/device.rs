@@ -55,6 +55,26 @@ pub(crate) fn ifindex(device: &str) -> Option<u32> {
     }
 }
 
+/// Interface indexes of all devices, in the network namespace of the calling thread.
+pub(crate) fn ifindexes() -> io::Result<Vec<u32>> {
+    // SAFETY: takes nothing; the list is freed below.
+    let list = unsafe { libc::if_nameindex() };
+    if list.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let mut indexes = Vec::new();
+    let mut entry = list;
+    // SAFETY: the list ends with an index of zero, before which every entry is whole.
+    unsafe {
+        while (*entry).if_index != 0 {
+            indexes.push((*entry).if_index);
+            entry = entry.add(1);
+        }
+        libc::if_freenameindex(list);
+    }
+    Ok(indexes)
+}
+
 /// What the TUN driver can do, as `IFF_…`. No device is made.
 pub(crate) fn tun_features() -> io::Result<i32> {
     const TUNGETFEATURES: u64 = 0x8004_54cf;
@@ -133,5 +153,10 @@ mod tests {
         assert_eq!(features.get("loopback"), Some(&true), "{features:?}");
         assert_eq!(features.get("rx-lro"), Some(&false), "{features:?}");
         assert!(super::features("no-such-device").is_err());
+    }
+
+    #[test]
+    fn loopback_is_among_the_devices() {
+        assert_eq!(ifindexes().expect("a list").first(), ifindex("lo").as_ref());
     }
 }

@@ -144,7 +144,10 @@ impl Bench {
         // Every step, where somebody looks for the one that is refused: before Linux 6.4 a log that is too long is an error.
         let wanted = std::env::var_os("PEER_VERIFIER_LOG").is_some();
         let level = if wanted { VerifierLogLevel::VERBOSE } else { VerifierLogLevel::STATS };
-        loader.default_map_pin_directory(pins).verifier_log_level(level);
+        for name in map::PINNED {
+            loader.map_pin_path(name, pins.join(name));
+        }
+        loader.verifier_log_level(level);
         loader.map_max_entries(map::FLOWS, 4096).map_max_entries(map::MAPPINGS, 4096);
         let mut ebpf = loader.load(&object).expect("the object loads");
         for name in [program::TEST_WT0_INGRESS, program::TEST_WT0_EGRESS, program::UPLINK_INGRESS, program::DESCRIBE] {

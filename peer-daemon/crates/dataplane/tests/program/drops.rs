@@ -92,6 +92,21 @@ fn a_host_route_names_what_is_denied_otherwise() {
     }
 }
 
+/// Of a network that is routed, of one that is not, and the one of all.
+#[test]
+fn a_broadcast_of_a_network_of_the_nodes_is_dropped_as_one() {
+    with_bench(|bench| {
+        for broadcast in ["198.51.100.255", "192.0.2.255"] {
+            bench.local(addr(broadcast), LocalKind::Broadcast);
+        }
+        for broadcast in ["198.51.100.255", "192.0.2.255", "255.255.255.255"] {
+            let before = bench.drops(DropReason::Multicast);
+            assert_eq!(bench.arrive_from_mesh(&udp((PEER, 1), (addr(broadcast), 2))).0, SHOT, "{broadcast}");
+            assert_eq!(bench.drops(DropReason::Multicast), before + 1, "{broadcast}: {:?}", bench.all_drops());
+        }
+    });
+}
+
 /// 100.64.0.0/10 is where overlays are: a node or a peer may be given 100.100.100.200.
 #[test]
 fn an_overlay_address_that_is_also_a_clouds_works() {

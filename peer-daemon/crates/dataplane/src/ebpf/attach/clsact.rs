@@ -1,7 +1,8 @@
 //! Legacy filters, for kernels without TCX: direct-action, at priority 1, under a handle and a name of our own.
 //!
 //! A filter belongs to its device and outlives us by itself. What is pinned beside it says, after a restart, that it is
-//! there: the program, under the name of its place, and a directory for each clsact qdisc that we made.
+//! there: the program, under the name of its place, and a directory for each clsact qdisc that we made. Without pins its name
+//! says so.
 
 use std::fs;
 use std::io;
@@ -20,6 +21,13 @@ use crate::tc::{Filter, Tc};
 
 const PRIORITY: u16 = 1;
 const QDISC: &str = "qdisc-";
+/// Where programs of ours belong.
+const HOOKS: [(&str, TcxHook); 4] = [
+    (program::WT0_INGRESS, TcxHook::Ingress),
+    (program::WT0_LAST, TcxHook::Ingress),
+    (program::WT0_EGRESS, TcxHook::Egress),
+    (program::UPLINK_INGRESS, TcxHook::Ingress),
+];
 
 /// What the order is judged by.
 pub(super) struct Order<'a> {
@@ -28,17 +36,19 @@ pub(super) struct Order<'a> {
     pub(super) allow_unsafe: bool,
 }
 
-/// Attaches, or puts the program into the filter that an earlier life has left.
+/// Attaches, or puts the program into the filter that an earlier life has left; returns whether the qdisc is of our making.
 pub(super) fn hold(
     program: &ProgramFd,
     place: &Place,
     dirs: &PinDirs,
     wt0: &str,
     order: &Order<'_>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let what = || format!("attach {} to {}", place.program, place.device);
     let dir = &dirs.filters;
-    fs::create_dir_all(dir).map_err(failed(format!("make {}", dir.display())))?;
+    if dirs.is_pinned() {
+        fs::create_dir_all(dir).map_err(failed(format!("make {}", dir.display())))?;
+    }
     let mut tc = Tc::connect().map_err(failed("open a netlink socket"))?;
     let own = own_filter(place, wt0);
     let filters = tc.filters(place.ifindex, place.hook()).map_err(failed(what()))?;
@@ -52,7 +62,8 @@ pub(super) fn hold(
         Err(refusal) => return Err(Error::Order { device: place.device.clone(), why: refusal.to_string() }),
         Ok(()) => {}
     }
-    if tc.add_clsact(place.ifindex).map_err(failed(what()))? {
+    let made = tc.add_clsact(place.ifindex).map_err(failed(what()))?;
+    if made && dirs.is_pinned() {
         mark_qdisc(dirs, &pin_name(&place.device))?;
     }
     let replace = filters.iter().any(|filter| is_same(filter, &own));
@@ -63,9 +74,12 @@ pub(super) fn hold(
     if !after.iter().any(|filter| is_same(filter, &own) && filter.program == Some(id)) {
         return Err(failed(what())(io::Error::other("the filter is not there after it was set")));
     }
-    let pin = dir.join(place.pin());
-    remove_pin(&pin)?;
-    sys::pin(program.as_fd(), &pin).map_err(failed(format!("pin {}", pin.display())))
+    if dirs.is_pinned() {
+        let pin = dir.join(place.pin());
+        remove_pin(&pin)?;
+        sys::pin(program.as_fd(), &pin).map_err(failed(format!("pin {}", pin.display())))?;
+    }
+    Ok(made)
 }
 
 /// Removes the filter, so that it can be put in front again.
@@ -121,6 +135,28 @@ pub(super) fn sweep(dirs: &PinDirs, wt0: &str, places: &[Place]) -> Result<(), E
     Ok(())
 }
 
+/// Removes filters of ours that no place of `places` needs from all devices, by their names: of a life whose pins are not seen.
+pub(super) fn sweep_devices(wt0: &str, places: &[Place]) -> Result<(), Error> {
+    let look = || {
+        let mut tc = Tc::connect()?;
+        for ifindex in sys::ifindexes()? {
+            for (program, hook) in HOOKS {
+                let needed = places.iter().any(|place| (place.program, place.ifindex) == (program, ifindex));
+                if !needed {
+                    remove_own(&mut tc, ifindex, hook, &filter_named(program, wt0))?;
+                }
+            }
+        }
+        Ok(())
+    };
+    look().map_err(failed("remove filters of an earlier life"))
+}
+
+/// Removes the qdisc of a device, unless somebody uses it.
+pub(super) fn drop_qdisc(device: &str) -> Result<(), Error> {
+    remove_qdisc(device).map_err(failed(format!("clean {device}")))
+}
+
 /// Remembers that the qdisc of a device, by its name in pins, is of our making.
 fn mark_qdisc(dirs: &PinDirs, device: &str) -> Result<(), Error> {
     let marker = dirs.filters.join(format!("{QDISC}{device}"));
@@ -129,12 +165,7 @@ fn mark_qdisc(dirs: &PinDirs, device: &str) -> Result<(), Error> {
 
 /// By the name of its pin. A device that is gone has taken it along.
 fn remove_filter(pin: &str, wt0: &str) -> Result<(), Error> {
-    for (program, hook) in [
-        (program::WT0_INGRESS, TcxHook::Ingress),
-        (program::WT0_LAST, TcxHook::Ingress),
-        (program::WT0_EGRESS, TcxHook::Egress),
-        (program::UPLINK_INGRESS, TcxHook::Ingress),
-    ] {
+    for (program, hook) in HOOKS {
         let device = pin.strip_prefix(program).and_then(|rest| rest.strip_prefix('-'));
         let Some(device) = device.map(|device| device.replace(':', ".")) else { continue };
         let Some(ifindex) = sys::ifindex(&device) else { continue };

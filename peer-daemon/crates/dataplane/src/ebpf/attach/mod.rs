@@ -5,8 +5,9 @@ mod order;
 mod tcx;
 #[cfg(test)]
 mod tests;
+mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -16,11 +17,12 @@ use aya::Ebpf;
 use peer_common::layout::program;
 
 use self::order::Repair;
-use super::load::classifier;
+pub(crate) use self::trace::Trace;
+use super::load::{self, classifier};
 use super::pins::{self, PinDirs};
 use super::{Attach, Options};
 use crate::chain::{Neighbour, Owner, Owners};
-use crate::sys::{self, TcxHook};
+use crate::sys::{self, Link, TcxHook};
 use crate::{Attachment, Error, Repairs};
 
 /// How long programs of another version stay behind ours on the uplinks after a takeover. Replies to flows that only
@@ -49,9 +51,17 @@ pub(super) struct Attachments {
     wt0: String,
     method: Method,
     allow_unsafe_order: bool,
-    /// What is held where. The pins keep it, no descriptor of ours does.
+    /// What is held where. The pins keep it; only where there are none descriptors of ours do.
     held: BTreeMap<Place, Held>,
     repairs: Repairs,
+    /// Devices whose clsact qdisc this life has made, where no pin says so.
+    qdiscs: BTreeSet<String>,
+    /// Filters that no pin tells of were looked for.
+    swept: bool,
+    /// Programs of earlier lives that may still be attached somewhere.
+    left: BTreeSet<u32>,
+    /// What the mesh device's alias says, by interface index.
+    traced: Option<(u32, Trace)>,
     /// When what other versions have left goes; `None`: they have left nothing, or nothing of ours is in force yet.
     retire: Option<Instant>,
 }
@@ -62,6 +72,8 @@ struct Held {
     link: u32,
     /// The program that we have put there.
     program: u32,
+    /// The link itself, where it is not pinned.
+    open: Option<Link>,
     repair: Repair,
 }
 
@@ -95,13 +107,19 @@ impl Attachments {
             Attach::Auto if has_tcx()? => Method::Tcx,
             Attach::Auto => Method::Clsact,
         };
+        // The device may be made anew before the first program is attached.
+        let Trace { runs, left } = Trace::read(wt0);
         Ok(Self {
+            left: &runs | &left,
+            traced: None,
             dirs: dirs.clone(),
             wt0: wt0.to_owned(),
             method,
             allow_unsafe_order: options.allow_unsafe_order,
             held: BTreeMap::new(),
             repairs: Repairs::default(),
+            qdiscs: BTreeSet::new(),
+            swept: !dirs.is_fresh(),
             retire: None,
         })
     }
@@ -117,13 +135,17 @@ impl Attachments {
     /// Attaches at all of `places` and nowhere else. What an earlier life has left is updated in place: no packet passes
     /// without a program in between.
     pub(super) fn set(&mut self, ebpf: &mut Ebpf, places: &[Place]) -> Result<(), Error> {
+        self.leave_trace(ebpf, places)?;
         for place in places {
             if !self.held.contains_key(place) {
-                let (link, program) = self.hold(ebpf, place)?;
-                self.held.insert(place.clone(), Held { link, program, ..Held::default() });
+                let held = self.hold(ebpf, place)?;
+                self.held.insert(place.clone(), held);
             }
         }
-        self.held.retain(|place, _| places.contains(place));
+        let gone = self.held.extract_if(.., |place, _| !places.contains(place)).collect::<Vec<_>>();
+        if !self.dirs.is_pinned() {
+            gone.iter().try_for_each(|(place, held)| self.let_go(place, held))?;
+        }
         self.sweep(places)?;
         if self.retire.is_none() && !self.dirs.others().is_empty() {
             tracing::info!("another version's programs were taken over; what is left of it goes in {RETIRE_AFTER:?}");
@@ -182,7 +204,11 @@ impl Attachments {
 
     /// Detaches everything: pins of all versions go, and with them the links.
     pub(super) fn remove(mut self) -> Result<(), Error> {
-        self.held.clear();
+        let held = std::mem::take(&mut self.held);
+        if !self.dirs.is_pinned() {
+            held.iter().try_for_each(|(place, held)| self.let_go(place, held))?;
+            self.qdiscs.iter().try_for_each(|device| clsact::drop_qdisc(device))?;
+        }
         self.sweep(&[])?;
         self.drop_others()
     }
@@ -197,7 +223,35 @@ impl Attachments {
     }
 
     fn owners(&self) -> Owners {
-        Owners::read(&self.dirs.bpffs, &self.wt0)
+        Owners::read(&self.dirs.bpffs, &self.wt0).and_own(self.held.values().map(|held| held.link))
+    }
+
+    /// Writes into the mesh device's alias which programs are ours, before they are attached, and which earlier ones still run at
+    /// one of the node's devices.
+    fn leave_trace(&mut self, ebpf: &mut Ebpf, places: &[Place]) -> Result<(), Error> {
+        let Some(wt0) = places.iter().find(|place| place.device == self.wt0).map(|place| place.ifindex) else {
+            return Ok(());
+        };
+        let mut runs = BTreeSet::new();
+        for name in load::PROGRAMS {
+            let what = || format!("look at {name}");
+            let program = classifier(ebpf, name).map_err(|source| Error::Program { what: what(), source })?;
+            let program = program.fd().map_err(|source| Error::Program { what: what(), source })?;
+            runs.insert(sys::program_id(program.as_fd()).map_err(failed(what()))?);
+        }
+        if !self.left.is_empty() {
+            let attached = sys::ifindexes().map_err(failed("list devices"))?.into_iter().flat_map(attached_to);
+            let attached: BTreeSet<u32> = attached.collect();
+            self.left = self.left.iter().copied().filter(|id| attached.contains(id) && !runs.contains(id)).collect();
+        }
+        let trace = (wt0, Trace { runs, left: self.left.clone() });
+        if self.traced.as_ref() != Some(&trace) {
+            if let Err(error) = trace.1.write(wt0) {
+                tracing::warn!(%error, device = self.wt0, "no alias: a start with another bpffs will not know these programs");
+            }
+            self.traced = Some(trace);
+        }
+        Ok(())
     }
 
     fn mend_place(&mut self, ebpf: &mut Ebpf, place: &Place, owners: &Owners, now: Instant) -> Result<(), Error> {
@@ -224,17 +278,27 @@ impl Attachments {
         tracing::warn!(program, device, ahead = %first, "behind a program that ends the chain: going ahead of it");
         // One takeover of the head is one repair, also where a second program follows the first.
         self.repairs.reordered += u64::from(place.behind().is_none());
-        match self.method {
-            Method::Tcx => tcx::let_go(place, &self.dirs)?,
-            Method::Clsact => clsact::let_go(place, &self.wt0)?,
+        if let Some(held) = self.held.get(place) {
+            self.let_go(place, held)?;
         }
         self.hold_again(ebpf, place)
     }
 
     fn hold_again(&mut self, ebpf: &mut Ebpf, place: &Place) -> Result<(), Error> {
-        let (link, program) = self.hold(ebpf, place)?;
+        let again = self.hold(ebpf, place)?;
         if let Some(held) = self.held.get_mut(place) {
-            (held.link, held.program) = (link, program);
+            *held = Held { repair: held.repair, ..again };
+        }
+        Ok(())
+    }
+
+    /// Takes a program out of its chain at once.
+    fn let_go(&self, place: &Place, held: &Held) -> Result<(), Error> {
+        match (self.method, &held.open) {
+            // Fails when its device goes at this moment: then it is out of every chain.
+            (Method::Tcx, Some(link)) => _ = link.detach(),
+            (Method::Tcx, None) => tcx::let_go(place, &self.dirs)?,
+            (Method::Clsact, _) => clsact::let_go(place, &self.wt0)?,
         }
         Ok(())
     }
@@ -247,33 +311,46 @@ impl Attachments {
         .map_err(|source| Error::io(format!("look at the programs on {}", place.device), source))
     }
 
-    /// Sees to it that the program is attached at its place and pinned; returns the link's id, 0 for a filter, and the
-    /// program's.
-    fn hold(&self, ebpf: &mut Ebpf, place: &Place) -> Result<(u32, u32), Error> {
+    /// Sees to it that the program is attached at its place, and pinned where there are pins.
+    fn hold(&mut self, ebpf: &mut Ebpf, place: &Place) -> Result<Held, Error> {
         let what = || format!("attach {} to {}", place.program, place.device);
         let program = classifier(ebpf, place.program).map_err(|source| Error::Program { what: what(), source })?;
         let program = program.fd().map_err(|source| Error::Program { what: what(), source })?;
         let id = sys::program_id(program.as_fd()).map_err(failed(what()))?;
+        let held = Held { program: id, ..Held::default() };
         match self.method {
             Method::Tcx => {
-                let link = tcx::hold(program, place, &self.dirs)?;
+                let (link, open) = if self.dirs.is_pinned() {
+                    (tcx::hold(program, place, &self.dirs)?, None)
+                } else {
+                    let first = self.held.iter().find(|(other, _)| other.program == program::WT0_INGRESS);
+                    let (link, open) =
+                        tcx::hold_unpinned(program, place, first.and_then(|(_, held)| held.open.as_ref()))?;
+                    (link, Some(open))
+                };
                 // Of a life whose pins are elsewhere: it would judge once more what ours has passed.
                 clsact::let_go(place, &self.wt0)?;
-                Ok((link, id))
+                Ok(Held { link, open, ..held })
             }
             Method::Clsact => {
                 let order = clsact::Order { owners: &self.owners(), allow_unsafe: self.allow_unsafe_order };
-                clsact::hold(program, place, &self.dirs, &self.wt0, &order)?;
-                Ok((0, id))
+                let made = clsact::hold(program, place, &self.dirs, &self.wt0, &order)?;
+                if made && !self.dirs.is_pinned() {
+                    self.qdiscs.insert(place.device.clone());
+                }
+                Ok(held)
             }
         }
     }
 
     /// Removes what is ours and belongs to none of `places`: links of this version, and filters of every version.
-    fn sweep(&self, places: &[Place]) -> Result<(), Error> {
+    fn sweep(&mut self, places: &[Place]) -> Result<(), Error> {
         let links: &[Place] = if self.method == Method::Tcx { places } else { &[] };
         tcx::sweep(&self.dirs.links, links)?;
         let filters: &[Place] = if self.method == Method::Clsact { places } else { &[] };
+        if !std::mem::replace(&mut self.swept, true) {
+            clsact::sweep_devices(&self.wt0, filters)?;
+        }
         clsact::sweep(&self.dirs, &self.wt0, filters)
     }
 }
@@ -292,6 +369,12 @@ impl Place {
     fn hook(&self) -> TcxHook {
         if self.egress { TcxHook::Egress } else { TcxHook::Ingress }
     }
+}
+
+/// Ids of the programs that TCX has at a device.
+fn attached_to(ifindex: u32) -> Vec<u32> {
+    let programs = |hook| sys::chain(ifindex, hook).map(|chain| chain.entries).unwrap_or_default();
+    [TcxHook::Ingress, TcxHook::Egress].into_iter().flat_map(programs).map(|(program, _)| program).collect()
 }
 
 /// Asked of the kernel, which refuses the question as such when it has no TCX (before 6.6).

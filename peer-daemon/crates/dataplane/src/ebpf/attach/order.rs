@@ -101,6 +101,11 @@ pub(super) fn intruder(
     others.into_iter().find_map(|other| match &other.owner {
         _ if other.program == program => Some("it is attached twice".to_owned()),
         Owner::Own if other.link != 0 && ours.is_some_and(|ours| !ours.contains(&other.link)) => Some(format!("program {} of an earlier life is attached as well", other.program)),
+        Owner::Former => Some(format!(
+            "program {} of an earlier life, whose pins are on another bpffs, is attached as well: remove them there \
+             (`rm -r BPFFS/peer/DEVICE`)",
+            other.program
+        )),
         Owner::Unknown(Some(name)) if name.starts_with(OWN_PREFIX) => Some(format!(
             "{name} (id {}) of another peer is attached as well, whose pins are on another bpffs: stop that peer, or remove them there (`rm -r BPFFS/peer/DEVICE`)",
             other.program

@@ -35,6 +35,17 @@ pub(super) fn hold(program: &ProgramFd, place: &Place, dirs: &PinDirs) -> Result
     attach(program, place, &path, dirs)
 }
 
+/// Attaches where nothing is pinned: it holds as long as the link lives. `first` is that of the program to be behind.
+pub(super) fn hold_unpinned(program: &ProgramFd, place: &Place, first: Option<&Link>) -> Result<(u32, Link), Error> {
+    let what = || format!("attach {} to {}", place.program, place.device);
+    let link = match first.filter(|_| place.behind().is_some()) {
+        Some(first) => Link::create_behind(program.as_fd(), place.ifindex, place.hook(), first),
+        None => create(program.as_fd(), place.ifindex, place.hook()),
+    };
+    let link = link.map_err(failed(what()))?;
+    Ok((link.info().map_err(failed(what()))?.id, link))
+}
+
 /// Ends the links of a directory that belong to none of `places`.
 pub(super) fn sweep(dir: &Path, places: &[Place]) -> Result<(), Error> {
     let needed = |path: &Path| places.iter().any(|place| dir.join(place.pin()) == path);

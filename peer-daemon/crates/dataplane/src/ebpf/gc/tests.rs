@@ -9,12 +9,13 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use peer_common::{Addr, Config, Flow, FlowKey, FlowKind, Mapping, TcpSeen};
+use peer_common::next_hop::UNLISTED;
+use peer_common::{Addr, Config, Flow, FlowKey, FlowKind, Mapping, NextHop, TcpSeen};
 
 use self::table::Table;
 use super::{FlowTables, PortCounts};
 use crate::observe::{CloseReason, Ended};
-use crate::sys::{lookup, monotonic_coarse};
+use crate::sys::{lookup, monotonic_coarse, update_all};
 
 const SECOND: u64 = 1_000_000_000;
 const UDP: u32 = 17;
@@ -241,6 +242,25 @@ fn a_sweep_asks_about_each_flow_of_an_older_policy_once_and_takes_what_is_revoke
     assert_eq!((questions, told), (19, vec![(revoked, CloseReason::PolicyRevoked, Some(1))]));
     assert!(!tables.has(&revoked) && !tables.has_mapping(&reply(&revoked, &flows[5].1)));
     assert!(flows.iter().filter(|(key, ..)| *key != revoked).all(|(key, ..)| tables.has(key)));
+}
+
+#[test]
+fn bytes_to_destinations_that_do_not_answer_are_summed_and_those_to_gateways_are_not() {
+    let tables = Tables::new(8);
+    let hops = Table::new::<u32, NextHop>(8).expect("a table");
+    let flags = [NextHop::HEADER, 0, NextHop::V4, NextHop::GATEWAY, NextHop::GATEWAY | NextHop::HEADER];
+    for (number, flags) in (1..).zip(flags) {
+        update_all(hops.as_fd(), &[number], &[NextHop { flags, ..NextHop::default() }]).expect("an entry");
+    }
+    for number in 0..=6_u32 {
+        let (key, flow) = flow(number, NOW, 1);
+        // The last has no entry: the kernel finds its neighbour.
+        let next_hop = if number == 6 { UNLISTED } else { number };
+        let flow = Flow { next_hop, bytes: 10_u64.pow(number), ..flow };
+        update_all(tables.flows.as_fd(), &[key], &[flow]).expect("a flow");
+    }
+    let view = FlowTables { next_hops: hops.as_fd(), ..tables.view() };
+    assert_eq!(view.collect(NOW, 0, &none(), none()).expect("a scan").silent_bytes, 1_000_000 + 1000 + 100);
 }
 
 #[test]

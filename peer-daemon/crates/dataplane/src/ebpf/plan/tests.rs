@@ -8,7 +8,7 @@ fn net(text: &str) -> IpNet {
 
 fn link(name: &str, addresses: &[&str]) -> Link {
     let addresses = addresses.iter().map(|text| Address { net: net(text), usable: true }).collect();
-    Link { name: name.into(), mtu: 1500, ethernet: true, addresses, ..Link::default() }
+    Link { name: name.into(), mtu: 1500, ethernet: true, up: true, running: true, addresses, ..Link::default() }
 }
 
 fn links_of(links: &BTreeMap<u32, Link>, index: u32) -> &Link {
@@ -113,6 +113,20 @@ fn every_own_address_is_local_and_those_of_wt0_are_overlay() {
 }
 
 #[test]
+fn broadcasts_of_the_nodes_networks_are_known_and_are_no_sources() {
+    let mut node = node();
+    node.links.insert(6, link("ptp0", &["10.70.0.0/31", "10.70.0.8/32"]));
+    let plan = planned(&[], &node);
+    let kind =
+        |text: &str| plan.locals.get(&Addr::from(text.parse::<IpAddr>().expect("an address"))).map(|local| local.kind);
+    let broadcast = Some(LocalKind::Broadcast as u32);
+    assert_eq!([kind("198.51.100.255"), kind("100.64.255.255")], [broadcast; 2]);
+    assert_eq!([kind("10.70.0.0"), kind("10.70.0.8")], [Some(LocalKind::Node as u32); 2], "none of two hosts or one");
+    assert_eq!(kind("10.70.0.1"), None);
+    assert!(!plan.sources().contains(&"198.51.100.255".parse::<IpAddr>().expect("an address").into()));
+}
+
+#[test]
 fn further_sources_are_those_that_the_uplink_has() {
     let mut node = node();
     let more = ["198.51.100.7/24", "198.51.100.8/24", "2001:db8:2::7/64", "198.51.100.9/24"];
@@ -205,6 +219,53 @@ fn what_keeps_its_source_and_needs_no_uplink_is_by_the_kernel() {
     intent.routes[0].masquerade = false;
     let service = &served(&intent)[0];
     assert_eq!((service.by_kernel.as_deref(), &service.unserved), (Some("wt0"), &None));
+}
+
+#[test]
+fn a_route_whose_uplinks_are_all_down_or_without_carrier_is_not_served() {
+    let mut node = two_uplinks();
+    let ways = vec![via(3, "198.51.100.10", Some("198.51.100.1")), via(5, "10.60.0.1", Some("10.60.0.2"))];
+    node.ways.insert("10.80.0.1".parse().expect("an address"), ways);
+    let mut state = |index, up, running| {
+        let link = node.links.get_mut(&index).expect("a link");
+        (link.up, link.running) = (up, running);
+        let service = planned(&[("10.80.0.0/24", UplinkChoice::Auto)], &node).service.remove(0);
+        assert_eq!(service.uplinks, [3, 5], "programs stay in place");
+        service.unserved
+    };
+    assert_eq!(state(3, true, false), None, "one of them carries");
+    assert_eq!(state(5, false, false).as_deref(), Some("eth0 has no carrier, eth2 is down"));
+    assert_eq!(state(3, true, true), None);
+}
+
+#[test]
+fn a_network_whose_device_is_down_is_not_served_by_the_default_route() {
+    let mut node = two_uplinks();
+    let beyond = vec![via(3, "198.51.100.10", Some("198.51.100.1"))];
+    node.ways.insert("10.60.0.1".parse().expect("an address"), beyond);
+    let unserved = |node: &Snapshot| planned(&[("10.60.0.0/24", UplinkChoice::Auto)], node).service[0].unserved.clone();
+    assert_eq!(unserved(&node), None);
+    let eth2 = node.links.get_mut(&5).expect("a link");
+    (eth2.up, eth2.running) = (false, false);
+    assert_eq!(unserved(&node).as_deref(), Some("eth2 is down"));
+    node.links.insert(6, link("eth3", &["10.60.0.3/24"]));
+    assert_eq!(unserved(&node), None, "another device has the network");
+}
+
+#[test]
+fn the_kernel_does_not_forward_out_of_a_tunnel_that_is_down() {
+    let mut node = node();
+    let tunnel = Link { ethernet: false, running: false, ..link("tun7", &["10.90.0.1/24"]) };
+    node.links.insert(7, tunnel);
+    let ways = vec![Way { link: 7, gateway: None, source: None }];
+    node.ways.insert("10.90.0.1".parse().expect("an address"), ways.clone());
+    node.routes.push(FibRoute { destination: net("10.90.0.0/24"), ways });
+    let mut intent = intent(&[("10.90.0.0/24", UplinkChoice::Auto)]);
+    intent.routes[0].masquerade = false;
+    let service = |node: &Snapshot| plan(&intent, &Arc::default(), node, &BTreeMap::new()).expect("a plan").service;
+    assert_eq!(service(&node)[0].unserved.as_deref(), Some("tun7 has no carrier"));
+    node.links.get_mut(&7).expect("a link").running = true;
+    assert_eq!(service(&node)[0].by_kernel.as_deref(), Some("tun7"));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::bench::with_bench;
 use crate::lab::{ETH0, NODE, NODE6, UPLINK, UPLINK6};
 use crate::reference::parse::{Tuple, parse};
 use crate::reference::ports::Times;
-use crate::reference::{Network, Outcome, RefRoute, Reference, reply_of};
+use crate::reference::{BROADCAST, Network, Outcome, RefRoute, Reference, reply_of};
 use crate::wire::{self, ETH, ICMP, ICMPV6, TCP, header, is_readable};
 use crate::{Bench, REDIRECT, SHOT, UNSPEC};
 
@@ -152,6 +152,7 @@ impl<'a> Sequence<'a> {
         for own in [UPLINK, UPLINK6] {
             bench.local(own, if network.protect_node { LocalKind::Protected } else { LocalKind::Node });
         }
+        bench.local(packets::addr(BROADCAST), LocalKind::Broadcast);
         bench.uplink_mtu(network.uplink_mtu as u32);
         bench.config(|config| {
             config.hash_key = network.hash_key;

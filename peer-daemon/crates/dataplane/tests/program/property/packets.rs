@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::random::Random;
 use crate::reference::parse::{Tuple, parse};
-use crate::reference::{Outcome, Reference, Side};
+use crate::reference::{BROADCAST, Outcome, Reference, Side};
 use crate::wire::{
     ETH, ICMP, ICMPV6, Ip, TCP, UDP, icmp_error, icmp_of, icmp_payload, is_readable, put16, seal, tcp_payload,
     udp_payload,
@@ -13,8 +13,8 @@ use crate::wire::{
 /// Sources in the mesh: two peers, a network behind the second one, and nobody's.
 const MESH: [&str; 6] = ["100.64.0.2", "100.64.0.2", "100.64.0.3", "100.64.0.3", "100.64.8.7", "100.64.9.9"];
 const MESH6: [&str; 3] = ["fd00:64::2", "fd00:64::3", "fd00:64::9"];
-/// Destinations: masqueraded, kept, without a device of ours, own, denied, named by a host route, of no route.
-const FAR: [&str; 20] = [
+/// Destinations: masqueraded, kept, without a device of ours, own, denied, named by a host route, of no route; the uplink's broadcast.
+const FAR: [&str; 22] = [
     "198.51.100.80",
     "198.51.100.80",
     "198.51.100.80",
@@ -34,6 +34,8 @@ const FAR: [&str; 20] = [
     "100.100.100.200",
     "127.0.0.1",
     "224.0.0.5",
+    "255.255.255.255",
+    BROADCAST,
     "192.0.2.1",
 ];
 const FAR6: [&str; 14] = [

@@ -274,13 +274,16 @@ fn fragment_key(parsed: &Parsed) -> (IpAddr, IpAddr, u8, u32) {
     (parsed.tuple.src.0, parsed.tuple.dst.0, parsed.tuple.protocol, parsed.id)
 }
 
+/// That of the uplink's network.
+pub(crate) const BROADCAST: &str = "198.51.100.255";
+
 /// Where clouds keep what only the node should read, beyond link-local addresses.
 const METADATA: [&str; 3] = ["168.63.129.16", "100.100.100.200", "fd00:ec2::254"];
 
 /// RFC 6890 and RFC 4291: what only a host route may name.
 fn denied(addr: IpAddr) -> Option<DropReason> {
     match addr {
-        IpAddr::V4(v4) if v4.octets()[0] >= 224 => Some(DropReason::Multicast),
+        IpAddr::V4(v4) if v4.octets()[0] >= 224 || addr.to_string() == BROADCAST => Some(DropReason::Multicast),
         _ if METADATA.contains(&addr.to_string().as_str()) => Some(DropReason::DeniedDestination),
         IpAddr::V4(v4) if v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0 => {
             Some(DropReason::DeniedDestination)

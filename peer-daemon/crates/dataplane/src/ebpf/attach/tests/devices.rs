@@ -64,6 +64,7 @@ fn an_uplink_may_come_late() {
         ip("link add late0 type veth peer name late1");
         ip("addr add 10.0.0.1/24 dev late0");
         ip("link set late0 up");
+        ip("link set late1 up");
         lab.follow(&mut peer).expect("applied");
         assert_eq!((unserved(&peer), at(&peer, "late0").position), (None, Some(0)));
         lab.down(peer, false);
@@ -103,6 +104,7 @@ fn test_23_a_device_with_the_name_of_a_vlan_is_an_uplink() {
         ip("link add eth0.100 type veth peer name other");
         ip("addr add 10.0.0.1/24 dev eth0.100");
         ip("link set eth0.100 up");
+        ip("link set other up");
         check(lab, "eth0.100", None);
     });
 }
@@ -112,6 +114,7 @@ fn test_23_a_bridge_is_an_uplink_and_its_port_is_none() {
     in_lab(|lab| {
         ip("link add br0 type bridge");
         ip("link add port0 type veth peer name port1");
+        ip("link set port1 up");
         ip("link set port0 master br0 up");
         ip("addr add 10.0.0.1/24 dev br0");
         ip("link set br0 up");
@@ -126,9 +129,31 @@ fn test_23_a_bond_is_an_uplink_and_its_slave_is_none() {
         ip("link add bond0 type bond");
         ip("link add slave0 type veth peer name slave1");
         ip("link set slave0 master bond0");
+        ip("link set slave1 up");
         ip("addr add 10.0.0.1/24 dev bond0");
         ip("link set bond0 up");
         check(lab, "bond0", Some("slave0"));
+    });
+}
+
+#[test]
+fn an_uplink_that_is_down_or_without_carrier_serves_nothing_and_keeps_its_program() {
+    in_lab(|lab| {
+        lab.routes = vec![("10.0.0.0/8", named("eth0"))];
+        let mut peer = lab.up();
+        assert_eq!(unserved(&peer), None);
+        for (command, why) in [
+            ("link set lan0 down", Some("eth0 has no carrier")),
+            ("link set eth0 down", Some("eth0 is down")),
+            ("link set lan0 up", Some("eth0 is down")),
+            ("link set eth0 up", None),
+        ] {
+            ip(command);
+            lab.follow(&mut peer).expect("applied");
+            assert_eq!(unserved(&peer).as_deref(), why, "{command}");
+            assert_eq!(at(&peer, "eth0").position, Some(0), "{command}");
+        }
+        lab.down(peer, false);
     });
 }
 

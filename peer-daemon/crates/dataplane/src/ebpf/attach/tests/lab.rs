@@ -32,8 +32,13 @@ pub(crate) fn in_lab(test: impl FnOnce(&mut Lab) + Send + 'static) {
         sys::lab::mount("bpf", dir.path()).expect("a bpffs");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let netlink = runtime.block_on(async { Netlink::connect().expect("a netlink socket") });
-        let options =
-            Options { bpffs: dir.path().to_owned(), flows: 128, attach: Attach::Auto, allow_unsafe_order: false };
+        let options = Options {
+            bpffs: dir.path().to_owned(),
+            require_pins: true,
+            flows: 128,
+            attach: Attach::Auto,
+            allow_unsafe_order: false,
+        };
         let mut lab = Lab { runtime, netlink, options, routes: vec![("198.51.100.0/24", UplinkChoice::Auto)], dir };
         ip("link set lo up");
         lab.add_wt0();

@@ -6,3 +6,4 @@ mod lab;
 mod life;
 mod order;
 mod owners;
+mod unpinned;
