@@ -312,7 +312,7 @@ fn node_key(mesh: &OfficialMesh) -> String {
 /// Whether a connection comes about within a moment.
 fn quick(from: &Namespace) -> bool {
     let address = std::net::SocketAddr::new(GATEWAY, HTTP_PORT);
-    from.enter(|| std::net::TcpStream::connect_timeout(&address, SECOND / 5)).is_ok()
+    from.enter(|| TcpStream::connect_timeout(&address, SECOND / 5)).is_ok()
 }
 
 fn group(mesh: &OfficialMesh) -> String {

@@ -260,7 +260,7 @@ fn bytes_to_destinations_that_do_not_answer_are_summed_and_those_to_gateways_are
         update_all(tables.flows.as_fd(), &[key], &[flow]).expect("a flow");
     }
     let view = FlowTables { next_hops: hops.as_fd(), ..tables.view() };
-    assert_eq!(view.collect(NOW, 0, &none(), none()).expect("a scan").silent_bytes, 1_000_000 + 1000 + 100);
+    assert_eq!(view.collect(NOW.into(), 0, &none(), none()).expect("a scan").silent_bytes, 1_000_000 + 1000 + 100);
 }
 
 #[test]
