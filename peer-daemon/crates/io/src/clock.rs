@@ -18,8 +18,12 @@ pub use self::alarm::Alarm;
 pub fn now() -> Instant {
     static FIRST: OnceLock<(Instant, Duration)> = OnceLock::new();
     let boot = since_boot();
-    let (instant, at) = FIRST.get_or_init(|| (Instant::now(), boot));
-    *instant + boot.saturating_sub(*at)
+    at(*FIRST.get_or_init(|| (Instant::now(), boot)), boot)
+}
+
+/// The time at `boot`, by a moment that both clocks have shown.
+fn at((instant, at): (Instant, Duration), boot: Duration) -> Instant {
+    instant + boot.saturating_sub(at)
 }
 
 /// Time since the kernel booted, sleep included; in a time namespace, since its own beginning.
@@ -32,6 +36,15 @@ pub fn since_boot() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_counts_while_the_machine_sleeps() {
+        let (instant, boot) = (Instant::now(), Duration::from_secs(100));
+        let hour = Duration::from_secs(3600);
+        assert_eq!(at((instant, boot), boot), instant);
+        assert_eq!(at((instant, boot), boot + hour), instant + hour, "asleep or awake");
+        assert_eq!(at((instant, boot), boot - hour / 100), instant, "never before the first");
+    }
 
     #[test]
     fn it_goes_on_and_never_back() {

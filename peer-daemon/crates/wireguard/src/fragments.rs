@@ -25,7 +25,7 @@ pub(crate) struct Fragments {
 }
 
 impl Fragments {
-    /// Bytes of the longest fragment that can wait: the inner MTU. What waits is let go.
+    /// Bytes of the longest fragment that can wait: the inner MTU. Before there is traffic: what waits is lost.
     pub(crate) fn set_longest(&mut self, bytes: usize) {
         self.waiting.set_longest(bytes);
     }
@@ -34,6 +34,7 @@ impl Fragments {
     pub(crate) fn take(&mut self, now: Instant, peer: u32, part: &Part, packet: &[u8], stats: &EngineStats) -> bool {
         if part.is_first() {
             self.firsts.insert(now, peer, &part.packet);
+            stats.first_fragments.set(self.firsts.len());
             stats.fragments_followed.add(self.waiting.release(peer, &part.packet));
             return false;
         }

@@ -56,6 +56,8 @@ pub(crate) const KNOWN_ADDRESSES: usize = 2 * MAX_PEERS;
 /// so that the member has its cookie with the first try.
 pub(crate) const COOKIE_REPLIES: Rate = Rate::new(6_000, 600);
 
+/// First fragments remembered, so that those that follow do not wait.
+pub(crate) const FIRST_FRAGMENTS: usize = 1024;
 /// Fragments that wait for the first one of their packet; about 350 KB at the usual MTU.
 pub(crate) const WAITING_FRAGMENTS: usize = 256;
 /// Those of one peer: a packet of 64 KiB in fragments for an MTU of 1280.

@@ -9,7 +9,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::error::{DatagramError, PacketError};
 use crate::limits::{
-    EVENT_QUEUE, KNOWN_ADDRESSES, MAX_PEERS, SOURCE_BUCKETS, STAGED_BYTES, TRANSMIT_QUEUE, WAITING_FRAGMENTS,
+    EVENT_QUEUE, FIRST_FRAGMENTS, KNOWN_ADDRESSES, MAX_PEERS, SOURCE_BUCKETS, STAGED_BYTES, TRANSMIT_QUEUE,
+    WAITING_FRAGMENTS,
 };
 use crate::stats::{EngineStats, Figure, Handshake, Traffic};
 
@@ -80,13 +81,14 @@ impl EngineCollector {
 
     fn tables(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let engines = self.engines.len();
-        let tables: [(&str, Pick, usize); 8] = [
+        let tables: [(&str, Pick, usize); 9] = [
             ("peers", |stats| &stats.peers, MAX_PEERS),
             ("tunnels", |stats| &stats.tunnels, MAX_PEERS),
             ("staged_bytes", |stats| &stats.staged_bytes, STAGED_BYTES),
             ("transmit_queue", |stats| &stats.transmit_queue, TRANSMIT_QUEUE),
             ("known_addresses", |stats| &stats.known_addresses, KNOWN_ADDRESSES),
             ("source_buckets", |stats| &stats.source_buckets, SOURCE_BUCKETS),
+            ("first_fragments", |stats| &stats.first_fragments, FIRST_FRAGMENTS),
             ("fragments", |stats| &stats.fragments_waiting, WAITING_FRAGMENTS),
             ("events", |stats| &stats.events, EVENT_QUEUE),
         ];

@@ -121,6 +121,8 @@ pub struct EngineStats {
     pub source_buckets: Figure,
     /// Addresses from which members have made sessions lately.
     pub known_addresses: Figure,
+    /// First fragments remembered.
+    pub first_fragments: Figure,
     /// Fragments that wait for the first one of their packet.
     pub fragments_waiting: Figure,
     /// Fragments that came before the first one of their packet, and waited.

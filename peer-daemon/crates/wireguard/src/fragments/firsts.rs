@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::part::Key;
+use crate::limits::FIRST_FRAGMENTS;
 
-/// A peer has its place among so many by its number.
-const PLACES: usize = 64;
-/// First fragments remembered in each. A peer that sends more forgets its own, and those of one in 64 others.
+/// First fragments remembered in each place. A peer has its place by its number; one that sends more forgets its own, and those of
+/// one in 64 others.
 const PER_PLACE: usize = 16;
+const PLACES: usize = FIRST_FRAGMENTS / PER_PLACE;
 /// As long as the programs remember them (RFC 791 §3.2).
 const LIFE: Duration = Duration::from_secs(15);
 
@@ -15,6 +16,7 @@ const LIFE: Duration = Duration::from_secs(15);
 pub(super) struct Firsts {
     /// Rings; the newest takes the place of the oldest.
     places: Box<[Place; PLACES]>,
+    used: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +40,13 @@ impl Firsts {
         if same.is_none() {
             place.next = (place.next + 1) % PER_PLACE;
         }
-        place.entries[at] = Some(First { peer, packet: *packet, seen: now });
+        let old = place.entries[at].replace(First { peer, packet: *packet, seen: now });
+        self.used += usize::from(old.is_none());
+    }
+
+    /// Entries in use, those included whose time is over.
+    pub(super) fn len(&self) -> usize {
+        self.used
     }
 
     pub(super) fn contains(&self, now: Instant, peer: u32, packet: &Key) -> bool {
@@ -55,6 +63,6 @@ impl First {
 
 impl Default for Firsts {
     fn default() -> Self {
-        Self { places: Box::new([Place::default(); PLACES]) }
+        Self { places: Box::new([Place::default(); PLACES]), used: 0 }
     }
 }

@@ -122,6 +122,19 @@ fn fragments_in_reverse_order_follow_the_first_in_order() {
 }
 
 #[test]
+fn a_flood_of_first_fragments_makes_nobody_else_wait() {
+    let mut lab = Lab::new();
+    lab.come(2, &v4(1, 0, true));
+    for id in 0..5000 {
+        lab.come(1, &v4(id, 0, true));
+    }
+    assert_eq!(lab.come(2, &v4(1, 8, false)), [v4(1, 8, false)]);
+    assert_eq!(lab.stats.first_fragments.get(), 17, "a place of its own, and one of the other peer's");
+    lab.now += Duration::from_secs(16);
+    assert!(lab.come(2, &v4(1, 8, false)).is_empty(), "the programs have forgotten it, too");
+}
+
+#[test]
 fn packets_and_peers_are_told_apart() {
     let mut lab = Lab::new();
     lab.come(1, &v4(1, 8, false));

@@ -63,9 +63,9 @@ impl Waiting {
         }
     }
 
-    /// How many are kept, those that have been let go included.
+    /// How many wait. What has been let go does not count.
     pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.ready.len()
+        self.waiting.len()
     }
 
     /// Keeps a fragment. A peer with its share full gives up its oldest; a full pool the oldest of the peer that has most. One
