@@ -111,7 +111,7 @@ impl Driver {
             refused,
         };
         driven.watch_traffic().await;
-        driven.report(Ok(()));
+        driven.report(&Ok(()));
         Ok(Self { requests, task: tokio::spawn(driven.run(changes, inbox)), mode, refused: error })
     }
 
@@ -274,7 +274,7 @@ impl Driven {
                     Some(Request::Intent(intent, done)) => {
                         let known = self.intent.unsupported == intent.unsupported;
                         let _ = done.send(self.follow_intent(intent).await);
-                        self.report(Ok(()));
+                        self.report(&Ok(()));
                         if !known {
                             self.examine();
                         }
@@ -310,7 +310,7 @@ impl Driven {
     /// moment later: a first failure says nothing.
     async fn report_unless_passing(&mut self, first: Result<(), Error>) {
         let last = if first.is_err() { self.keep_up().await } else { first };
-        self.report(last);
+        self.report(&last);
     }
 
     /// Follows what has changed. Neighbours alone are written where they are named; the rest asks for a look at the node.
@@ -427,9 +427,9 @@ impl Driven {
     }
 
     /// Sets the latches: `result` is what came of putting things in force, the rest is looked at now.
-    fn report(&mut self, result: Result<(), Error>) {
+    fn report(&mut self, result: &Result<(), Error>) {
         let stats = self.dataplane.stats();
-        self.parts.report(&result, self.refused.as_deref(), &stats);
+        self.parts.report(result, self.refused.as_deref(), &stats);
     }
 }
 
