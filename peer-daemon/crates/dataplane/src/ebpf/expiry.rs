@@ -187,9 +187,9 @@ mod tests {
         };
         assert_eq!(why(0), CloseReason::Reset);
         for told in [0, Flow::TOLD] {
-            assert_eq!(why(told | DropReason::PolicyDefault as u32 + 1), CloseReason::PolicyRevoked);
-            assert_eq!(why(told | DropReason::NoRoute as u32 + 1), CloseReason::RouteRemoved);
-            assert_eq!(why(told | DropReason::ForeignSource as u32 + 1), CloseReason::PeerRemoved);
+            assert_eq!(why(told | (DropReason::PolicyDefault as u32 + 1)), CloseReason::PolicyRevoked);
+            assert_eq!(why(told | (DropReason::NoRoute as u32 + 1)), CloseReason::RouteRemoved);
+            assert_eq!(why(told | (DropReason::ForeignSource as u32 + 1)), CloseReason::PeerRemoved);
         }
     }
 

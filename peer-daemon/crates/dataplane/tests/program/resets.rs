@@ -147,7 +147,7 @@ fn an_ended_connection_is_marked_and_told_of_once_and_lives_when_it_is_permitted
         assert_eq!((event.event, event.verdict), (EventKind::Closed as u8, DropReason::PolicyDefault as u32 + 1));
         assert_eq!((event.packets, event.reply_packets), (1, 1));
         let ([(_, flow)], [(_, mapping)]) = (&bench.flows()[..], &bench.mappings()[..]) else { panic!("one of each") };
-        assert_eq!(flow.ended, Flow::TOLD | DropReason::PolicyDefault as u32 + 1);
+        assert_eq!(flow.ended, Flow::TOLD | (DropReason::PolicyDefault as u32 + 1));
         assert!(flow.tcp_seen & mapping.tcp_seen & TcpSeen::RST != 0, "it is forgotten in four minutes");
         bench.rules(&[accept_all(true)]);
         assert_eq!(read(&bench.arrive_from_mesh(&out).1).src, node);
