@@ -69,7 +69,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
         "a load for a real CPU: minutes on an emulated one",
     ),
     (
-        "reload, flow_log, policy_update, trace",
+        "reload, flow_log, policy_update, trace, ends, wall_clock",
         "what the daemon makes of its own tables, files and questions, for which one kernel is as good as another",
     ),
     ("lab", "shows the lab itself, without anything of ours"),
@@ -95,6 +95,7 @@ pub(crate) const SUITES: &[Suite] = &[
             "mss::a_syn_is_lowered",
             "offload::",
             "own_errors::a_packet_too_big",
+            "resets::the_next_packet",
             "sockets::a_",
             "translate::echo",
             "translate::tcp",
