@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use super::rules::Alert;
 use crate::lab::Metrics;
 
-/// Labels whose values come from the node or its network.
-const OPEN: [&str; 9] = ["device", "hardened", "le", "mode", "name", "peer", "route", "shard", "version"];
+/// Labels whose values come from the node, its network, or the build.
+const OPEN: [&str; 10] = ["device", "hardened", "le", "mode", "name", "peer", "profile", "route", "shard", "version"];
 
 /// A family of metrics, as OpenMetrics declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
