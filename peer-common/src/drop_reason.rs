@@ -57,7 +57,7 @@ drop_reasons! {
     PolicyRule = "policy_rule",
     /// The kernel has no route, or one that is a blackhole.
     Unreachable = "unreachable",
-    /// The next hop has not answered the kernel's last requests for its link address.
+    /// The destination, a neighbour of the node's, has not answered the kernel's last requests for its link address.
     HostUnreachable = "host_unreachable",
     /// The kernel's route leaves by an interface that is not an uplink.
     NotUplink = "not_uplink",

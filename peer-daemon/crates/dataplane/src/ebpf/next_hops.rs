@@ -263,7 +263,8 @@ fn follow_neighbour(entry: &NextHop, found: Found, hardware: &Hardware) -> NextH
     entry.flags &= !NextHop::FAILED;
     let (Found::At(found), Some(own)) = (found, hardware.get(&entry.uplink)) else {
         entry.flags &= !NextHop::HEADER;
-        if fails && !entry.addr.is_none() {
+        // A gateway that does not answer is a fault of the node's: packets go on to it, and readiness misses them.
+        if fails && entry.flags & NextHop::GATEWAY == 0 && !entry.addr.is_none() {
             entry.flags |= NextHop::FAILED;
         }
         return entry;
@@ -324,6 +325,8 @@ mod tests {
             assert_eq!(follow_neighbour(&failed, Found::At(THERE), &hardware).flags, plain.flags | NextHop::HEADER);
             assert_eq!(follow_neighbour(&failed, Found::Unknown, &hardware), plain);
         }
+        let gateway = NextHop { flags: NextHop::V4 | NextHop::GATEWAY, ..entry("192.0.2.9") };
+        assert_eq!(follow_neighbour(&gateway, Found::Failed, &hardware), gateway, "readiness tells of it");
         let any = NextHop { addr: Addr::NONE, ..entry("192.0.2.9") };
         assert_eq!(follow_neighbour(&any, Found::Failed, &hardware), any, "the kernel finds it for each packet");
     }

@@ -131,10 +131,9 @@ pub const fn explain(reason: DropReason) -> Explanation {
         R::Unreachable => {
             (Stage::Uplink, "look at `ip route get` for the destination: the node has no route to it, or a blackhole")
         }
-        R::HostUnreachable => (
-            Stage::Uplink,
-            "look whether the host, or the gateway to it, is up: it answers no request for its link address (`ip neighbour`)",
-        ),
+        R::HostUnreachable => {
+            (Stage::Uplink, "look whether the host is up: it answers no request for its link address (`ip neighbour`)")
+        }
         R::NotUplink => (
             Stage::Uplink,
             "let the node's route leave by an Ethernet device, name the device in the route's uplink, or see `doctor`",
