@@ -29,7 +29,7 @@ pub struct Config {
     pub observe: u32,
     /// Nanoseconds that pass before a CPU may tell of one more flow, or of one more dropped packet.
     pub event_interval: u32,
-    /// Whether the sender of what the policy refuses is told so: [`Config::REJECT`].
+    /// Flags: [`Config::REJECT`].
     pub answers: u32,
     /// Zero.
     pub pad: u32,
@@ -45,6 +45,6 @@ const _: () = assert!(size_of::<Config>() == 96 + 8 * layout::TEST_WORDS);
 const _: () = assert!(core::mem::offset_of!(Config, hash_key) == 0);
 
 impl Config {
-    /// In [`Config::answers`]: what the policy refuses is answered instead of dropped in silence.
+    /// In [`Config::answers`]: a packet that the policy refuses gets a reset or an ICMP error. Without it, it is dropped silently.
     pub const REJECT: u32 = 1;
 }

@@ -119,15 +119,15 @@ pub struct Flow {
     pub tcp: TcpWindow,
     /// Timestamp of the last packet with a FIN (RFC 7323 §3), host byte order, if [`TcpSeen::TIMESTAMP`] is set.
     pub tcp_timestamp: u32,
-    /// Why its last packet was refused, and both ends of the connection told so: a drop reason plus 1, and perhaps
-    /// [`Flow::TOLD`]; 0: it was not.
+    /// Why the connection was reset at both ends: a drop reason plus 1, and [`Flow::TOLD`] once the event is sent; 0: it was not
+    /// reset.
     pub ended: u32,
     /// Zero. With the kernel's 48 bytes and the key an entry is three lines of cache, and begins with one.
     pub pad: [u32; 2],
 }
 
 impl Flow {
-    /// In [`Flow::ended`]: whoever wants to know of flows has been told of this one's end.
+    /// In [`Flow::ended`]: the event of this flow's end has been sent.
     pub const TOLD: u32 = 1 << 31;
 }
 

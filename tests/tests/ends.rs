@@ -169,9 +169,9 @@ fn what_no_route_covers_is_told_at_once() {
     let mut lab = Lab::prepare(&Plan::default(), &peer_tests::lab::Binaries::find().expect("programs")).expect("lab");
     lab.node.config.routes.retain(|route| route.destination != LAN && route.destination != LAN6);
     lab.up().expect("up");
-    for (service, kind) in [(GATEWAY, ErrorKind::NetworkUnreachable), (GATEWAY6, ErrorKind::NetworkUnreachable)] {
+    for service in [GATEWAY, GATEWAY6] {
         let (found, took) = refusal(&lab.client().namespace, (service, HTTP_PORT).into());
-        assert_eq!(found, kind);
+        assert_eq!(found, ErrorKind::NetworkUnreachable);
         assert!(took < SECOND, "{took:?}");
     }
 }

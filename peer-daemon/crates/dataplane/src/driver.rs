@@ -426,7 +426,7 @@ impl Driven {
         self.findings = findings;
     }
 
-    /// Sets the latches: `result` is what came of putting things in force, the rest is looked at now.
+    /// Sets the latches by `result`, the outcome of the last change, and by the figures of this moment.
     fn report(&mut self, result: &Result<(), Error>) {
         let stats = self.dataplane.stats();
         self.parts.report(result, self.refused.as_deref(), &stats);

@@ -1,5 +1,5 @@
 //! Chains that see what the kernel forwards, by nfnetlink: those of nft, and of iptables where that is nft's. Reads only; needs
-//! CAP_NET_ADMIN. What the old iptables keeps (`iptables-legacy`) is told by another interface, and is not seen.
+//! CAP_NET_ADMIN. `iptables-legacy` keeps its rules behind another interface, which this file does not read.
 
 use std::fs;
 use std::io;

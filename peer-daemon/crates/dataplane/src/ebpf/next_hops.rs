@@ -326,7 +326,11 @@ mod tests {
             assert_eq!(follow_neighbour(&failed, Found::Unknown, &hardware), plain);
         }
         let gateway = NextHop { flags: NextHop::V4 | NextHop::GATEWAY, ..entry("192.0.2.9") };
-        assert_eq!(follow_neighbour(&gateway, Found::Failed, &hardware), gateway, "readiness tells of it");
+        assert_eq!(
+            follow_neighbour(&gateway, Found::Failed, &hardware),
+            gateway,
+            "the readiness part `traffic` reports it"
+        );
         let any = NextHop { addr: Addr::NONE, ..entry("192.0.2.9") };
         assert_eq!(follow_neighbour(&any, Found::Failed, &hardware), any, "the kernel finds it for each packet");
     }

@@ -207,7 +207,7 @@ impl Plan {
             if let Err(why) = self.add_uplink(link, intent, node) {
                 refused = Some(why.to_string());
                 if let Some(device) = node.links.get(&link).filter(|_| !route.masquerade && why.kernel_forwards()) {
-                    // Whether the mesh device carries anything is looked at elsewhere.
+                    // The readiness part `mesh_device` judges the mesh device itself.
                     match device.idle().filter(|_| link != intent.wt0.index) {
                         None => by_kernel = Some(device.name.clone()),
                         idle => refused = idle,

@@ -127,7 +127,7 @@ fn a_dropped_answer_is_told_under_the_tuple_of_its_flow() {
         bench.rules(&[]);
         observe(bench, Observe::DROPS);
         let (_, reset) = bench.arrive_on_uplink(&tcp((SERVER, 80), node, false));
-        assert_eq!(read(&reset).dst, (SERVER, 80), "it is told");
+        assert_eq!(read(&reset).dst, (SERVER, 80), "the server gets a reset");
         let event = only(bench);
         assert_eq!((event.key.src, event.key.src_port), (PEER.into(), 1000_u16.to_be()));
         assert_eq!(

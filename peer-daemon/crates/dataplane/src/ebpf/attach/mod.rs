@@ -56,7 +56,7 @@ pub(super) struct Attachments {
     repairs: Repairs,
     /// Devices whose clsact qdisc this life has made, where no pin says so.
     qdiscs: BTreeSet<String>,
-    /// Filters that no pin tells of were looked for.
+    /// Whether filters without a pin have been searched for.
     swept: bool,
     /// Programs of earlier lives that may still be attached somewhere.
     left: BTreeSet<u32>,

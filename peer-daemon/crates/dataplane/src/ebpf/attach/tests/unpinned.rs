@@ -1,4 +1,4 @@
-//! Without a bpffs: programs live as long as whoever has loaded them.
+//! Without a bpffs: programs end with the process that has loaded them.
 
 use peer_core::desired::UplinkChoice;
 
