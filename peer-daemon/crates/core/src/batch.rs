@@ -112,6 +112,18 @@ impl<M> Batch<M> {
         self.items.iter().map(|(range, meta)| (&self.buf[range.clone()], meta))
     }
 
+    /// Forgets the items for which `keep` says `false`. The others stay where they are in memory.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &M) -> bool) {
+        let Self { buf, bytes, items, .. } = self;
+        items.retain(|(range, meta)| {
+            let kept = keep(&buf[range.clone()], meta);
+            if !kept {
+                *bytes -= range.len();
+            }
+            kept
+        });
+    }
+
     /// Items in order, writable: decryption in place.
     pub fn for_each_mut(&mut self, mut f: impl FnMut(&mut [u8], &M)) {
         for (range, meta) in &self.items {

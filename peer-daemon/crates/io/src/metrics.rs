@@ -24,17 +24,22 @@ type Labelled = (&'static str, &'static str, fn(&ShardStats) -> &Side);
 /// An offload and its flag.
 type Flag = (&'static str, fn(&ShardStats) -> &Figure);
 
-const SIDES: [Labelled; 6] = [
+const SIDES: [Labelled; 7] = [
     ("tun", "in", |stats| &stats.tun_in),
     ("tun", "out", |stats| &stats.tun_out),
     ("udp", "in", |stats| &stats.udp_in),
     ("udp", "out", |stats| &stats.udp_out),
     ("relay", "in", |stats| &stats.relay_in),
     ("relay", "out", |stats| &stats.relay_out),
+    ("stun", "in", |stats| &stats.stun_in),
 ];
 
 const SIDE_COUNTERS: [Named<Side>; 5] = [
-    ("peer_io_packets", "Packets (tun) or datagrams (udp, relay); in: to the daemon.", |side| &side.packets),
+    (
+        "peer_io_packets",
+        "Packets (tun) or datagrams (udp, relay, stun); in: to the daemon. Those of stun are also in udp.",
+        |side| &side.packets,
+    ),
     ("peer_io_bytes", "Bytes of packets from layer 3 (tun), or of datagrams (udp, relay).", |side| &side.bytes),
     ("peer_io_calls", "System calls that read or write; relay: batches passed on.", |side| &side.calls),
     ("peer_io_super_packets", "Transfers that carried several packets as one.", |side| &side.super_packets),

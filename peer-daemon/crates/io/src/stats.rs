@@ -63,6 +63,8 @@ io_drops! {
     RelayGone = "relay_gone",
     /// The datagram is larger than a relay message.
     RelayTooBig = "relay_too_big",
+    /// More STUN datagrams than the control side takes, or one too long to be ICE's.
+    StunFull = "stun_full",
 }
 
 /// A counter or gauge with one writer: relaxed load and store, which costs no locked instruction.
@@ -118,6 +120,8 @@ pub struct ShardStats {
     pub relay_in: Side,
     /// Datagrams framed for relays.
     pub relay_out: Side,
+    /// STUN datagrams that arrived; among those of UDP, too.
+    pub stun_in: Side,
     /// 1 once TCP super-packets were refused by the device.
     pub tso_fallback: Figure,
     /// 1 once UDP super-packets were refused by the device.

@@ -3,6 +3,7 @@
 mod socket;
 #[cfg(test)]
 mod tests;
+mod transmitter;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,8 +17,10 @@ use peer_core::path::Path;
 use self::socket::{Outcome, Socket};
 use crate::Error;
 use crate::stats::{IoDrop, ShardStats};
+use crate::stun::{self, StunReceiver, StunTap};
 
 pub use self::socket::{MESSAGE_LEN, MESSAGES};
+pub use self::transmitter::DatagramTx;
 
 /// Datagrams that one message may hold: GRO's limit is 64, but a local sender's GSO message of up to 128 comes whole.
 pub const MAX_SEGMENTS: usize = 128;
@@ -38,6 +41,7 @@ pub struct Sockets {
     v4: Socket,
     v6: Option<Socket>,
     port: u16,
+    stun: Option<StunTap>,
 }
 
 /// An address family's socket.
@@ -61,16 +65,31 @@ impl Sockets {
             let v4 = Socket::bind(Ipv4Addr::UNSPECIFIED.into(), port)?;
             let chosen = v4.port()?;
             match Socket::bind(Ipv6Addr::UNSPECIFIED.into(), chosen) {
-                Ok(v6) => return Ok(Self { v4, v6: Some(v6), port: chosen }),
+                Ok(v6) => return Ok(Self { v4, v6: Some(v6), port: chosen, stun: None }),
                 Err(Error::Io { source, .. }) if is_missing(&source) => {
                     tracing::info!("no IPv6 on this host ({source}): peers are reached by IPv4 only");
-                    return Ok(Self { v4, v6: None, port: chosen });
+                    return Ok(Self { v4, v6: None, port: chosen, stun: None });
                 }
                 Err(Error::PortInUse { .. }) if port == 0 && tries < PORT_TRIES => {}
                 Err(Error::PortInUse { .. }) if port == 0 => return Err(Error::NoCommonPort { tries }),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// From now on STUN datagrams go to the receiver and not into batches.
+    pub fn tap_stun(&mut self) -> StunReceiver {
+        let (tap, receiver) = stun::tap();
+        self.stun = Some(tap);
+        receiver
+    }
+
+    /// Sends through the same sockets from another thread.
+    ///
+    /// # Errors
+    /// When there is no descriptor to be had.
+    pub fn transmitter(&self) -> Result<DatagramTx, Error> {
+        DatagramTx::of(self).map_err(Error::io("duplicating a UDP socket"))
     }
 
     /// The port of both.
@@ -101,11 +120,15 @@ impl Sockets {
     /// # Errors
     /// When the socket is gone. All else is counted.
     pub fn receive(&mut self, family: Family, batch: &mut DatagramBatch, stats: &ShardStats) -> io::Result<bool> {
-        match (family, &mut self.v6) {
+        let more = match (family, &mut self.v6) {
             (Family::V4, _) => self.v4.receive(batch, stats),
             (Family::V6, Some(v6)) => v6.receive(batch, stats),
             (Family::V6, None) => Ok(false),
+        };
+        if let Some(tap) = &mut self.stun {
+            tap.part(batch, stats);
         }
+        more
     }
 
     /// Sends all datagrams whose path is UDP; neighbours of equal path and length leave by one system call. What cannot be

@@ -146,3 +146,17 @@ fn scattered_items_keep_order_and_gaps_end_runs() {
     batch.clear();
     assert_eq!((batch.len(), batch.bytes()), (0, 0));
 }
+
+#[test]
+fn what_is_not_retained_is_gone_and_breaks_runs() {
+    let mut batch = Batch::with_capacity(100, 10);
+    for item in [&b"aa"[..], b"xx", b"bb", b"cc"] {
+        assert!(batch.push(item, ()));
+    }
+    batch.retain(|item, ()| item != b"xx");
+    assert_eq!((batch.len(), batch.bytes()), (3, 6));
+    let runs: Vec<_> = batch.runs(64, 100).map(|(bytes, segment, ())| (bytes.to_vec(), segment)).collect();
+    assert_eq!(runs, [(b"aa".to_vec(), 2), (b"bbcc".to_vec(), 2)], "a gap is never sent");
+    assert!(batch.push(b"dd", ()), "its room is free again after a clear, not before");
+    assert_eq!(batch.iter().map(|(item, ())| item.to_vec()).collect::<Vec<_>>(), [b"aa", b"bb", b"cc", b"dd"]);
+}

@@ -61,6 +61,13 @@ impl Socket {
         Ok(Self { socket, state, v6, lost_local: None })
     }
 
+    /// The same socket for another thread.
+    pub(crate) fn duplicate(&self) -> io::Result<(socket2::Socket, UdpSocketState)> {
+        let socket = self.socket.try_clone()?;
+        let state = configure(&socket, self.v6)?;
+        Ok((socket, state))
+    }
+
     pub(crate) fn port(&self) -> Result<u16, Error> {
         let address = self.socket.local_addr().map_err(Error::io("reading the port of a UDP socket"))?;
         Ok(address.as_socket().map_or(0, |address| address.port()))

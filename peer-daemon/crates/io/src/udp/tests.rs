@@ -143,3 +143,32 @@ fn buffers_are_large() {
     // The kernel's default limit is 212992, doubled.
     assert!(stats.receive_buffer.get() >= 400_000 && stats.send_buffer.get() >= 400_000);
 }
+
+#[test]
+fn stun_goes_to_the_tap_and_leaves_through_the_same_port() {
+    for (family, ip) in [(Family::V4, V4), (Family::V6, V6)] {
+        let (mut left, mut right) = (bound(), bound());
+        let mut arrived_stun = right.tap_stun();
+        let transmitter = left.transmitter().expect("a descriptor");
+        let remote = SocketAddr::new(ip, right.port());
+        let mut stun = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+        stun.extend([7; 12]);
+        transmitter.send(remote, Some(ip), &stun).expect("loopback");
+        let stats = ShardStats::default();
+        left.send(&batch([(b"\x04\0\0\0".repeat(8), to(ip, &right, None))]), &stats);
+        let rest = receive(&mut right, family, 1, &stats);
+        assert_eq!(rest.len(), 1, "WireGuard's own stays: {rest:?}");
+        let datagram = arrived_stun.try_recv().expect("it was sent before");
+        assert_eq!((datagram.remote, datagram.local), (SocketAddr::new(ip, left.port()), Some(ip)));
+        assert_eq!(*datagram.bytes, stun);
+        left.tap_stun();
+    }
+}
+
+#[test]
+fn a_source_address_that_is_not_ours_is_an_error() {
+    let sockets = bound();
+    let transmitter = sockets.transmitter().expect("a descriptor");
+    let foreign = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    transmitter.send(SocketAddr::new(V4, 9), Some(foreign), b"x").expect_err("nobody's address");
+}
