@@ -7,6 +7,7 @@ use peer_core::path::Path;
 use rand::rngs::StdRng;
 
 use crate::core_clock::CoreClock;
+use crate::engine::Roaming;
 use crate::error::PacketError;
 use crate::event::{Event, Events};
 use crate::index::IndexTable;
@@ -35,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) padding: Box<[u8]>,
     /// Inner MTU: padding ends there.
     pub(crate) mtu: usize,
+    pub(crate) roaming: Roaming,
 }
 
 impl Context {
@@ -59,6 +61,7 @@ impl Context {
             scratch: room(),
             padding: room(),
             mtu,
+            roaming: Roaming::default(),
         }
     }
 

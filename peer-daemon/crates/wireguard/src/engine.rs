@@ -43,6 +43,17 @@ pub struct EngineConfig {
     pub stamps_from: Duration,
 }
 
+/// What an authentic packet that came by another path than the peer's changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Roaming {
+    /// The peer is reached by that path from now on (WireGuard paper §2.1).
+    #[default]
+    Free,
+    /// A peer that is reached by UDP may have another address, and one without a path gets this one. Whether a peer is reached
+    /// by UDP or through which server, the control side decides: a late packet through a relay must not undo a direct path.
+    WithinUdp,
+}
+
 /// WireGuard for all peers of one shard. Drive it as [`shard::Engine`] says.
 pub struct Engine {
     peers: Peers,
@@ -85,6 +96,11 @@ impl Engine {
     pub fn set_mtu(&mut self, mtu: u16) {
         self.cx.mtu = mtu.into();
         self.fragments.set_longest(mtu.into());
+    }
+
+    /// Says which paths peers may move to by themselves ([`Roaming::Free`] unless told).
+    pub fn set_roaming(&mut self, roaming: Roaming) {
+        self.cx.roaming = roaming;
     }
 
     /// Unix time that no handshake initiation sent until `now` is stamped later than.

@@ -43,7 +43,7 @@ mod summary;
 pub mod traffic;
 mod tunnel;
 
-pub use engine::{Engine, EngineConfig, PeerError, PeersChanged};
+pub use engine::{Engine, EngineConfig, PeerError, PeersChanged, Roaming};
 pub use error::{DatagramError, PacketError};
 pub use event::Event;
 pub use limits::MAX_PEERS;

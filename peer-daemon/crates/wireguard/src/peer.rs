@@ -15,6 +15,7 @@ use peer_core::key::PublicKey;
 use peer_core::path::Path;
 
 use crate::context::Context;
+use crate::engine::Roaming;
 use crate::error::{DatagramError, PacketError};
 use crate::event::Event;
 use crate::inner;
@@ -54,9 +55,9 @@ impl PeerStatus {
     /// Its address, if it is reached by UDP.
     #[must_use]
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        match self.path {
-            Some(Path::Udp { remote, .. }) => Some(remote),
-            _ => None,
+        match self.path? {
+            Path::Udp { remote, .. } => Some(remote),
+            Path::Relay(_) => None,
         }
     }
 }
@@ -105,8 +106,8 @@ pub(crate) struct Peer {
     forced_at: Option<Instant>,
     /// When an initiation was last answered, unless the peer has no use for the answer.
     answered_at: Option<Instant>,
-    /// When an initiation was last accepted.
-    accepted_at: Option<Instant>,
+    /// When an initiation was last accepted, and by which path.
+    accepted: Option<(Instant, Path)>,
     /// An initiation that crossed one of ours.
     held: Option<Box<Held>>,
     /// When the control side was told that a packet waits for a path.
@@ -137,7 +138,7 @@ impl Peer {
             retry: None,
             forced_at: None,
             answered_at: None,
-            accepted_at: None,
+            accepted: None,
             held: None,
             wanted_at: None,
             data_at: None,
@@ -331,10 +332,19 @@ impl Peer {
         if self.path == Some(path) {
             return;
         }
-        let (Some(Path::Udp { remote: old, local: from }), Path::Udp { remote: new, local: to }) = (self.path, path)
-        else {
-            self.path = Some(path);
-            return self.report_path(cx, now);
+        let (old, from, new, to) = match (self.path, path) {
+            (Some(Path::Udp { remote: old, local: from }), Path::Udp { remote: new, local: to }) => {
+                (old, from, new, to)
+            }
+            (Some(Path::Udp { .. }), Path::Relay(_)) | (Some(Path::Relay(_)), Path::Udp { .. } | Path::Relay(_))
+                if cx.roaming == Roaming::WithinUdp =>
+            {
+                return;
+            }
+            (None | Some(Path::Udp { .. } | Path::Relay(_)), Path::Udp { .. } | Path::Relay(_)) => {
+                self.path = Some(path);
+                return self.report_path(cx, now);
+            }
         };
         if old == new && to.is_none() {
             // The driver could not tell where this one arrived: what was known stays.

@@ -8,7 +8,7 @@ use common::{Net, packet, peer, public, relayed};
 use peer_core::path::{Path, RelayId};
 use peer_core::shard::Engine as _;
 use peer_wireguard::stats::Handshake;
-use peer_wireguard::{DatagramError, Event, PacketError};
+use peer_wireguard::{DatagramError, Event, PacketError, Roaming};
 use proptest::prelude::*;
 
 const A: RelayId = RelayId { connection: 7, peer: 1 };
@@ -73,6 +73,52 @@ fn a_relay_path_is_left_for_authentic_messages_only() {
     assert!(matches!(path(&net, 1), Some(Path::Udp { remote, .. }) if remote == direct));
     net.deliver(1, relayed(A), &data);
     assert!(matches!(path(&net, 1), Some(Path::Udp { .. })), "a replay does not bring it back");
+}
+
+#[test]
+fn where_the_control_side_chooses_a_peer_changes_its_address_and_not_the_kind_of_path() {
+    let mut net = relayed_pair();
+    net.nodes[1].engine.set_roaming(Roaming::WithinUdp);
+    assert_eq!(path(&net, 1), None);
+    set_path(&mut net, 0, 2, Path::Relay(B));
+    net.assert_traffic(0, "10.0.0.1", 1, "10.0.0.2");
+    assert_eq!(path(&net, 1), Some(Path::Relay(A)), "a peer without a path is where it was heard");
+    let [first, second, late] = [1, 2, 3].map(|number| {
+        net.send(0, &packet("10.0.0.1", "10.0.0.2", 8, number));
+        net.intercept().remove(0).bytes
+    });
+    let (direct, mapped) = (common::addr("203.0.113.77:7777"), common::addr("203.0.113.77:9999"));
+    net.deliver(1, direct, &first);
+    assert_eq!(path(&net, 1), Some(Path::Relay(A)), "the peer may have a direct path before we have");
+    let udp = |remote| Path::Udp { remote, local: None };
+    set_path(&mut net, 1, 1, udp(direct));
+    net.deliver(1, relayed(A), &late);
+    assert_eq!(path(&net, 1), Some(udp(direct)), "what comes late through the relay changes nothing");
+    net.deliver(1, mapped, &second);
+    assert!(
+        matches!(path(&net, 1), Some(Path::Udp { remote, .. }) if remote == mapped),
+        "its NAT has another port now"
+    );
+}
+
+#[test]
+fn a_second_initiation_by_the_new_path_is_answered_while_ours_is_the_old_one() {
+    let mut net = relayed_pair();
+    net.nodes[1].engine.set_roaming(Roaming::WithinUdp);
+    set_path(&mut net, 1, 1, Path::Relay(A));
+    set_path(&mut net, 0, 2, Path::Relay(B));
+    let now = net.now;
+    net.nodes[0].engine.start_handshake(now, &public(2));
+    let initiation = net.intercept().remove(0);
+    let direct = common::addr("203.0.113.77:7777");
+    net.deliver(1, direct, &initiation.bytes);
+    net.deliver(1, direct, &initiation.bytes);
+    assert_eq!(
+        net.nodes[1].engine.stats().handshakes(Handshake::Forced),
+        1,
+        "official clients send two of one timestamp"
+    );
+    assert_eq!(path(&net, 1), Some(Path::Relay(A)));
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Peer {
                 self.rx.0 += message.len() as u64;
                 self.unconfirmed = [message::sender_index(&cx.scratch[..len]), self.unconfirmed[0]];
                 self.answered_at = Some(now);
-                self.accepted_at = Some(now);
+                self.accepted = Some((now, path));
                 cx.stats.handshake(Handshake::Responded);
                 self.roam(cx, now, path);
                 self.send(cx, now, path, len);
@@ -200,14 +200,15 @@ impl Peer {
     /// then only an initiation of ours helps before theirs is repeated 5 s later. It goes to the path that was
     /// authenticated last.
     ///
-    /// Anybody can replay an initiation. One by another path than the peer's is not answered, nor one of a peer that has a
-    /// session and has not begun a handshake just now.
+    /// Anybody can replay an initiation. One is not answered that came neither by the peer's path nor as the last one that was
+    /// accepted, nor one of a peer that has a session and has not begun a handshake just now.
     ///
     /// While one of ours is on its way it has to wait: the core remembers one before the last, which its answer may still belong to,
     /// and the peer takes a second one so soon for a flood.
     fn answer_stale(&mut self, cx: &mut Context, now: Instant, path: Path) {
-        let begins = self.accepted_at.is_some_and(|at| now.saturating_duration_since(at) < REKEY_TIMEOUT);
-        if !self.path.is_some_and(|known| leads_to_same(known, path)) || (self.usable && !begins) {
+        let begins = self.accepted.is_some_and(|(at, _)| now.saturating_duration_since(at) < REKEY_TIMEOUT);
+        let mut known = self.path.into_iter().chain(self.accepted.map(|(_, path)| path));
+        if !known.any(|known| leads_to_same(known, path)) || (self.usable && !begins) {
             return;
         }
         if self.begun_at().is_some_and(|begun| now.saturating_duration_since(begun) < CROSSING_PAUSE) {
@@ -247,6 +248,7 @@ impl Peer {
 fn leads_to_same(one: Path, other: Path) -> bool {
     match (one, other) {
         (Path::Udp { remote: one, .. }, Path::Udp { remote: other, .. }) => one == other,
-        _ => one == other,
+        (Path::Relay(one), Path::Relay(other)) => one == other,
+        (Path::Udp { .. }, Path::Relay(_)) | (Path::Relay(_), Path::Udp { .. }) => false,
     }
 }
