@@ -1,7 +1,8 @@
 //! The connection to one peer.
 //!
 //! Both sides send offers and answer them; one of either kind is enough for both to know where to meet. The *controller*,
-//! whose key is greater as text, chooses the relay, and begins the WireGuard handshake; the other side waits a while for it.
+//! whose key is greater as text, chooses the relay, nominates among direct paths, and begins the WireGuard handshake; the
+//! other side waits a while for it. The relay carries packets until ICE has found a direct path, and again when that ends.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,17 @@ use peer_core::path::Path;
 
 use crate::guard::Ramp;
 use crate::mesh::Shared;
-use crate::message::{Message, Offer, RelayServer};
+use crate::message::{Message, RelayServer, Session};
 use crate::types::{Action, Input, PathKind, State, Status};
 
+mod choice;
+mod exchange;
+mod ice;
+mod slot;
 mod watch;
 
+use ice::Ice;
+use slot::Slot;
 use watch::Watch;
 
 /// The connection to one peer.
@@ -28,8 +35,12 @@ pub(crate) struct Conn {
     ramp: Option<Ramp>,
     /// The peer's home relay, as it last said; `None`: it has said nothing, or that it has none.
     remote: Option<RelayServer>,
-    relay: Relay,
-    attempts: u32,
+    relay: Slot<RelayServer>,
+    ice: Ice,
+    /// By ICE, directly or through a TURN server; towards the peer's session.
+    direct: Slot<Option<Session>>,
+    /// The home relay that the peer was told last.
+    told: Option<RelayServer>,
     /// The path that the engine was told.
     path: Option<(PathKind, Path)>,
     /// Until when the peer's handshake is waited for before the engine is told.
@@ -57,23 +68,6 @@ enum Wanted {
     Always,
 }
 
-/// The way through a relay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Relay {
-    Closed,
-    Opening(RelayServer),
-    Up(RelayServer, Path),
-}
-
-impl Relay {
-    fn server(&self) -> Option<&RelayServer> {
-        match self {
-            Self::Closed => None,
-            Self::Opening(server) | Self::Up(server, _) => Some(server),
-        }
-    }
-}
-
 impl Conn {
     /// A peer that is new in the map.
     pub(crate) fn new(own: PublicKey, key: PublicKey, now: Instant) -> Self {
@@ -85,8 +79,10 @@ impl Conn {
             wanted: Wanted::No,
             ramp: None,
             remote: None,
-            relay: Relay::Closed,
-            attempts: 0,
+            relay: Slot::default(),
+            ice: Ice::default(),
+            direct: Slot::default(),
+            told: None,
             path: None,
             hold: None,
             watch: None,
@@ -130,6 +126,7 @@ impl Conn {
     /// It is no longer in the map.
     pub(crate) fn close(&mut self, shared: &mut Shared) {
         self.close_relay(shared);
+        self.close_ice(shared);
     }
 
     /// The signal server or the home relay is another one, or gone.
@@ -138,12 +135,23 @@ impl Conn {
             return;
         }
         let moved = self.controller
-            && self.relay.server().zip(shared.home.as_ref()).is_some_and(|(used, home)| used.url != home.url);
+            && self.relay.target().zip(shared.home.as_ref()).is_some_and(|(used, home)| used.url != home.url);
         if moved {
             self.meet(shared);
             self.choose(shared, now);
         }
-        if moved || !self.connected() {
+        self.ice.forgive();
+        if moved || self.untold(shared) || !self.is_complete(shared) {
+            self.ramp = Some(Ramp::new(first, AGAIN_INTERVAL, &mut shared.rng));
+        }
+        self.settle(shared, now);
+    }
+
+    /// Our own addresses changed: what could not be reached directly perhaps can be now.
+    pub(crate) fn candidates_changed(&mut self, shared: &mut Shared, first: Instant, now: Instant) {
+        self.ice.forgive();
+        let wants = self.wanted != Wanted::No && !self.ice.is_refused();
+        if wants && shared.settings.ice && self.direct.path().is_none() {
             self.ramp = Some(Ramp::new(first, AGAIN_INTERVAL, &mut shared.rng));
         }
         self.settle(shared, now);
@@ -152,21 +160,8 @@ impl Conn {
     pub(crate) fn handle(&mut self, shared: &mut Shared, input: Input, now: Instant) {
         match input {
             Input::Message(message) => self.handle_message(shared, message, now),
-            Input::PathUp { kind: PathKind::Relay, attempt, path } if attempt == self.attempts => {
-                if let Some(server) = self.relay.server() {
-                    self.relay = Relay::Up(server.clone(), path);
-                    self.choose(shared, now);
-                }
-            }
-            Input::PathDown { kind: PathKind::Relay, attempt }
-                if attempt == self.attempts && self.relay != Relay::Closed =>
-            {
-                self.relay = Relay::Closed;
-                self.choose(shared, now);
-                self.retry(shared, now);
-            }
-            // Of an earlier attempt, or of a kind that was not asked for.
-            Input::PathUp { .. } | Input::PathDown { .. } => {}
+            Input::PathUp { kind, attempt, path } => self.path_up(shared, (kind, path), attempt, now),
+            Input::PathDown { kind, attempt } => self.path_down(shared, kind, attempt, now),
             Input::Handshake(at) => {
                 self.last_handshake = self.last_handshake.max(Some(at));
                 self.again = None;
@@ -197,9 +192,7 @@ impl Conn {
         if due(self.watch.as_ref().map(Watch::due)) {
             let good = self.watch.as_mut().is_some_and(|watch| watch.check(self.last_handshake, now));
             if !good {
-                self.close_relay(shared);
-                self.choose(shared, now);
-                self.retry(shared, now);
+                self.give_up_path(shared, now);
             }
         }
         if due(self.offer_at(shared)) {
@@ -218,43 +211,9 @@ impl Conn {
         Status {
             state: self.shown.0,
             kind: self.shown.1,
-            relay: self.relay.server().cloned(),
+            relay: self.relay.target().cloned(),
             since: self.since,
             last_handshake: self.last_handshake,
-        }
-    }
-
-    fn handle_message(&mut self, shared: &mut Shared, message: Message, now: Instant) {
-        match message {
-            Message::Offer(offer) => {
-                self.wake(shared, now);
-                self.remote = offer.relay;
-                // An answer without a relay would say that there is none: an offer follows when there is.
-                if shared.can_offer() {
-                    shared.send(self.key, Message::Answer(shared.own_offer()));
-                }
-                self.meet(shared);
-                self.choose(shared, now);
-                // The peer may have lost its session, and waits for the controller to make a new one.
-                let recent = [self.handshake_begun, self.last_handshake].into_iter().flatten().max();
-                if self.controller
-                    && self.path.is_some()
-                    && recent.is_none_or(|at| now.saturating_duration_since(at) >= HANDSHAKE_AGAIN)
-                {
-                    self.begin_handshake(shared, now);
-                }
-            }
-            Message::Answer(offer) => {
-                self.wake(shared, now);
-                self.remote = offer.relay;
-                self.meet(shared);
-                self.choose(shared, now);
-            }
-            // No ICE was offered, so there is nothing to tell by it; but it wakes like everything else.
-            Message::Candidate(_) => self.wake(shared, now),
-            // One that must not be idle is offered to again as soon as the way breaks.
-            Message::GoIdle if self.wanted == Wanted::Always => {}
-            Message::GoIdle => self.go_idle(shared, false),
         }
     }
 
@@ -277,13 +236,15 @@ impl Conn {
     }
 
     fn go_idle(&mut self, shared: &mut Shared, tell: bool) {
-        if tell && shared.signal && self.relay != Relay::Closed {
+        if tell && shared.signal && (self.relay.is_open() || self.direct.is_open()) {
             shared.send(self.key, Message::GoIdle);
         }
         self.wanted = Wanted::No;
         self.ramp = None;
         self.remote = None;
+        self.told = None;
         self.close_relay(shared);
+        self.close_ice(shared);
         self.leave(shared);
     }
 
@@ -295,108 +256,10 @@ impl Conn {
         }
     }
 
-    fn offer_at(&self, shared: &Shared) -> Option<Instant> {
-        let ramp = self.ramp.as_ref().filter(|_| shared.can_offer());
-        ramp.map(Ramp::next)
-    }
-
-    fn offer(&mut self, shared: &mut Shared, now: Instant) {
-        shared.send(self.key, Message::Offer(shared.own_offer()));
-        if let Some(ramp) = &mut self.ramp {
-            ramp.advance(now, &mut shared.rng);
-        }
-    }
-
-    /// The path was lost: offer again soon.
-    fn retry(&mut self, shared: &mut Shared, now: Instant) {
-        if self.wanted != Wanted::No && !self.connected() {
-            self.ramp = Some(Ramp::new(now + AGAIN_INTERVAL, AGAIN_INTERVAL * 2, &mut shared.rng));
-        }
-    }
-
-    /// Opens the way through the relay at which both meet, unless it is open.
-    fn meet(&mut self, shared: &mut Shared) {
-        let (Some(home), Some(remote)) = (&shared.home, &self.remote) else { return };
-        let server = if self.controller { home } else { remote }.clone();
-        if self.relay.server().is_some_and(|used| used.url == server.url) {
-            return;
-        }
-        self.close_relay(shared);
-        self.attempts = self.attempts.wrapping_add(1);
-        self.relay = Relay::Opening(server.clone());
-        shared.act(self.key, Action::OpenRelay { attempt: self.attempts, server });
-    }
-
-    fn close_relay(&mut self, shared: &mut Shared) {
-        if std::mem::replace(&mut self.relay, Relay::Closed) != Relay::Closed {
-            shared.act(self.key, Action::CloseRelay { attempt: self.attempts });
-        }
-    }
-
-    /// The best path that is up. Those to come, by TURN or direct, go before the relay.
-    fn best(&self) -> Option<(PathKind, Path)> {
-        match &self.relay {
-            Relay::Up(_, path) => Some((PathKind::Relay, *path)),
-            Relay::Closed | Relay::Opening(_) => None,
-        }
-    }
-
-    fn connected(&self) -> bool {
-        self.best().is_some()
-    }
-
-    /// Something about the paths changed.
-    fn choose(&mut self, shared: &mut Shared, now: Instant) {
-        let Some(best) = self.best() else {
-            self.leave(shared);
-            return;
-        };
-        if self.path == Some(best) || self.hold.is_some() {
-            return;
-        }
-        self.ramp = None;
-        self.watch = Some(Watch::start(now));
-        if self.controller {
-            self.use_best(shared);
-            self.begin_handshake(shared, now);
-        } else if self.path.is_some() {
-            self.use_best(shared);
-        } else {
-            // The controller's handshake makes the engine find the path by itself, and two at once would cross.
-            self.hold = Some(now + CONTROLLER_HEADSTART);
-        }
-    }
-
-    fn use_best(&mut self, shared: &mut Shared) {
-        if let Some((kind, path)) = self.best() {
-            if self.path.replace((kind, path)) != Some((kind, path)) {
-                shared.stats.on_path(Some(kind));
-            }
-            shared.act(self.key, Action::SetPath(path));
-        }
-    }
-
-    /// There is no path.
-    fn leave(&mut self, shared: &mut Shared) {
-        // While the peer's handshake is waited for the engine may have learnt the path from it already.
-        let had = self.path.take().is_some();
-        if had {
-            shared.stats.on_path(None);
-        }
-        if had | self.hold.take().is_some() {
-            shared.act(self.key, Action::ClearPath);
-        }
-        self.watch = None;
-        self.again = None;
-    }
-
-    fn begin_handshake(&mut self, shared: &mut Shared, now: Instant) {
-        self.handshake_begun = Some(now);
-        self.again = Some((now + HANDSHAKE_PAUSES[0], &HANDSHAKE_PAUSES[1..]));
-        shared.act(self.key, Action::Handshake);
-    }
-
     fn settle(&mut self, shared: &Shared, now: Instant) {
+        if self.is_complete(shared) && !self.untold(shared) {
+            self.ramp = None;
+        }
         let best = self.best().map(|(kind, _)| kind);
         let state = match (self.wanted, best) {
             (_, Some(_)) => State::Connected,
@@ -414,19 +277,9 @@ impl Conn {
 }
 
 impl Shared {
-    /// Offers without a relay say nothing.
+    /// Offers with neither a relay nor ICE say nothing.
     fn can_offer(&self) -> bool {
-        self.signal && self.home.is_some()
-    }
-
-    fn own_offer(&self) -> Offer {
-        Offer {
-            credentials: None,
-            session: None,
-            wireguard_port: self.settings.wireguard_port,
-            version: self.settings.version.clone(),
-            relay: self.home.clone(),
-        }
+        self.signal && (self.home.is_some() || self.settings.ice)
     }
 
     fn send(&mut self, key: PublicKey, message: Message) {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub greetings: usize,
     /// After how long without data a peer that may be lazy is left alone.
     pub inactivity: Duration,
+    /// Whether direct paths are sought; without, relays carry everything.
+    pub ice: bool,
 }
 
 /// A peer as the map knows it.
@@ -127,6 +129,11 @@ impl Mesh {
         }
     }
 
+    /// Our own addresses, as peers may reach them, are others now.
+    pub fn candidates_changed(&mut self, now: Instant) {
+        self.with_all(now, Conn::candidates_changed);
+    }
+
     /// Something happened to the peer `key`. Of peers that are not in the map nothing is heard.
     pub fn handle(&mut self, key: PublicKey, input: Input, now: Instant) {
         self.with(key, |conn, shared| conn.handle(shared, input, now));
@@ -170,11 +177,16 @@ impl Mesh {
     }
 
     fn servers_changed(&mut self, now: Instant) {
+        self.with_all(now, Conn::servers_changed);
+    }
+
+    /// Changes all connections; each gets a time for its first offer after that.
+    fn with_all(&mut self, now: Instant, change: impl Fn(&mut Conn, &mut Shared, Instant, Instant)) {
         let keys: Vec<PublicKey> = self.conns.keys().copied().collect();
         let spread = spread(keys.len());
         for key in keys {
             let first = now + self.shared.rng.random_range(Duration::ZERO..spread);
-            self.with(key, |conn, shared| conn.servers_changed(shared, first, now));
+            self.with(key, |conn, shared| change(conn, shared, first, now));
         }
     }
 

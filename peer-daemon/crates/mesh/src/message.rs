@@ -21,7 +21,7 @@ pub struct Offer {
     /// ICE credentials; `None`: the sender does without ICE.
     pub credentials: Option<Credentials>,
     /// The sender's ICE session.
-    pub session: Option<[u8; 5]>,
+    pub session: Option<Session>,
     /// UDP port of the sender's WireGuard.
     pub wireguard_port: u16,
     /// Version of the sender's client.
@@ -29,6 +29,9 @@ pub struct Offer {
     /// The sender's home relay; `None`: it is not connected to one.
     pub relay: Option<RelayServer>,
 }
+
+/// Id of an ICE session: another one for each agent of the sender.
+pub type Session = [u8; 5];
 
 /// ICE credentials.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use peer_core::path::Path;
 
-use crate::message::{Message, RelayServer};
+use crate::message::{Credentials, Message, RelayServer};
 
 /// What may happen to a connection.
 #[derive(Clone, Debug)]
@@ -53,6 +53,25 @@ pub enum Action {
         /// That of the way.
         attempt: u32,
     },
+    /// Seek a direct way by ICE; say [`Input::PathUp`] for each way that is nominated, the best last, and
+    /// [`Input::PathDown`] when there is none, or none any more.
+    OpenIce {
+        /// To repeat in the answers.
+        attempt: u32,
+        /// Ours.
+        local: Credentials,
+        /// The peer's.
+        remote: Credentials,
+        /// Whether we nominate.
+        controlling: bool,
+    },
+    /// End that. Nothing is expected in answer.
+    CloseIce {
+        /// That of the search.
+        attempt: u32,
+    },
+    /// The peer may be reached at this candidate. It can come before the search that it is for.
+    RemoteCandidate(String),
     /// Send to the peer by this way from now on.
     SetPath(Path),
     /// There is no way to the peer any more.

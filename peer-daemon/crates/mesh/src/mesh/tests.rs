@@ -2,9 +2,10 @@ use peer_core::path::{Path, RelayId};
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::message::{Message, Offer};
+use crate::message::{Credentials, Message, Offer};
 use crate::types::{PathKind, State};
 
+mod direct;
 mod exchange;
 mod figures;
 mod idle;
@@ -43,12 +44,18 @@ impl Lab {
     }
 
     fn unreached(own: PublicKey) -> Self {
+        Self::of(own, false)
+    }
+
+    /// Nothing is reached yet. `ice`: direct paths are sought.
+    fn of(own: PublicKey, ice: bool) -> Self {
         let settings = Settings {
             own_key: own,
             wireguard_port: 51820,
             version: "0.1.0".into(),
             greetings: 8,
             inactivity: Duration::from_secs(900),
+            ice,
         };
         let peer = if own == GREATER { SMALLER } else { GREATER };
         Self { mesh: Mesh::new(settings, StdRng::seed_from_u64(7)), peer, now: Instant::now() }
@@ -148,6 +155,19 @@ fn close(attempt: u32) -> Action {
     Action::CloseRelay { attempt }
 }
 
+fn remote_credentials() -> Credentials {
+    Credentials { ufrag: "remote".into(), pwd: "secret".into() }
+}
+
 fn path(attempt: u32) -> Path {
-    Path::Relay(RelayId { connection: 1, peer: attempt })
+    path_of(PathKind::Relay, attempt)
+}
+
+/// A path that an attempt might find.
+fn path_of(kind: PathKind, attempt: u32) -> Path {
+    match kind {
+        PathKind::Relay => Path::Relay(RelayId { connection: 1, peer: attempt }),
+        PathKind::Turn => Path::Relay(RelayId { connection: 2, peer: attempt }),
+        PathKind::Direct => Path::Udp { remote: ([192, 0, 2, 1], attempt as u16).into(), local: None },
+    }
 }

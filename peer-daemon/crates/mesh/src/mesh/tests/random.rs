@@ -14,8 +14,9 @@ enum Event {
     Peers(u8, bool, bool),
     Message(u8, Message),
     /// Of the attempt so many before the last.
-    Up(u8, u32),
-    Down(u8, u32),
+    Up(u8, PathKind, u32),
+    Down(u8, PathKind, u32),
+    Candidates,
     Handshake(u8),
     Traffic(u8),
     Wanted(u8),
@@ -24,7 +25,12 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let url = || select(vec![None, Some(HOME), Some(REMOTE)]);
-    let offer = url().prop_map(remote_offer);
+    let offer = (url(), any::<bool>(), prop::option::of(0..3_u8)).prop_map(|(url, ice, session)| Offer {
+        credentials: ice.then(remote_credentials),
+        session: session.map(|number| [number; 5]),
+        ..remote_offer(url)
+    });
+    let kind = || select(vec![PathKind::Relay, PathKind::Turn, PathKind::Direct]);
     let message = prop_oneof![
         4 => offer.clone().prop_map(Message::Offer),
         4 => offer.prop_map(Message::Answer),
@@ -37,8 +43,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => url().prop_map(Event::Home),
         1 => (0..4_u8, any::<bool>(), any::<bool>()).prop_map(|(count, lazy, able)| Event::Peers(count, lazy, able)),
         6 => (peer.clone(), message).prop_map(|(peer, message)| Event::Message(peer, message)),
-        6 => (peer.clone(), 0..2_u32).prop_map(|(peer, back)| Event::Up(peer, back)),
-        2 => (peer.clone(), 0..2_u32).prop_map(|(peer, back)| Event::Down(peer, back)),
+        6 => (peer.clone(), kind(), 0..2_u32).prop_map(|(peer, kind, back)| Event::Up(peer, kind, back)),
+        2 => (peer.clone(), kind(), 0..2_u32).prop_map(|(peer, kind, back)| Event::Down(peer, kind, back)),
+        1 => Just(Event::Candidates),
         2 => peer.clone().prop_map(Event::Handshake),
         1 => peer.clone().prop_map(Event::Traffic),
         1 => peer.prop_map(Event::Wanted),
@@ -49,33 +56,60 @@ fn event() -> impl Strategy<Value = Event> {
 /// What a driver knows of a peer.
 #[derive(Default)]
 struct Driver {
-    /// Attempt that was asked for and not closed; whether its path is up.
-    open: Option<(u32, bool)>,
-    last: u32,
+    relay: Opened,
+    ice: Opened,
     path: Option<Path>,
+}
+
+/// What was asked for of one kind.
+#[derive(Default)]
+struct Opened {
+    /// Attempt that was not closed, and its path once it is up.
+    open: Option<(u32, Option<(PathKind, Path)>)>,
+    last: u32,
+}
+
+impl Opened {
+    fn open(&mut self, attempt: u32) -> Result<(), TestCaseError> {
+        prop_assert!(self.open.is_none_or(|(_, path)| path.is_none()) && attempt != self.last, "opened over another");
+        (self.open, self.last) = (Some((attempt, None)), attempt);
+        Ok(())
+    }
+
+    fn close(&mut self, attempt: u32) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.open.take().map(|(open, _)| open), Some(attempt));
+        Ok(())
+    }
+
+    fn path(&self) -> Option<(PathKind, Path)> {
+        self.open?.1
+    }
 }
 
 impl Driver {
     fn carry_out(&mut self, action: &Action) -> Result<(), TestCaseError> {
         match *action {
-            Action::OpenRelay { attempt, .. } => {
-                prop_assert!(self.open.is_none_or(|(_, up)| !up) && attempt != self.last, "opened over another");
-                self.open = Some((attempt, false));
-                self.last = attempt;
-            }
-            Action::CloseRelay { attempt } => {
-                prop_assert_eq!(self.open.take().map(|(open, _)| open), Some(attempt));
-            }
+            Action::OpenRelay { attempt, .. } => self.relay.open(attempt)?,
+            Action::CloseRelay { attempt } => self.relay.close(attempt)?,
+            Action::OpenIce { attempt, .. } => self.ice.open(attempt)?,
+            Action::CloseIce { attempt } => self.ice.close(attempt)?,
             Action::SetPath(path) => {
-                let up = self.open.filter(|(_, up)| *up).map(|(attempt, _)| super::path(attempt));
-                prop_assert_eq!(Some(path), up, "only what is up");
+                prop_assert_eq!(Some(path), self.best().map(|(_, path)| path), "the best that is up");
                 self.path = Some(path);
             }
             Action::ClearPath => self.path = None,
             Action::Handshake => prop_assert!(self.path.is_some(), "there must be a way for it"),
-            Action::Send(_) => {}
+            Action::Send(_) | Action::RemoteCandidate(_) => {}
         }
         Ok(())
+    }
+
+    fn best(&self) -> Option<(PathKind, Path)> {
+        self.relay.path().into_iter().chain(self.ice.path()).max_by_key(|(kind, _)| *kind)
+    }
+
+    fn opened(&mut self, kind: PathKind) -> &mut Opened {
+        if kind == PathKind::Relay { &mut self.relay } else { &mut self.ice }
     }
 }
 
@@ -107,22 +141,24 @@ impl Run {
                 self.drivers.retain(|peer, _| (0..count).any(|number| key(number) == *peer));
             }
             Event::Message(peer, message) => mesh.handle(key(peer), Input::Message(message), now),
-            Event::Up(peer, back) => {
-                let driver = self.drivers.entry(key(peer)).or_default();
-                let attempt = driver.last.wrapping_sub(back);
-                if let Some((open, up)) = &mut driver.open
+            Event::Up(peer, kind, back) => {
+                let opened = self.drivers.entry(key(peer)).or_default().opened(kind);
+                let attempt = opened.last.wrapping_sub(back);
+                let path = path_of(kind, attempt);
+                if let Some((open, is)) = &mut opened.open
                     && *open == attempt
                 {
-                    *up = true;
+                    *is = Some((kind, path));
                 }
-                mesh.handle(key(peer), Input::PathUp { kind: PathKind::Relay, attempt, path: path(attempt) }, now);
+                mesh.handle(key(peer), Input::PathUp { kind, attempt, path }, now);
             }
-            Event::Down(peer, back) => {
-                let driver = self.drivers.entry(key(peer)).or_default();
-                let attempt = driver.last.wrapping_sub(back);
-                driver.open = driver.open.filter(|(open, _)| *open != attempt);
-                mesh.handle(key(peer), Input::PathDown { kind: PathKind::Relay, attempt }, now);
+            Event::Down(peer, kind, back) => {
+                let opened = self.drivers.entry(key(peer)).or_default().opened(kind);
+                let attempt = opened.last.wrapping_sub(back);
+                opened.open = opened.open.filter(|(open, _)| *open != attempt);
+                mesh.handle(key(peer), Input::PathDown { kind, attempt }, now);
             }
+            Event::Candidates => mesh.candidates_changed(now),
             Event::Handshake(peer) => mesh.handle(key(peer), Input::Handshake(now), now),
             Event::Traffic(peer) => mesh.handle(key(peer), Input::Traffic(now), now),
             Event::Wanted(peer) => mesh.handle(key(peer), Input::Wanted, now),
@@ -155,10 +191,13 @@ impl Run {
             prop_assert!(self.signal || !matches!(action, Action::Send(_)), "nobody to send by: {action:?}");
             self.drivers.entry(peer).or_default().carry_out(&action)?;
         }
-        prop_assert!(count <= 3 * 6, "{count} actions at once");
+        prop_assert!(count <= 3 * 8, "{count} actions at once");
         for (peer, status) in self.lab.mesh.statuses() {
             let driver = self.drivers.entry(peer).or_default();
-            prop_assert_eq!(status.state == State::Connected, driver.open.is_some_and(|(_, up)| up), "{:?}", peer);
+            prop_assert_eq!(status.state == State::Connected, driver.best().is_some(), "{:?}", peer);
+            prop_assert_eq!(status.kind, driver.best().map(|(kind, _)| kind));
+            let used = driver.path.is_none_or(|path| driver.best().is_some_and(|(_, best)| best == path));
+            prop_assert!(used, "{:?} is used, {:?} is the best", driver.path, driver.best());
             prop_assert!(driver.path.is_none() || status.state == State::Connected, "a path that is gone is left");
         }
         Ok(())
@@ -167,8 +206,8 @@ impl Run {
 
 proptest! {
     #[test]
-    fn the_driver_is_never_told_nonsense(events in prop::collection::vec(event(), 0..120)) {
-        let mut lab = Lab::unreached(PublicKey([100; 32]));
+    fn the_driver_is_never_told_nonsense(ice: bool, events in prop::collection::vec(event(), 0..120)) {
+        let mut lab = Lab::of(PublicKey([100; 32]), ice);
         lab.mesh.set_signal(true, lab.now);
         lab.mesh.set_home_relay(Some(server(HOME)), lab.now);
         let mut run = Run { lab, drivers: HashMap::new(), signal: true };
