@@ -15,7 +15,7 @@ enum Kind {
     Moot,
 }
 
-const IGNORED: [(&str, Kind); 36] = [
+const IGNORED: [(&str, Kind); 34] = [
     ("admin-url", Kind::Value),
     ("allow-server-ssh", Kind::Flag),
     ("anonymize", Kind::Flag),
@@ -40,8 +40,6 @@ const IGNORED: [(&str, Kind); 36] = [
     ("enable-ssh-remote-port-forwarding", Kind::Flag),
     ("enable-ssh-root", Kind::Flag),
     ("enable-ssh-sftp", Kind::Flag),
-    ("external-ip-map", Kind::Value),
-    ("extra-iface-blacklist", Kind::Value),
     ("json-socket", Kind::Value),
     ("network-monitor", Kind::Flag),
     ("no-browser", Kind::Moot),
@@ -146,10 +144,10 @@ mod tests {
         let former = warning(&[], &[("WT_ENABLE_ROSENPASS", "true")]);
         assert_eq!(former.as_deref(), Some("without effect on a routing peer: WT_ENABLE_ROSENPASS"));
         let all = warning(
-            &["-N", "--external-ip-map", "1.2.3.4", "--allow-server-ssh"],
+            &["-N", "--dns-resolver-address", "1.2.3.4", "--allow-server-ssh"],
             &[("NB_ENABLE_ROSENPASS", "true"), ("NB_PROFILE", "")],
         );
-        let expected = "without effect on a routing peer: --allow-server-ssh, --external-ip-map, --network-monitor, \
+        let expected = "without effect on a routing peer: --allow-server-ssh, --dns-resolver-address, --network-monitor, \
                         NB_ENABLE_ROSENPASS";
         assert_eq!(all.as_deref(), Some(expected));
     }

@@ -4,6 +4,7 @@
 //! putting a map in force, starting and ending take time; everything else is done at once.
 
 mod end;
+mod direct;
 mod local;
 mod map;
 mod parts;
@@ -22,6 +23,7 @@ use peer_core::key::PublicKey;
 use peer_core::reach::Outages;
 use peer_core::readiness::{Latch, Readiness};
 use peer_dataplane::ebpf::EbpfDataplane;
+use peer_ice::Ice;
 use peer_identity::{Identity, StateDir};
 use peer_io::shard::Stopped;
 use peer_mesh::Mesh;
@@ -39,9 +41,11 @@ use peer_wireguard::Event as EngineEvent;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use self::direct::{Resolved, StunServers};
 use self::local::Local;
 use self::parts::Parts;
 use super::dial::Dialer;
+use super::direct::Direct;
 use super::facts::{Facts, Unkept};
 use super::keep::Keeper;
 use super::settings::Settings;
@@ -81,6 +85,9 @@ pub(super) struct Agent<'a> {
     signal: Option<(ServerUrl, Signal)>,
     /// What the log has said of servers that are not reached.
     outages: Outages<Server>,
+    /// `None`: relays only.
+    direct: Option<Direct>,
+    stun: StunServers,
     relays: Option<(Relays, mpsc::UnboundedReceiver<peer_relay::Event>)>,
     /// What the relays' task was told of them.
     told_relays: Option<model::Relay>,
@@ -133,6 +140,9 @@ enum Happening {
     Management(Option<management::Event>),
     Signal(Option<signal::Event>),
     Relay(Option<peer_relay::Event>),
+    Ice(Option<peer_ice::Event>),
+    /// The names of STUN servers are resolved, as far as they could be.
+    StunServers(Resolved),
     Engine(EngineEvent),
     /// The machine has slept, or its wall clock was set.
     Clock(Noticed),
@@ -171,7 +181,7 @@ impl<'a> Agent<'a> {
                 return Err(error);
             }
         };
-        let Parts { signals, connector, local, admin } = parts;
+        let Parts { signals, connector, local, admin, ports } = parts;
         let port = opened.sockets.port();
         let mesh = Mesh::new(
             peer_mesh::Settings {
@@ -180,10 +190,16 @@ impl<'a> Agent<'a> {
                 version: NETBIRD_VERSION.to_owned(),
                 greetings: GREETINGS,
                 inactivity: settings.lazy_inactivity,
+                ice: settings.ice.is_some(),
             },
             rand::rng(),
         );
-        let view = Arc::new(View::new(settings.management.to_string(), mesh));
+        let direct = settings.ice.as_ref().zip(ports).map(|(ice, ports)| {
+            let ice = Ice::new(ice.timing.clone(), rand::rng());
+            Direct::start(ice, ports)
+        });
+        let handle = direct.as_ref().map(Direct::handle);
+        let view = Arc::new(View::new(settings.management.to_string(), mesh, handle));
         let readiness = Readiness::new();
         let latch = readiness.latch("network");
         latch.not_ready("there is no network map yet");
@@ -220,6 +236,8 @@ impl<'a> Agent<'a> {
             management,
             signal: None,
             outages: Outages::default(),
+            direct,
+            stun: StunServers::default(),
             relays: None,
             told_relays: None,
             reader: Reader::default(),
@@ -284,6 +302,8 @@ impl<'a> Agent<'a> {
                 }
                 Happening::Signal(event) => self.on_signal(event.context("the task of signal has ended")?),
                 Happening::Relay(event) => self.on_relay(event.context("the task of the relays has ended")?),
+                Happening::Ice(event) => self.on_ice(event.context("the task of direct paths has ended")?),
+                Happening::StunServers(resolved) => self.stun_resolved(resolved),
                 Happening::Engine(event) => self.on_engine(event),
                 Happening::Addresses => {}
                 Happening::Clock(noticed) => self.on_clock(noticed).await,
@@ -302,12 +322,14 @@ impl<'a> Agent<'a> {
 
     async fn next(&mut self) -> Happening {
         let timeout = self.poll_timeout();
-        let Self { signals, management, signal, relays, local, clock, engine_events, stopped, .. } = self;
+        let Self { signals, management, signal, relays, direct, stun, local, clock, engine_events, stopped, .. } = self;
         tokio::select! {
             told = signals.next() => Happening::Told(told),
             event = management.events.recv() => Happening::Management(event),
             event = of_signal(signal) => Happening::Signal(event),
             event = of_relays(relays) => Happening::Relay(event),
+            event = of_direct(direct) => Happening::Ice(event),
+            resolved = stun.resolved() => Happening::StunServers(resolved),
             Some(event) = engine_events.recv() => Happening::Engine(event),
             () = local.changed() => Happening::Addresses,
             noticed = clock.changed() => Happening::Clock(noticed),
@@ -320,7 +342,9 @@ impl<'a> Agent<'a> {
         let mesh = self.view.mesh().poll_timeout();
         let drain = self.drain.as_ref().map(Drain::poll_timeout);
         let others =
-            [mesh, drain, self.keeper.poll_timeout(), self.local.poll_timeout(), self.retry].into_iter().flatten();
+            [mesh, drain, self.keeper.poll_timeout(), self.local.poll_timeout(), self.retry, self.stun.poll_timeout()]
+                .into_iter()
+                .flatten();
         others.fold(self.look, Instant::min)
     }
 
@@ -353,6 +377,7 @@ impl<'a> Agent<'a> {
             self.look_for_traffic().await?;
         }
         self.look_at_addresses(now).await?;
+        self.stun.handle_timeout(now);
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
             self.put_in_force(None, now).await?;
@@ -373,6 +398,13 @@ async fn of_relays(
 ) -> Option<peer_relay::Event> {
     match relays {
         Some((_, events)) => events.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn of_direct(direct: &mut Option<Direct>) -> Option<peer_ice::Event> {
+    match direct {
+        Some(direct) => direct.next().await,
         None => pending().await,
     }
 }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod dial;
+mod direct;
 mod facts;
 mod keep;
 mod messages;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use peer_core::key::PublicKey;
+use peer_ice::PairStatus;
 use peer_mesh::{PathKind, State, Status};
 use peer_netbird::meta::NETBIRD_VERSION;
 use peer_netmap::model::RemotePeer;
@@ -24,7 +25,13 @@ impl View {
         let engine: HashMap<_, _> = peers.iter().map(|peer| (peer.public_key, peer)).collect();
         let statuses: HashMap<PublicKey, Status> = self.mesh().statuses().collect();
         let board = self.board();
-        let peer = |named: &Arc<RemotePeer>| peer(named, statuses.get(&named.key), engine.get(&named.key).copied());
+        let direct = |key| self.direct.as_ref().and_then(|direct| direct.pair(key));
+        let peer = |named: &Arc<RemotePeer>| {
+            let status = statuses.get(&named.key);
+            let is_direct = status.is_some_and(|status| status.kind.is_some_and(|kind| kind != PathKind::Relay));
+            let pair = if is_direct { direct(&named.key) } else { None };
+            peer(named, status, engine.get(&named.key).copied(), pair.as_ref())
+        };
         let mut overview = Overview {
             peers: Peers::of(board.all_peers().map(peer).collect()),
             // What servers and members are told: readers of this compare it with NetBird's releases.
@@ -60,7 +67,12 @@ fn server(url: &str, link: &Link) -> Server {
     Server { url: url.to_owned(), connected: link.connected, error: link.error.clone() }
 }
 
-fn peer(named: &RemotePeer, status: Option<&Status>, engine: Option<&PeerStatus>) -> OverviewPeer {
+fn peer(
+    named: &RemotePeer,
+    status: Option<&Status>,
+    engine: Option<&PeerStatus>,
+    pair: Option<&PairStatus>,
+) -> OverviewPeer {
     let own = named.allowed_ips.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
     let state = match status.map(|status| status.state) {
         Some(State::Connected) => PeerState::Connected,
@@ -83,10 +95,14 @@ fn peer(named: &RemotePeer, status: Option<&Status>, engine: Option<&PeerStatus>
             Some(PathKind::Direct) => ConnectionType::Direct,
             None => ConnectionType::None,
         },
-        ice_candidate_type: Ends::default(),
+        ice_candidate_type: pair.map_or_else(Ends::default, |pair| Ends {
+            local: pair.local_kind.as_str().to_owned(),
+            remote: pair.remote_kind.as_str().to_owned(),
+        }),
         ice_candidate_endpoint: Ends {
-            local: String::new(),
-            remote: remote.map(|remote| remote.to_string()).unwrap_or_default(),
+            local: pair.map(|pair| pair.local.to_string()).unwrap_or_default(),
+            // Where packets go: the peer may have moved since the last check.
+            remote: remote.or(pair.map(|pair| pair.remote)).map(|remote| remote.to_string()).unwrap_or_default(),
         },
         relay_address: connected
             .and_then(|status| status.relay.as_ref())
@@ -95,7 +111,7 @@ fn peer(named: &RemotePeer, status: Option<&Status>, engine: Option<&PeerStatus>
         last_wireguard_handshake: engine.and_then(|peer| peer.last_handshake).and_then(timestamp),
         transfer_received: engine.map_or(0, |peer| peer.rx_bytes),
         transfer_sent: engine.map_or(0, |peer| peer.tx_bytes),
-        latency: 0,
+        latency: pair.map_or(0, |pair| u64::try_from(pair.round_trip.as_nanos()).unwrap_or(u64::MAX)),
         quantum_resistance: false,
         networks: Vec::new(),
     }

@@ -1,16 +1,19 @@
 //! What the command line, the environment and the state directory say together. Flag > environment > state.
 
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use peer_core::desired::UplinkChoice;
 use peer_core::key::{PresharedKey, PrivateKey};
+use peer_ice::ExternalIp;
 use peer_identity::{Ephemeral, Settings as Kept};
 use peer_netbird::management::SetupKey;
 use peer_netbird::proto::management::Flags;
 use peer_netbird::server::ServerUrl;
 
+use super::direct::interfaces;
 use crate::cli::{EphemeralChoice, NetBirdArgs, UpArgs};
 
 /// Where the official client goes if nobody says otherwise.
@@ -47,12 +50,21 @@ pub(super) struct Settings {
     /// `None`: what the server says.
     pub(super) lazy: Option<bool>,
     pub(super) lazy_inactivity: Duration,
+    /// `None`: relays only.
+    pub(super) ice: Option<IceSettings>,
     pub(super) keepalive: NonZeroU16,
     pub(super) ephemeral: Ephemeral,
     pub(super) max_stale_map: Duration,
     pub(super) setup_key: SetupKeySource,
     /// What the server is told of all this.
     pub(super) flags: Flags,
+}
+
+/// How direct paths are sought.
+#[derive(Clone, Debug)]
+pub(super) struct IceSettings {
+    pub(super) timing: peer_ice::Settings,
+    pub(super) interfaces: interfaces::Choice,
 }
 
 /// WireGuard's UDP port.
@@ -98,6 +110,7 @@ pub(super) fn check(args: &UpArgs) -> Result<(), BadSetting> {
     }
     setup_key(netbird)?;
     preshared_key(netbird)?;
+    ice(netbird)?;
     if netbird.block_lan_access == Some(true) {
         return Err(no_lan_block("--block-lan-access (NB_BLOCK_LAN_ACCESS)"));
     }
@@ -162,6 +175,7 @@ impl Settings {
             ipv6: !disable_ipv6,
             lazy: netbird.lazy_connections,
             lazy_inactivity: netbird.lazy_inactivity,
+            ice: ice(netbird)?,
             keepalive: KEEPALIVE,
             ephemeral: match netbird.ephemeral {
                 EphemeralChoice::Auto => Ephemeral::Auto,
@@ -235,6 +249,43 @@ fn setup_key(args: &NetBirdArgs) -> Result<SetupKeySource, BadSetting> {
 fn preshared_key(args: &NetBirdArgs) -> Result<Option<PresharedKey>, BadSetting> {
     let wrong = |error| BadSetting { field: "--preshared-key (NB_PRESHARED_KEY)", why: format!("{error}") };
     given(args.preshared_key.as_ref()).map(|text| text.parse().map_err(wrong)).transpose()
+}
+
+fn ice(args: &NetBirdArgs) -> Result<Option<IceSettings>, BadSetting> {
+    let seconds = |seconds: u16| Duration::from_secs(seconds.into());
+    let names = |names: &[String]| -> Vec<String> {
+        names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    };
+    let external_ips = names(&args.external_ip_map).iter().map(|text| external_ip(text)).collect::<Result<_, _>>()?;
+    let timing = peer_ice::Settings {
+        keepalive: seconds(args.ice_keep_alive_interval),
+        disconnected: seconds(args.ice_disconnected_timeout),
+        failed: seconds(args.ice_failed_timeout),
+        external_ips,
+        ..peer_ice::Settings::default()
+    };
+    let interfaces =
+        interfaces::Choice { only: names(&args.ice_interfaces), never: names(&args.extra_iface_blacklist) };
+    Ok((args.force_relay != Some(true)).then_some(IceSettings { timing, interfaces }))
+}
+
+/// `PUBLIC` or `PUBLIC/LOCAL`.
+fn external_ip(text: &str) -> Result<ExternalIp, BadSetting> {
+    let wrong = |what: &str| BadSetting {
+        field: "--external-ip-map (NB_EXTERNAL_IP_MAP)",
+        why: format!("{text:?}: {what}; write PUBLIC or PUBLIC/LOCAL, such as 203.0.113.7/192.168.1.7"),
+    };
+    let (external, local) = match text.split_once('/') {
+        Some((external, local)) => (external, Some(local)),
+        None => (text, None),
+    };
+    let external: IpAddr = external.parse().map_err(|_| wrong("the public address cannot be read"))?;
+    let local = local.map(|local| local.parse::<IpAddr>().map_err(|_| wrong("the local address cannot be read")));
+    let internal = local.transpose()?;
+    if internal.is_some_and(|internal| internal.is_ipv4() != external.is_ipv4()) {
+        return Err(wrong("both addresses must be of one family"));
+    }
+    Ok(ExternalIp { external, internal })
 }
 
 fn no_lan_block(field: &'static str) -> BadSetting {

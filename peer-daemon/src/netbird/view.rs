@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use foldhash::HashSet;
 use jiff::Timestamp;
 use peer_core::key::PublicKey;
+use peer_ice::IceCollector;
 use peer_mesh::Mesh;
 use peer_mesh::metrics::PathCollector;
 use peer_metrics::Shown;
@@ -17,6 +18,7 @@ use peer_netmap::model::{NetworkMap, OwnConfig, RemotePeer, RouteTarget};
 use peer_relay::{RelayMetrics, RelayStats, RelayStatus, Relays};
 use prometheus_client::registry::Registry;
 
+use super::direct::DirectHandle;
 use super::metrics::{MapStats, MeshCollector};
 use crate::status::{Event, Map, Network, Relay};
 
@@ -28,6 +30,8 @@ pub(crate) struct View {
     pub(super) management_url: String,
     board: Mutex<Board>,
     mesh: Arc<Mutex<Mesh>>,
+    /// `None`: relays only.
+    pub(super) direct: Option<DirectHandle>,
     pub(super) management: Arc<ManagementStats>,
     pub(super) signal: Arc<SignalStats>,
     pub(super) relay: Arc<RelayStats>,
@@ -88,11 +92,12 @@ pub(super) struct InForce {
 }
 
 impl View {
-    pub(super) fn new(management_url: String, mesh: Mesh) -> Self {
+    pub(super) fn new(management_url: String, mesh: Mesh, direct: Option<DirectHandle>) -> Self {
         Self {
             management_url,
             board: Mutex::default(),
             mesh: Arc::new(Mutex::new(mesh)),
+            direct,
             management: Arc::default(),
             signal: Arc::default(),
             relay: Arc::default(),
@@ -174,6 +179,8 @@ impl View {
         registry.register_collector(Box::new(RelayMetrics::new(Arc::clone(&self.relay))));
         registry.register_collector(Box::new(Shown(Arc::clone(&self.signal))));
         registry.register_collector(Box::new(PathCollector::new(self.mesh().stats())));
+        let ice = self.direct.as_ref().map_or_else(Arc::default, DirectHandle::stats);
+        registry.register_collector(Box::new(IceCollector::new(ice)));
         registry
             .register_collector(Box::new(MeshCollector { maps: Arc::clone(&self.maps), mesh: Arc::clone(&self.mesh) }));
     }

@@ -16,7 +16,7 @@ use peer_identity::{EndpointFile, Endpoints};
 use peer_io::shard::{Shard, ShardConfig};
 use peer_io::udp::Sockets;
 use peer_io::wt0::{Reserved, Wt0, Wt0Config};
-use peer_wireguard::{Engine, EngineConfig, Event};
+use peer_wireguard::{Engine, EngineConfig, Event, Roaming};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::{JoinHandle, block_in_place};
 
@@ -246,7 +246,7 @@ impl Node {
         }
         let port = opened.sockets.port();
         let changed = Arc::new(Notify::new());
-        let engine = engine(&desired, &opened.endpoints, &opened.stamps);
+        let engine = engine(&desired, &opened.endpoints, &opened.stamps, opened.configuration);
         let engine_stats = engine.stats();
         let shard = match spawn(&mut wt0, &desired, engine, opened.sockets, on_event, &changed) {
             Ok(shard) => Arc::new(shard),
@@ -411,7 +411,7 @@ async fn remove(wt0: &Wt0, driver: Driver, keep: bool) -> anyhow::Result<()> {
     Ok(removed?)
 }
 
-fn engine(desired: &Desired, endpoints: &Endpoints, stamps: &Stamps) -> Engine {
+fn engine(desired: &Desired, endpoints: &Endpoints, stamps: &Stamps, configuration: Configuration) -> Engine {
     let now = peer_io::clock::now();
     let config = EngineConfig {
         private_key: desired.interface.private_key.clone(),
@@ -420,6 +420,11 @@ fn engine(desired: &Desired, endpoints: &Endpoints, stamps: &Stamps) -> Engine {
     };
     let mut engine = Engine::new(config, rand::rng(), now);
     engine.set_mtu(desired.interface.mtu);
+    // NetBird's paths are those that its connections have chosen.
+    engine.set_roaming(match configuration {
+        Configuration::File => Roaming::Free,
+        Configuration::NetBird => Roaming::WithinUdp,
+    });
     let changed = engine.set_peers(now, Arc::clone(&desired.peers));
     for (peer, why) in changed.refused {
         tracing::warn!(%peer, %why, "peer not taken");

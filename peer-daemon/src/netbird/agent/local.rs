@@ -8,10 +8,11 @@ use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _};
 use peer_dataplane::kernel::{Change, Netlink, Questions, Snapshot, changes};
 
+use super::super::direct::interfaces;
 use super::Agent;
 
 /// A node with pods changes all the time: what comes within this is one change.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Looks at the node's addresses and hears when to look again.
 pub(super) struct Local {
@@ -19,6 +20,11 @@ pub(super) struct Local {
     changes: Pin<Box<dyn Stream<Item = Change> + Send>>,
     due: Option<Instant>,
     pub(super) addresses: Vec<IpAddr>,
+    /// Those of them that peers may connect to.
+    pub(super) candidates: Vec<IpAddr>,
+    /// How those are chosen; `None`: there are none.
+    choice: Option<interfaces::Choice>,
+    servers: Vec<IpAddr>,
 }
 
 impl Local {
@@ -26,17 +32,29 @@ impl Local {
     ///
     /// # Errors
     /// When the kernel gives no netlink socket.
-    pub(super) fn open() -> anyhow::Result<Self> {
+    pub(super) fn open(choice: Option<interfaces::Choice>) -> anyhow::Result<Self> {
         let netlink = Netlink::connect().context("open a netlink socket")?;
         let changes = Box::pin(changes().context("listen to changes of the network")?);
-        Ok(Self { netlink, changes, due: Some(Instant::now()), addresses: Vec::new() })
+        let (addresses, candidates, servers) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { netlink, changes, due: Some(Instant::now()), addresses, candidates, choice, servers })
+    }
+
+    /// The servers that the daemon talks to: devices that lead to them may lead to peers.
+    pub(super) fn set_servers(&mut self, mut servers: Vec<IpAddr>) {
+        servers.sort_unstable();
+        servers.dedup();
+        if self.servers != servers {
+            self.servers = servers;
+            self.due = Some(Instant::now());
+        }
     }
 
     /// Waits until something has changed.
     pub(super) async fn changed(&mut self) {
         match self.changes.next().await {
-            // Neither says anything of the node's addresses.
-            Some(Change::Neighbour(_) | Change::Route(_)) => {}
+            // Of a node's routes there are many, and only the default ones choose devices.
+            Some(Change::Route(net)) if net.prefix_len() > 0 => {}
+            Some(Change::Neighbour(_)) => {}
             Some(_) => self.due = self.due.or_else(|| Some(Instant::now() + SETTLE)),
             None => std::future::pending().await,
         }
@@ -47,31 +65,45 @@ impl Local {
         self.due
     }
 
-    /// Looks, if it is due, and leaves out the device `except`; whether the addresses are others than before.
-    pub(super) async fn look(&mut self, now: Instant, except: &str) -> bool {
+    /// Looks, if it is due, and leaves out the device `except`.
+    pub(super) async fn look(&mut self, now: Instant, except: &str) -> Looked {
         if self.due.is_none_or(|due| due > now) {
-            return false;
+            return Looked::default();
         }
         self.due = None;
-        match self.netlink.snapshot(&Questions::default()).await {
+        let questions = self.choice.as_ref().map_or_else(Questions::default, |_| interfaces::questions(&self.servers));
+        match self.netlink.snapshot(&questions).await {
             Ok(snapshot) => {
                 let addresses = of(&snapshot, except);
-                let changed = addresses != self.addresses;
-                self.addresses = addresses;
-                changed
+                let choice = self.choice.as_ref();
+                let candidates = choice.map_or_else(Vec::new, |choice| interfaces::candidates(&snapshot, choice, except));
+                let addresses = std::mem::replace(&mut self.addresses, addresses) != self.addresses;
+                let candidates = std::mem::replace(&mut self.candidates, candidates) != self.candidates;
+                Looked { addresses, candidates }
             }
             Err(error) => {
                 tracing::warn!(%error, "the node's addresses are not known");
-                false
+                Looked::default()
             }
         }
     }
 }
 
+/// What is not as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Looked {
+    pub(super) addresses: bool,
+    pub(super) candidates: bool,
+}
+
 impl Agent<'_> {
     /// Goes by changes of the node's addresses.
     pub(super) async fn look_at_addresses(&mut self, now: Instant) -> anyhow::Result<()> {
-        if self.local.look(now, &self.settings.interface_name).await && self.node.is_some() {
+        let looked = self.local.look(now, &self.settings.interface_name).await;
+        if looked.candidates {
+            self.set_local_candidates();
+        }
+        if looked.addresses && self.node.is_some() {
             self.put_in_force(None, now).await?;
         }
         Ok(())

@@ -24,6 +24,7 @@ impl Agent<'_> {
     /// Looks around, and puts the map of an earlier run in force, if there is one that may be used.
     pub(super) async fn restore(&mut self) -> anyhow::Result<()> {
         self.local.look(Instant::now(), &self.settings.interface_name).await;
+        self.set_local_candidates();
         let Some(kept) = self.keeper.restore(self.settings.max_stale_map) else { return Ok(()) };
         let update = match self.reader.read(&kept.message) {
             Ok(update) => update,
@@ -109,6 +110,7 @@ impl Agent<'_> {
         let compiled = self.compiler.compile(map, &options, &mut self.ids);
         let desired = self.desired(addresses, own, &compiled);
         self.facts.set_overlay(addresses.iter().map(|net| net.addr()));
+        self.forbid(addresses.iter());
         let result = match &mut self.node {
             None => match self.start(desired).await? {
                 None => MapResult::Applied,
@@ -195,16 +197,11 @@ impl Agent<'_> {
         if mtu != said {
             tracing::warn!(said, mtu, "the MTU cannot change while the daemon runs: restart it for that");
         }
-        let port = match (&self.waiting, &self.node) {
-            (Some(waiting), _) => waiting.port,
-            (None, Some(node)) => node.desired.interface.listen_port,
-            (None, None) => 0,
-        };
         Desired {
             interface: Interface {
                 name: self.settings.interface_name.clone(),
                 private_key: self.settings.private_key.clone(),
-                listen_port: port,
+                listen_port: self.listen_port(),
                 addresses: addresses.iter().collect(),
                 mtu,
             },
@@ -212,6 +209,15 @@ impl Agent<'_> {
             routes: compiled.routes.clone(),
             rules: Arc::clone(&compiled.rules),
             unsupported: compiled.unsupported.clone(),
+        }
+    }
+
+    /// WireGuard's UDP port.
+    pub(super) fn listen_port(&self) -> u16 {
+        match (&self.waiting, &self.node) {
+            (Some(waiting), _) => waiting.port,
+            (None, Some(node)) => node.desired.interface.listen_port,
+            (None, None) => 0,
         }
     }
 

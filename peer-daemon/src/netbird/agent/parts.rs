@@ -6,6 +6,7 @@ use peer_dataplane::Configuration;
 use peer_io::udp::Sockets;
 
 use super::super::dial::connector;
+use super::super::direct::Ports;
 use super::super::settings::{ListenPort, Settings};
 use super::local::Local;
 use crate::admin::Admin;
@@ -18,6 +19,8 @@ pub(super) struct Parts {
     pub(super) connector: Connector,
     pub(super) local: Local,
     pub(super) admin: Admin,
+    /// Where direct paths are sought.
+    pub(super) ports: Option<Ports>,
 }
 
 impl Parts {
@@ -31,13 +34,19 @@ impl Parts {
         own: PublicKey,
         adopt: bool,
     ) -> anyhow::Result<(Self, Opened)> {
+        let mut sockets = bind(settings.listen_port)?;
+        let ports = match settings.ice {
+            Some(_) => Some(Ports { stun: sockets.tap_stun(), transmitter: sockets.transmitter()? }),
+            None => None,
+        };
         let parts = Self {
             signals: Signals::listen()?,
             connector: connector(settings)?,
-            local: Local::open()?,
+            local: Local::open(settings.ice.as_ref().map(|ice| ice.interfaces.clone()))?,
             admin: Admin::bind(args)?,
+            ports,
         };
-        let opened = Opened::with(bind(settings.listen_port)?, args, own, Configuration::NetBird)?;
+        let opened = Opened::with(sockets, args, own, Configuration::NetBird)?;
         // Last: a device that comes and goes is seen by others.
         let device = reserve(&settings.interface_name, adopt, Configuration::NetBird).await?;
         Ok((parts, opened.on(device)))

@@ -38,6 +38,11 @@ impl Agent<'_> {
                 Action::Send(message) => self.send(peer, message),
                 Action::OpenRelay { attempt, server } => self.open_relay(peer, attempt, &server),
                 Action::CloseRelay { attempt } => self.close_relay(peer, attempt),
+                Action::OpenIce { attempt, local, remote, controlling } => {
+                    self.open_ice(peer, attempt, (local, remote), controlling);
+                }
+                Action::CloseIce { attempt } => self.close_ice(peer, attempt),
+                Action::RemoteCandidate(text) => self.remote_candidate(peer, &text),
                 Action::SetPath(path) => orders.push(Order::Path(peer, Some(path))),
                 Action::ClearPath => orders.push(Order::Path(peer, None)),
                 Action::Handshake => orders.push(Order::Handshake(peer)),
@@ -73,7 +78,7 @@ impl Agent<'_> {
         Ok(())
     }
 
-    fn send(&self, peer: PublicKey, message: peer_mesh::message::Message) {
+    pub(super) fn send(&self, peer: PublicKey, message: peer_mesh::message::Message) {
         let Some((_, signal)) = &self.signal else { return };
         match signal.sender.send(peer, messages::to_send(message)) {
             // Offers are repeated; the loss is counted.

@@ -93,6 +93,7 @@ impl Agent<'_> {
     pub(super) fn connect_servers(&mut self) {
         self.connect_signal();
         self.set_relays();
+        self.set_stun_servers();
     }
 
     fn connect_signal(&mut self) {
