@@ -70,7 +70,7 @@ pub use metrics::{Metrics, Sample};
 pub use names::NameServer;
 pub use namespace::Namespace;
 pub use node::{Capabilities, Node, NodeJoining};
-pub use official::{Apart, Api, Official, OfficialClient, OfficialMesh, OfficialServer};
+pub use official::{Apart, Api, Official, OfficialClient, OfficialMesh, OfficialServer, Paths};
 pub use offload::{Offload, set_offload};
 pub use ping::{Pings, ping, ping_with};
 pub use process::{Cpu, Process, age};

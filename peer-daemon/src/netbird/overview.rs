@@ -25,11 +25,10 @@ impl View {
         let engine: HashMap<_, _> = peers.iter().map(|peer| (peer.public_key, peer)).collect();
         let statuses: HashMap<PublicKey, Status> = self.mesh().statuses().collect();
         let board = self.board();
-        let direct = |key| self.direct.as_ref().and_then(|direct| direct.pair(key));
         let peer = |named: &Arc<RemotePeer>| {
             let status = statuses.get(&named.key);
             let is_direct = status.is_some_and(|status| status.kind.is_some_and(|kind| kind != PathKind::Relay));
-            let pair = if is_direct { direct(&named.key) } else { None };
+            let pair = self.direct.as_ref().filter(|_| is_direct).and_then(|direct| direct.pair(&named.key));
             peer(named, status, engine.get(&named.key).copied(), pair.as_ref())
         };
         let mut overview = Overview {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foldhash::HashSet;
 use jiff::Timestamp;
 use peer_core::key::PublicKey;
-use peer_ice::IceCollector;
+use peer_ice::metrics::IceCollector;
 use peer_mesh::Mesh;
 use peer_mesh::metrics::PathCollector;
 use peer_metrics::Shown;

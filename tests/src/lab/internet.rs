@@ -47,6 +47,20 @@ impl Internet {
         Ok(())
     }
 
+    /// Drops what parties send each other by UDP to this port, until it is lifted; the servers are still reached.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn block_udp(&self, port: u16) -> Result<Blocked> {
+        self.namespace.exec("nft", &["add", "table", "bridge", "block"])?;
+        let blocked = Blocked { namespace: self.namespace.clone() };
+        let chain = "{ type filter hook forward priority 0; }";
+        self.namespace.exec("nft", &["add", "chain", "bridge", "block", "parties", chain])?;
+        let port = port.to_string();
+        self.namespace.exec("nft", &["add", "rule", "bridge", "block", "parties", "udp", "dport", &port, "drop"])?;
+        Ok(blocked)
+    }
+
     /// Opens a listening socket here, again and again if need be.
     pub fn listener(&self, port: u16) -> impl Fn() -> io::Result<TcpListener> + Send + Sync + 'static {
         let namespace = self.namespace.clone();
@@ -59,5 +73,21 @@ impl Internet {
             });
             bound
         }
+    }
+}
+
+/// Datagrams that are dropped on the way.
+pub struct Blocked {
+    namespace: Namespace,
+}
+
+impl Blocked {
+    /// Lets them pass again.
+    ///
+    /// # Errors
+    /// `nft` fails.
+    pub fn lift(self) -> Result<()> {
+        self.namespace.exec("nft", &["delete", "table", "bridge", "block"])?;
+        Ok(())
     }
 }

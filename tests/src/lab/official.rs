@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 pub use api::Api;
-pub use client::OfficialClient;
+pub use client::{OfficialClient, Paths};
 pub use mesh::OfficialMesh;
 pub use server::OfficialServer;
 

@@ -1,7 +1,7 @@
 //! Direct paths: the mesh says to whom, ICE says how.
 
 use std::future::pending;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -11,6 +11,7 @@ use peer_ice::{Credentials as IceCredentials, Event, Session};
 use peer_mesh::message::{Credentials, Message};
 use peer_mesh::{Input, PathKind};
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use super::super::direct::servers;
 use super::Agent;
@@ -101,8 +102,8 @@ impl Agent<'_> {
         controlling: bool,
     ) {
         let Some(direct) = &self.direct else { return };
-        let [local, remote] = [local, remote].map(|Credentials { ufrag, pwd }| IceCredentials::new(ufrag, pwd));
-        direct.handle().open(Session { peer, attempt, local, remote, controlling });
+        let [local, remote] = [local, remote].map(|Credentials { ufrag, pwd }| IceCredentials { ufrag, pwd: Zeroizing::new(pwd) });
+        direct.handle().open(&Session { peer, attempt, local, remote, controlling });
     }
 
     pub(super) fn close_ice(&self, peer: PublicKey, attempt: u32) {
@@ -141,7 +142,7 @@ impl Agent<'_> {
     }
 
     pub(super) fn stun_resolved(&mut self, (servers, _): Resolved) {
-        self.local.set_servers(servers.iter().map(SocketAddr::ip).collect::<Vec<IpAddr>>());
+        servers.iter().for_each(|server| self.local.add_server(server.ip()));
         if let Some(direct) = &self.direct {
             direct.handle().set_stun_servers(servers);
         }

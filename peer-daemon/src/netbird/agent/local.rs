@@ -14,6 +14,9 @@ use super::Agent;
 /// A node with pods changes all the time: what comes within this is one change.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// Servers that are remembered, the newest first.
+const SERVERS: usize = 16;
+
 /// Looks at the node's addresses and hears when to look again.
 pub(super) struct Local {
     netlink: Netlink,
@@ -39,12 +42,13 @@ impl Local {
         Ok(Self { netlink, changes, due: Some(Instant::now()), addresses, candidates, choice, servers })
     }
 
-    /// The servers that the daemon talks to: devices that lead to them may lead to peers.
-    pub(super) fn set_servers(&mut self, mut servers: Vec<IpAddr>) {
-        servers.sort_unstable();
-        servers.dedup();
-        if self.servers != servers {
-            self.servers = servers;
+    /// One more of the servers that the daemon talks to: the device that leads to it may lead to peers.
+    pub(super) fn add_server(&mut self, server: IpAddr) {
+        let server = server.to_canonical();
+        if !server.is_loopback() && !self.servers.contains(&server) {
+            // Who knows so many servers knows their devices.
+            self.servers.truncate(SERVERS - 1);
+            self.servers.insert(0, server);
             self.due = Some(Instant::now());
         }
     }

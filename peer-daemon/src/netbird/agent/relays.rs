@@ -39,8 +39,13 @@ impl Agent<'_> {
         self.told_relays.clone_from(wanted);
     }
 
-    pub(super) fn on_relay(&self, event: Event) {
+    pub(super) fn on_relay(&mut self, event: Event) {
         let now = Instant::now();
+        if let Event::Home(Some(home)) = &event
+            && let Some(address) = home.address
+        {
+            self.local.add_server(address);
+        }
         let mut mesh = self.view.mesh();
         match event {
             Event::Home(Some(home)) => {

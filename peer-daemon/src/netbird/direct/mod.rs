@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use peer_core::key::PublicKey;
-use peer_ice::{Event, Ice, IceStats, PairStatus, Session};
+use peer_ice::stats::IceStats;
+use peer_ice::{Event, Ice, PairStatus, Session};
 use peer_io::stun::{KnownSources, StunDatagram, StunReceiver};
 use peer_io::udp::DatagramTx;
 use tokio::sync::{Notify, mpsc};
@@ -80,7 +81,7 @@ impl Drop for Direct {
 }
 
 impl DirectHandle {
-    pub(super) fn open(&self, session: Session) {
+    pub(super) fn open(&self, session: &Session) {
         self.change(|state, now| state.ice.open(session, now));
     }
 

@@ -27,20 +27,31 @@ pub struct OfficialClient {
     pub namespace: Namespace,
     binary: PathBuf,
     service: Option<Process>,
+    by: Paths,
+}
+
+/// By which paths an official client may be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paths {
+    /// `NB_FORCE_RELAY`.
+    #[default]
+    Relay,
+    /// By any.
+    Any,
 }
 
 impl OfficialClient {
-    /// Starts one and lets it join, by the relay alone.
+    /// Starts one and lets it join.
     ///
     /// # Errors
     /// It does not start or does not join.
-    pub fn join(namespace: Namespace, official: &Official, joining: &Joining) -> Result<Self> {
+    pub fn join(namespace: Namespace, official: &Official, joining: &Joining, by: Paths) -> Result<Self> {
         // What it writes outside its state directory.
         for directory in ["/etc/iproute2", "/var/lib"] {
             namespace.hide(Path::new(directory))?;
         }
         namespace.enter(|| fs::create_dir_all(STATE))?;
-        let mut this = Self { namespace, binary: official.client.clone(), service: None };
+        let mut this = Self { namespace, binary: official.client.clone(), service: None, by };
         this.launch()?;
         this.up(joining)?;
         Ok(this)
@@ -145,7 +156,7 @@ impl OfficialClient {
         let mut command = self.namespace.command(&self.binary);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", STATE).env("USER", "root").env("NB_STATE_DIR", STATE);
-        command.env("NB_FORCE_RELAY", "true").env("NB_DISABLE_SSH_CONFIG", "true");
+        command.env("NB_FORCE_RELAY", (self.by == Paths::Relay).to_string()).env("NB_DISABLE_SSH_CONFIG", "true");
         command
     }
 }

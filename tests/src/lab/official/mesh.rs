@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use peer_test_control::member::Habits;
 use serde_json::{Value, json};
 
-use super::{Api, Official, OfficialClient, OfficialServer};
+use super::{Api, Official, OfficialClient, OfficialServer, Paths};
 use crate::lab::addresses::{BEHIND_NETWORK, BEHIND_NETWORK6, LAN, LAN6};
 use crate::lab::binaries::find_daemon;
 use crate::lab::config::NodeConfig;
@@ -38,6 +38,8 @@ pub struct OfficialMesh {
     pub node_key: String,
     /// Lets nodes in that go when they are away.
     pub ephemeral_key: String,
+    /// By which paths clients that join from now on may be reached.
+    pub paths: Paths,
     member_key: String,
     official: Official,
     next: u8,
@@ -101,6 +103,7 @@ impl OfficialMesh {
             network,
             node_key,
             ephemeral_key,
+            paths: Paths::default(),
             member_key,
             official,
             next: NODE + 1,
@@ -158,7 +161,7 @@ impl OfficialMesh {
         self.next += 1;
         let url = self.server.url();
         let joining = Joining { url, setup_key, hostname: name.to_owned(), habits: Habits::default() };
-        OfficialClient::join(namespace, &self.official, &joining)
+        OfficialClient::join(namespace, &self.official, &joining, self.paths)
     }
 }
 

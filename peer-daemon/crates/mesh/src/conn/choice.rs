@@ -25,22 +25,24 @@ impl Conn {
     }
 
     pub(super) fn path_down(&mut self, shared: &mut Shared, kind: PathKind, attempt: u32, now: Instant) {
-        let news = match kind {
-            PathKind::Relay => self.relay.down(attempt),
-            PathKind::Turn | PathKind::Direct => {
-                let was_up = self.direct.path().is_some();
-                let news = self.direct.down(attempt);
-                if news {
-                    self.ice.ended();
-                    if !was_up {
-                        self.ice.failed();
-                    }
-                }
-                news
+        if kind == PathKind::Relay {
+            if self.relay.down(attempt) {
+                self.choose(shared, now);
+                self.retry(shared, now);
             }
-        };
-        if news {
-            self.choose(shared, now);
+            return;
+        }
+        let was_up = self.direct.path().is_some();
+        if !self.direct.down(attempt) {
+            return;
+        }
+        self.ice.ended();
+        self.choose(shared, now);
+        if was_up {
+            // At once: the peer may not have noticed yet, and leaves a path that is dead when it hears of another session.
+            self.retry_after(shared, Duration::ZERO, now);
+        } else {
+            self.ice.failed();
             self.retry(shared, now);
         }
     }

@@ -1,6 +1,6 @@
 //! Offers and answers: what both sides tell each other, and what follows from it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ice::Said;
 use super::{AGAIN_INTERVAL, Conn, HANDSHAKE_AGAIN, Wanted};
@@ -66,12 +66,16 @@ impl Conn {
 
     /// A path was lost, or not found: offer again soon; for a direct one that was not found again and again, later.
     pub(super) fn retry(&mut self, shared: &mut Shared, now: Instant) {
-        if self.wanted == Wanted::No || self.is_complete(shared) {
-            return;
-        }
         let has_time = self.ice.is_hopeless() && self.best().is_some();
         let pause = if has_time { PAUSE_WITH_PATH } else { AGAIN_INTERVAL };
-        self.ramp = Some(Ramp::new(now + pause, AGAIN_INTERVAL * 2, &mut shared.rng));
+        self.retry_after(shared, pause, now);
+    }
+
+    /// As [`Self::retry`], after this time.
+    pub(super) fn retry_after(&mut self, shared: &mut Shared, pause: Duration, now: Instant) {
+        if self.wanted != Wanted::No && !self.is_complete(shared) {
+            self.ramp = Some(Ramp::new(now + pause, AGAIN_INTERVAL * 2, &mut shared.rng));
+        }
     }
 
     /// Whether the peer was told of no relay, or of another one, and so cannot come to ours.

@@ -1,0 +1,157 @@
+//! Direct paths with official servers and clients: by `NETBIRD_BIN_DIR`, ignored without it.
+
+mod common;
+
+use std::process::ExitCode;
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+use common::{SECOND, alone, official, tell};
+use peer_tests::lab::{
+    Capabilities, Download, GATEWAY, NODE_LAN, OfficialClient, OfficialMesh, Paths, page_within, wait_for,
+};
+use peer_tests::scenarios;
+use peer_tests::suite::Suite;
+use serde_json::Value;
+
+/// Clients that may join until both orders of keys were seen: all of one order happens once in 4 000 runs.
+const CLIENTS: usize = 12;
+/// From the client's start to its first direct packet, with a margin for a busy machine.
+const DIRECT: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    Suite::default()
+        .needing(
+            mesh,
+            scenarios![
+                an_official_client_connects_directly_whoever_has_the_greater_key,
+                servers_that_are_killed_cost_a_direct_path_nothing,
+                a_direct_path_that_dies_gives_way_to_the_relay_and_comes_back,
+                a_restart_of_the_node_comes_back_directly,
+            ],
+        )
+        .run()
+}
+
+fn an_official_client_connects_directly_whoever_has_the_greater_key(Heavy { _alone, mut mesh }: Heavy) {
+    mesh.node.start().expect("start");
+    let key = node_key(&mesh);
+    let mut seen = [false; 2];
+    for _ in 0..CLIENTS {
+        let client = mesh.join().expect("an official client");
+        let joined = Instant::now();
+        let theirs = client.key().expect("a key");
+        let node_is_greater = key > theirs;
+        if std::mem::replace(&mut seen[usize::from(node_is_greater)], true) {
+            continue;
+        }
+        let text = page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+        assert_eq!(text, format!("Hello from the LAN, {NODE_LAN}\n"));
+        let page = joined.elapsed();
+        is_direct(&client, &key);
+        let direct = joined.elapsed();
+        tell(&format!(
+            "the node's key is the {} one: the first page came {page:.2?}, the direct path at most {direct:.2?} after the client had joined",
+            if node_is_greater { "greater" } else { "smaller" },
+        ));
+        Download::start(&client.namespace, GATEWAY, 5_000_000).expect("download").finish().expect("whole");
+        let peer = peer_of(&mesh, &theirs);
+        assert_eq!(peer["connectionType"], "P2P", "{peer}");
+        assert_eq!(peer["iceCandidateType"], serde_json::json!({"local": "host", "remote": "host"}), "{peer}");
+        assert!(peer["latency"].as_u64().is_some_and(|nanos| nanos > 0), "{peer}");
+        if seen == [true; 2] {
+            return;
+        }
+    }
+    panic!("{CLIENTS} clients and only one order of keys");
+}
+
+fn servers_that_are_killed_cost_a_direct_path_nothing(Heavy { _alone, mut mesh }: Heavy) {
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    is_direct(&client, &node_key(&mesh));
+    let download = Download::start(&client.namespace, GATEWAY, 1 << 40).expect("download");
+    mesh.server.kill().expect("kill");
+    let noticed = || {
+        let text = mesh.node.status_text(&[]).unwrap_or_default();
+        text.contains("Management: Disconnected") && text.contains("Relays: 0/")
+    };
+    assert!(wait_for(SECOND * 60, noticed), "{}", mesh.node.status_text(&[]).unwrap_or_default());
+    // Longer than either side waits for an answer to a check.
+    std::thread::sleep(SECOND * 8);
+    let stall = download.stop().expect("every byte was right");
+    tell(&format!("management, signal and relay were killed under a download: it stood still for {stall:.2?} at most"));
+    assert!(stall < SECOND / 10, "{stall:?}");
+    mesh.server.resume().expect("resume");
+}
+
+fn a_direct_path_that_dies_gives_way_to_the_relay_and_comes_back(Heavy { _alone, mut mesh }: Heavy) {
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    let key = node_key(&mesh);
+    is_direct(&client, &key);
+    let download = Download::start(&client.namespace, GATEWAY, 1 << 40).expect("download");
+    // Between both, nobody hears of it.
+    let blocked = mesh.internet.block_udp(51820).expect("nft");
+    let begun = Instant::now();
+    let relayed = || client.connection(&key).expect("status").as_deref() == Some("Relayed");
+    assert!(wait_for(SECOND * 20, relayed), "it goes on through the relay");
+    let back = begun.elapsed();
+    blocked.lift().expect("nft");
+    assert!(wait_for(SECOND * 30, || client.connection(&key).expect("status").as_deref() == Some("P2P")), "direct again");
+    let stall = download.stop().expect("every byte was right: no connection was lost");
+    tell(&format!("a direct path died under a download: relayed after {back:.2?}, longest stall {stall:.2?}"));
+    assert!(stall < SECOND * 8, "{stall:?}");
+}
+
+fn a_restart_of_the_node_comes_back_directly(Heavy { _alone, mut mesh }: Heavy) {
+    mesh.node.start().expect("start");
+    let client = mesh.join().expect("an official client");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    let key = node_key(&mesh);
+    is_direct(&client, &key);
+    mesh.node.kill().expect("kill");
+    mesh.node.start().expect("start");
+    page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
+    is_direct(&client, &key);
+}
+
+#[track_caller]
+fn is_direct(client: &OfficialClient, key: &str) {
+    let mut last = None;
+    let direct = wait_for(DIRECT, || {
+        last = client.connection(key).expect("status");
+        last.as_deref() == Some("P2P")
+    });
+    assert!(direct, "{last:?}: {}", client.status().unwrap_or_default());
+}
+
+/// One mesh at a time: official programs share files of the machine.
+struct Heavy {
+    _alone: MutexGuard<'static, ()>,
+    mesh: OfficialMesh,
+}
+
+fn mesh() -> Result<Heavy, String> {
+    let (official, _alone) = (official()?.clone(), alone());
+    tell(&format!("official programs {}", official.version));
+    let mut mesh = OfficialMesh::prepare(official, Capabilities::Deployed).expect("official servers");
+    mesh.paths = Paths::Any;
+    Ok(Heavy { _alone, mesh })
+}
+
+fn status(mesh: &OfficialMesh) -> Value {
+    serde_json::from_str(&mesh.node.status_text(&["--json"]).expect("status")).expect("JSON")
+}
+
+fn node_key(mesh: &OfficialMesh) -> String {
+    status(mesh)["publicKey"].as_str().expect("a key").to_owned()
+}
+
+fn peer_of(mesh: &OfficialMesh, key: &str) -> Value {
+    let status = status(mesh);
+    let peers = status["peers"]["details"].as_array().cloned().unwrap_or_default();
+    peers.into_iter().find(|peer| peer["publicKey"] == key).expect("a peer of the map")
+}
