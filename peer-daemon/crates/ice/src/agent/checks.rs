@@ -111,10 +111,11 @@ impl Agent {
             let pair = Pair { local: transmit.source, remote: transmit.destination };
             let Some((class, id)) = stun::own(&transmit.contents) else { continue };
             if class == Class::Request {
-                if self.selected != Some(pair) {
-                    if self.is_settled(now) || !(self.checks.take(now) && shared.checks.take(now)) {
-                        continue;
-                    }
+                // Checks of the selected pair are exempt from the rates.
+                let exempt = self.selected == Some(pair);
+                let settled = !exempt && self.is_settled(now);
+                if settled || !(exempt || self.checks.take(now) && shared.checks.take(now)) {
+                    continue;
                 }
                 self.tracks.sent(pair, now);
                 let (peer, attempt) = (self.peer, self.attempt);

@@ -48,6 +48,8 @@ struct Host {
     address: SocketAddr,
     credentials: Credentials,
     attempt: u32,
+    /// Whether there is a session.
+    running: bool,
     /// The selected pair, as the last event has it.
     path: Option<(SocketAddr, Option<IpAddr>)>,
 }
@@ -127,7 +129,7 @@ impl World {
             let mut ice = Ice::new(settings.clone(), StdRng::seed_from_u64(rng.random()));
             ice.set_local([address], start);
             ice.set_stun_servers([SERVER, SERVER6].map(|server| server.parse().expect("an address")), start);
-            Host { ice, realm, address, credentials, attempt: 0, path: None }
+            Host { ice, realm, address, credentials, attempt: 0, running: false, path: None }
         });
         let mut world = Self {
             start,
@@ -240,12 +242,12 @@ impl World {
                 self.deliver(realm, source, destination, &bytes);
             }
             Happening::Offer { from } => {
-                self.hosts[from].attempt += 1;
-                self.signal(Happening::Open { to: 1 - from, answer: false });
+                if !self.hosts[from].running {
+                    self.signal(Happening::Open { to: 1 - from, answer: false });
+                }
             }
             Happening::Open { to, answer } => {
                 if !answer {
-                    self.hosts[to].attempt += 1;
                     self.signal(Happening::Open { to: 1 - to, answer: true });
                 }
                 self.open(to);
@@ -258,6 +260,8 @@ impl World {
     }
 
     fn open(&mut self, host: usize) {
+        self.hosts[host].attempt += 1;
+        self.hosts[host].running = true;
         let session = Session {
             peer: Self::key(1 - host),
             attempt: self.hosts[host].attempt,
@@ -288,6 +292,7 @@ impl World {
                 Event::Down { reason, .. } => {
                     assert_ne!(*reason, DownReason::Exhausted);
                     self.hosts[host].path = None;
+                    self.hosts[host].running = false;
                     if self.guard {
                         self.at(Duration::from_millis(800), Happening::Offer { from: host });
                     }
