@@ -89,7 +89,8 @@ impl Ice {
         self.shared.forbidden = prefixes.into_iter().collect();
     }
 
-    /// Begins a session, in place of the peer's earlier one.
+    /// Begins a session, in place of the peer's earlier one. It ends at once with [`Event::Down`] if the credentials cannot be
+    /// used, or there are too many sessions.
     pub fn open(&mut self, session: &Session, now: Instant) {
         let (peer, attempt) = (session.peer, session.attempt);
         self.remove(&peer);

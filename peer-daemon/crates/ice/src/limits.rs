@@ -22,7 +22,7 @@ pub(crate) const CANDIDATE_TEXT: usize = 512;
 pub(crate) const EARLY_PER_PEER: usize = REMOTE_CANDIDATES;
 /// Peers for which candidates are kept.
 pub(crate) const EARLY_PEERS: usize = 4096;
-/// How long candidates are kept: an ANSWER that overtakes nothing for so long does not come.
+/// How long candidates are kept. The peer repeats its offer sooner, and its candidates with it.
 pub(crate) const EARLY_TTL: Duration = Duration::from_secs(30);
 
 /// Requests that wait for a response: 2 000 checks/s for the time below, and consent checks of 65 536 sessions.

@@ -16,6 +16,8 @@ use crate::types::{DownReason, Event, Transmit};
 
 /// Without a token for a check, a session comes again after this time to twice of it.
 const BLOCKED: Duration = Duration::from_millis(25);
+/// The selected pair has left so many checks unanswered when another one, which answers, takes its place.
+const SWITCH_AFTER: u32 = 4;
 /// A session is not run more often by its timer.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -111,10 +113,11 @@ impl Agent {
             let pair = Pair { local: transmit.source, remote: transmit.destination };
             let Some((class, id)) = stun::own(&transmit.contents) else { continue };
             if class == Class::Request {
-                if self.selected != Some(pair) {
-                    if self.is_settled(now) || !(self.checks.take(now) && shared.checks.take(now)) {
-                        continue;
-                    }
+                // Checks of the selected pair are exempt from the rates.
+                let exempt = self.selected == Some(pair);
+                let settled = !exempt && self.is_settled(now);
+                if settled || !(exempt || self.checks.take(now) && shared.checks.take(now)) {
+                    continue;
                 }
                 self.tracks.sent(pair, now);
                 let (peer, attempt) = (self.peer, self.attempt);
@@ -158,8 +161,10 @@ impl Agent {
             let lost = silent >= shared.timers.disconnected + shared.timers.keepalive;
             return if lost { Err(DownReason::Lost) } else { Ok(()) };
         };
-        if let Some(other) = self.tracks.latest_but(selected.pair).filter(|other| other.response > since) {
-            let pair = other.pair;
+        // Not for one lost datagram: equal pairs would take turns.
+        let silent_checks = now >= since + shared.timers.retry * SWITCH_AFTER;
+        let other = self.tracks.latest_but(selected.pair).filter(|other| silent_checks && other.response > since);
+        if let Some(pair) = other.map(|other| other.pair) {
             self.select(pair, shared, now);
         } else if silent >= shared.timers.disconnected {
             return Err(DownReason::Lost);

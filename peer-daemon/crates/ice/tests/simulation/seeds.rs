@@ -54,6 +54,7 @@ fn run(seed: u64) -> Option<Duration> {
         return None;
     }
     let time = world.elapsed() - first;
+    assert!(links.loss + links.candidate_loss > 0.0 || time < Duration::from_secs(4), "{time:?}, {context}");
     assert!(world.carries_data() || links.loss > 0.0, "{context}");
     world.guard = false;
     world.run(Duration::from_secs(rng.random_range(0..20)));

@@ -48,11 +48,13 @@ struct Host {
     address: SocketAddr,
     credentials: Credentials,
     attempt: u32,
+    /// Whether there is a session.
+    running: bool,
     /// The selected pair, as the last event has it.
     path: Option<(SocketAddr, Option<IpAddr>)>,
 }
 
-enum Happening {
+enum Scheduled {
     Datagram {
         realm: usize,
         source: SocketAddr,
@@ -88,7 +90,7 @@ pub(crate) struct World {
     hosts: [Host; 2],
     pub(crate) rng: StdRng,
     queue: BinaryHeap<Reverse<(Instant, usize)>>,
-    happenings: Vec<Option<Happening>>,
+    scheduled: Vec<Option<Scheduled>>,
     /// What hosts reported, with its time.
     pub(crate) log: Vec<(Duration, usize, Event)>,
     pub(crate) sent: [u64; 2],
@@ -127,7 +129,7 @@ impl World {
             let mut ice = Ice::new(settings.clone(), StdRng::seed_from_u64(rng.random()));
             ice.set_local([address], start);
             ice.set_stun_servers([SERVER, SERVER6].map(|server| server.parse().expect("an address")), start);
-            Host { ice, realm, address, credentials, attempt: 0, path: None }
+            Host { ice, realm, address, credentials, attempt: 0, running: false, path: None }
         });
         let mut world = Self {
             start,
@@ -140,7 +142,7 @@ impl World {
             hosts,
             rng,
             queue: BinaryHeap::new(),
-            happenings: Vec::new(),
+            scheduled: Vec::new(),
             log: Vec::new(),
             sent: [0; 2],
             probed: [false; 2],
@@ -152,7 +154,7 @@ impl World {
 
     /// `from` offers now.
     pub(crate) fn offer(&mut self, from: usize) {
-        self.at(Duration::ZERO, Happening::Offer { from });
+        self.at(Duration::ZERO, Scheduled::Offer { from });
     }
 
     pub(crate) fn ice(&self, host: usize) -> &Ice {
@@ -208,7 +210,7 @@ impl World {
         for _ in 0..20 {
             for host in [A, B] {
                 let Some((remote, local)) = self.hosts[host].path else { return false };
-                self.transmit(host, Transmit { remote, local, bytes: PROBE.to_vec() });
+                self.transmit(host, &Transmit { remote, local, bytes: PROBE.to_vec() });
             }
             self.run(Duration::from_millis(100));
             if self.probed == [true; 2] {
@@ -223,8 +225,8 @@ impl World {
             && at <= self.now
         {
             self.queue.pop();
-            let happening = self.happenings[index].take().expect("once");
-            self.happen(happening);
+            let scheduled = self.scheduled[index].take().expect("once");
+            self.dispatch(scheduled);
         }
         for host in [A, B] {
             if self.hosts[host].ice.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -234,23 +236,23 @@ impl World {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Datagram { realm, source, destination, bytes } => {
+    fn dispatch(&mut self, scheduled: Scheduled) {
+        match scheduled {
+            Scheduled::Datagram { realm, source, destination, bytes } => {
                 self.deliver(realm, source, destination, &bytes);
             }
-            Happening::Offer { from } => {
-                self.hosts[from].attempt += 1;
-                self.signal(Happening::Open { to: 1 - from, answer: false });
+            Scheduled::Offer { from } => {
+                if !self.hosts[from].running {
+                    self.signal(Scheduled::Open { to: 1 - from, answer: false });
+                }
             }
-            Happening::Open { to, answer } => {
+            Scheduled::Open { to, answer } => {
                 if !answer {
-                    self.hosts[to].attempt += 1;
-                    self.signal(Happening::Open { to: 1 - to, answer: true });
+                    self.signal(Scheduled::Open { to: 1 - to, answer: true });
                 }
                 self.open(to);
             }
-            Happening::Candidate { to, text } => {
+            Scheduled::Candidate { to, text } => {
                 self.hosts[to].ice.add_remote_candidate(&Self::key(1 - to), &text, self.now);
                 self.drain(to);
             }
@@ -258,6 +260,8 @@ impl World {
     }
 
     fn open(&mut self, host: usize) {
+        self.hosts[host].attempt += 1;
+        self.hosts[host].running = true;
         let session = Session {
             peer: Self::key(1 - host),
             attempt: self.hosts[host].attempt,
@@ -272,13 +276,13 @@ impl World {
 
     fn drain(&mut self, host: usize) {
         while let Some(transmit) = self.hosts[host].ice.poll_transmit() {
-            self.transmit(host, transmit);
+            self.transmit(host, &transmit);
         }
         while let Some(event) = self.hosts[host].ice.poll_event() {
             match &event {
                 Event::Candidate { text, .. } => {
                     if !self.rng.random_bool(self.links.candidate_loss) {
-                        self.signal(Happening::Candidate { to: 1 - host, text: text.clone() });
+                        self.signal(Scheduled::Candidate { to: 1 - host, text: text.clone() });
                     }
                 }
                 Event::Up { attempt, remote, local, .. } => {
@@ -288,8 +292,9 @@ impl World {
                 Event::Down { reason, .. } => {
                     assert_ne!(*reason, DownReason::Exhausted);
                     self.hosts[host].path = None;
+                    self.hosts[host].running = false;
                     if self.guard {
-                        self.at(Duration::from_millis(800), Happening::Offer { from: host });
+                        self.at(Duration::from_millis(800), Scheduled::Offer { from: host });
                     }
                 }
                 Event::LocalChanged => {}
@@ -298,17 +303,17 @@ impl World {
         }
     }
 
-    fn signal(&mut self, happening: Happening) {
+    fn signal(&mut self, scheduled: Scheduled) {
         let delay = Duration::from_millis(self.rng.random_range(10..60));
-        self.at(delay, happening);
+        self.at(delay, scheduled);
     }
 
-    fn at(&mut self, delay: Duration, happening: Happening) {
-        self.happenings.push(Some(happening));
-        self.queue.push(Reverse((self.now + delay, self.happenings.len() - 1)));
+    fn at(&mut self, delay: Duration, scheduled: Scheduled) {
+        self.scheduled.push(Some(scheduled));
+        self.queue.push(Reverse((self.now + delay, self.scheduled.len() - 1)));
     }
 
-    fn transmit(&mut self, host: usize, transmit: Transmit) {
+    fn transmit(&mut self, host: usize, transmit: &Transmit) {
         self.sent[host] += 1;
         let Host { realm, address, .. } = &self.hosts[host];
         let (realm, source) = (*realm, *address);
@@ -326,7 +331,7 @@ impl World {
             let (least, most) = self.links.delay;
             let delay = Duration::from_millis(self.rng.random_range(least..=most));
             let (destination, bytes) = (transmit.remote, transmit.bytes.clone());
-            self.at(delay, Happening::Datagram { realm, source, destination, bytes });
+            self.at(delay, Scheduled::Datagram { realm, source, destination, bytes });
         }
     }
 
