@@ -9,7 +9,8 @@ use peer_test_control::account::SetupKey;
 use peer_test_control::member::Habits;
 use peer_test_control::{Account, Options, Server};
 use peer_tests::lab::{
-    Internet, Joining, Member, Namespace, Official, OfficialClient, OfficialServer, Paths, SERVERS, Tunnel, ping, wait_for,
+    Internet, Joining, Member, Namespace, Official, OfficialClient, OfficialServer, Paths, SERVERS, Tunnel, ping,
+    wait_for,
 };
 use peer_tests::scenarios;
 use peer_tests::suite::Suite;
@@ -71,7 +72,8 @@ fn a_member_routes_for_nobody_but_an_official_client_pings_it(official: &'static
         Member::join(party(&internet, 1), &Tunnel::find().expect("wireguard-go"), joining).expect("a member")
     };
     let joining = joining(&server, &setup_key, 2, Habits::default());
-    let client = OfficialClient::join(party(&internet, 2), official, &joining, Paths::Relay).expect("an official client");
+    let client =
+        OfficialClient::join(party(&internet, 2), official, &joining, Paths::Relay).expect("an official client");
     assert!(wait_for(SECOND * 10, || member.overlay().is_ok()));
     let (target, back) = (member.overlay().expect("an address"), client.overlay().expect("an address"));
     for (from, to) in [(&client.namespace, target), (&member.namespace, back)] {
@@ -93,7 +95,8 @@ fn a_member_and_an_official_client_meet_at_official_servers(official: &'static O
     };
     let tunnel = Tunnel::find().expect("wireguard-go");
     let member = Member::join(party(&internet, 1), &tunnel, joining(1)).expect("a member");
-    let client = OfficialClient::join(party(&internet, 2), official, &joining(2), Paths::Relay).expect("an official client");
+    let client =
+        OfficialClient::join(party(&internet, 2), official, &joining(2), Paths::Relay).expect("an official client");
     assert!(wait_for(SECOND * 10, || member.overlay().is_ok()), "{:?}", member.heard());
     let (target, back) = (member.overlay().expect("an address"), client.overlay().expect("an address"));
     for (from, to) in [(&client.namespace, target), (&member.namespace, back)] {

@@ -100,7 +100,10 @@ fn a_direct_path_that_dies_gives_way_to_the_relay_and_comes_back(Heavy { _alone,
     assert!(wait_for(SECOND * 20, relayed), "it goes on through the relay");
     let back = begun.elapsed();
     blocked.lift().expect("nft");
-    assert!(wait_for(SECOND * 30, || client.connection(&key).expect("status").as_deref() == Some("P2P")), "direct again");
+    assert!(
+        wait_for(SECOND * 30, || client.connection(&key).expect("status").as_deref() == Some("P2P")),
+        "direct again"
+    );
     let stall = download.stop().expect("every byte was right: no connection was lost");
     tell(&format!("a direct path died under a download: relayed after {back:.2?}, longest stall {stall:.2?}"));
     assert!(stall < SECOND * 8, "{stall:?}");

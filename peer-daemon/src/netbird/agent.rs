@@ -3,8 +3,8 @@
 //! It waits for the next thing to happen, tells the machine that it concerns, and carries out what they all want. Only
 //! putting a map in force, starting and ending take time; everything else is done at once.
 
-mod end;
 mod direct;
+mod end;
 mod local;
 mod map;
 mod parts;

@@ -102,7 +102,8 @@ impl Agent<'_> {
         controlling: bool,
     ) {
         let Some(direct) = &self.direct else { return };
-        let [local, remote] = [local, remote].map(|Credentials { ufrag, pwd }| IceCredentials { ufrag, pwd: Zeroizing::new(pwd) });
+        let [local, remote] =
+            [local, remote].map(|Credentials { ufrag, pwd }| IceCredentials { ufrag, pwd: Zeroizing::new(pwd) });
         direct.handle().open(&Session { peer, attempt, local, remote, controlling });
     }
 

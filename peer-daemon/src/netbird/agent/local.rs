@@ -80,7 +80,8 @@ impl Local {
             Ok(snapshot) => {
                 let addresses = of(&snapshot, except);
                 let choice = self.choice.as_ref();
-                let candidates = choice.map_or_else(Vec::new, |choice| interfaces::candidates(&snapshot, choice, except));
+                let candidates =
+                    choice.map_or_else(Vec::new, |choice| interfaces::candidates(&snapshot, choice, except));
                 let addresses = std::mem::replace(&mut self.addresses, addresses) != self.addresses;
                 let candidates = std::mem::replace(&mut self.candidates, candidates) != self.candidates;
                 Looked { addresses, candidates }

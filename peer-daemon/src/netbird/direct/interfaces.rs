@@ -13,8 +13,24 @@ const SOMEWHERE: [IpAddr; 2] =
 
 /// Names of devices that container networks, bridges and other tunnels have, by their beginnings.
 const NEVER: [&str; 18] = [
-    "cilium", "lxc", "veth", "cali", "flannel", "cni", "docker", "br-", "virbr", "kube", "nodelocaldns", "tunl", "vxlan",
-    "wg", "wt", "utun", "tailscale", "zt",
+    "cilium",
+    "lxc",
+    "veth",
+    "cali",
+    "flannel",
+    "cni",
+    "docker",
+    "br-",
+    "virbr",
+    "kube",
+    "nodelocaldns",
+    "tunl",
+    "vxlan",
+    "wg",
+    "wt",
+    "utun",
+    "tailscale",
+    "zt",
 ];
 
 /// How devices are chosen.
@@ -127,7 +143,8 @@ mod tests {
 
     #[test]
     fn named_devices_are_all_there_are_and_never_the_mesh_device() {
-        let only = |names: &[&str]| Choice { only: names.iter().map(ToString::to_string).collect(), ..Choice::default() };
+        let only =
+            |names: &[&str]| Choice { only: names.iter().map(ToString::to_string).collect(), ..Choice::default() };
         assert_eq!(chosen(&only(&["eth2"])), ["10.30.0.7"]);
         assert_eq!(chosen(&only(&["eth2", "cilium_host"])), ["10.0.1.1", "10.30.0.7"], "who names one means it");
         assert!(chosen(&only(&["wt0"])).is_empty());
