@@ -21,6 +21,8 @@ pub mod sealed;
 pub mod server;
 pub mod signal;
 mod state;
+pub mod stun;
+pub mod turn;
 
 pub use account::Account;
 pub use keys::KeyPair;
