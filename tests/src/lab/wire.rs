@@ -1,0 +1,112 @@
+//! Bridges to which parties are wired: the internet's, and those inside NAT boxes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use super::addresses::{at_servers, at_servers6};
+use super::link::{End, wire};
+use super::namespace::Namespace;
+
+/// The router inside an IPv6-only network, as seen by those in it.
+pub(crate) const ROUTER6: &str = "fe80::1";
+
+/// Where parties are wired to, with the addresses that they get.
+#[derive(Clone)]
+pub struct Wire {
+    /// Where the bridge is.
+    pub namespace: Namespace,
+    bridge: String,
+    addresses: Addresses,
+}
+
+#[derive(Clone, Copy)]
+enum Addresses {
+    /// Both families, without a router: all are neighbours.
+    Internet,
+    /// The same, IPv4 only.
+    Internet4,
+    /// The same, IPv6 only.
+    Internet6,
+    /// Private IPv4 addresses behind a NAT: the first three octets.
+    Private([u8; 3]),
+    /// IPv6 addresses of the internet's network behind a router, which has this number.
+    Behind6(u8),
+}
+
+impl Wire {
+    pub(crate) fn of_internet(namespace: &Namespace, bridge: &str) -> Self {
+        Self { namespace: namespace.clone(), bridge: bridge.to_owned(), addresses: Addresses::Internet }
+    }
+
+    pub(crate) fn private(namespace: &Namespace, bridge: &str, network: [u8; 3]) -> Self {
+        Self { namespace: namespace.clone(), bridge: bridge.to_owned(), addresses: Addresses::Private(network) }
+    }
+
+    pub(crate) fn behind6(namespace: &Namespace, bridge: &str, number: u8) -> Self {
+        Self { namespace: namespace.clone(), bridge: bridge.to_owned(), addresses: Addresses::Behind6(number) }
+    }
+
+    /// The same wire; parties get IPv4 addresses only.
+    #[must_use]
+    pub fn only_v4(&self) -> Self {
+        self.restricted(Addresses::Internet4)
+    }
+
+    /// The same wire; parties get IPv6 addresses only.
+    #[must_use]
+    pub fn only_v6(&self) -> Self {
+        self.restricted(Addresses::Internet6)
+    }
+
+    /// Wires a party to it and returns the party's addresses. Behind a router, the party gets a default route. `number`
+    /// is the party's own at this wire, from 2 on: a router has 1.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn attach(&self, party: &Namespace, device: &str, number: u8) -> Result<Vec<IpAddr>> {
+        let port = format!("port{number}");
+        let addresses = self.addresses_of(number);
+        wire(
+            &End { namespace: &self.namespace, device: &port, addresses: &[] },
+            &End { namespace: party, device, addresses: &addresses },
+        )?;
+        self.namespace.exec("ip", &["link", "set", &port, "master", &self.bridge])?;
+        match self.addresses {
+            Addresses::Private([a, b, c]) => {
+                party.exec("ip", &["route", "add", "default", "via", &format!("{a}.{b}.{c}.1"), "dev", device])?;
+            }
+            Addresses::Behind6(_) => {
+                party.exec("ip", &["-6", "route", "add", "default", "via", ROUTER6, "dev", device])?;
+                for (address, _) in &addresses {
+                    // To its neighbours outside, the router answers for those inside.
+                    let address = address.to_string();
+                    self.namespace.exec("ip", &["-6", "neigh", "add", "proxy", &address, "dev", "eth0"])?;
+                }
+            }
+            Addresses::Internet | Addresses::Internet4 | Addresses::Internet6 => {}
+        }
+        Ok(addresses.into_iter().map(|(address, _)| address).collect())
+    }
+
+    fn restricted(&self, to: Addresses) -> Self {
+        let addresses = if matches!(self.addresses, Addresses::Internet) { to } else { self.addresses };
+        Self { addresses, ..self.clone() }
+    }
+
+    fn addresses_of(&self, number: u8) -> Vec<(IpAddr, u8)> {
+        match self.addresses {
+            Addresses::Internet => vec![(at_servers(number), 24), (at_servers6(number), 64)],
+            Addresses::Internet4 => vec![(at_servers(number), 24)],
+            Addresses::Internet6 => vec![(at_servers6(number), 64)],
+            Addresses::Private([a, b, c]) => vec![(Ipv4Addr::new(a, b, c, number).into(), 24)],
+            Addresses::Behind6(router) => vec![(inside6(router, number), 128)],
+        }
+    }
+}
+
+/// An address behind a router of IPv6.
+pub(crate) fn inside6(router: u8, number: u8) -> IpAddr {
+    let last = u16::from_be_bytes([router, number]);
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, last))
+}
