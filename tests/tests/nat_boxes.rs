@@ -163,10 +163,10 @@ fn an_unused_mapping_is_forgotten_in_its_time() {
     host.nat.set_udp_timeout(SECOND).expect("timeout");
     let client = Udp::bind(&host.namespace, host.address, PORT).expect("client");
     let mapped = heard(&client, &server);
-    assert_eq!(host.nat.connections().expect("count"), 1);
+    assert_eq!(host.nat.udp_mappings().expect("count"), 1);
     server.send_to(b"in time", mapped).expect("send");
     assert!(client.receive(SECOND).expect("receive").is_some());
-    assert!(wait_for(SECOND * 10, || host.nat.connections().expect("count") == 0));
+    assert!(wait_for(SECOND * 10, || host.nat.udp_mappings().expect("count") == 0));
     server.send_to(b"late", mapped).expect("send");
     assert_eq!(client.receive(SHORT).expect("receive"), None);
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use peer_test_control::{StunServer, TurnServer};
 
 use super::addresses::{OTHER_SERVERS, OTHER_SERVERS6, SERVERS, SERVERS6, at_servers};
-use super::link::{End, add_address, await_neighbours, wire};
+use super::link::{End, add_address, wire};
 use super::namespace::Namespace;
 use super::traffic::wait_for;
 use super::wire::Wire;
@@ -41,14 +41,6 @@ impl Internet {
     #[must_use]
     pub fn wire(&self) -> Wire {
         Wire::of_internet(&self.namespace, BRIDGE)
-    }
-
-    /// Waits until parties can find the servers by IPv6.
-    ///
-    /// # Errors
-    /// Nobody is heard for five seconds.
-    pub fn await_ipv6(&self) -> Result<()> {
-        [SERVERS6, OTHER_SERVERS6].iter().try_for_each(|address| await_neighbours(&self.namespace, BRIDGE, *address))
     }
 
     /// Wires a party to it, with an IPv4 address only.

@@ -121,8 +121,8 @@ impl NatBox {
     /// # Errors
     /// `nft` or the kernel refuses.
     pub fn forget(&mut self) -> Result<()> {
-        if self.rules.kind != NatKind::Ipv6Only {
-            // From 1024 on, up to 31 times: no two in a row are alike, and no port becomes a privileged one.
+        // Of two boxes the outer one alone: the second shift would undo the first. After 31 times it starts again.
+        if self.rules.kind != NatKind::Ipv6Only && self.outer.is_none() {
             self.rules.shift = (self.rules.shift + 1024) % 32_768;
         }
         self.apply()?;
@@ -187,17 +187,22 @@ impl NatBox {
         self.apply()
     }
 
-    /// Connections and mappings that the box knows.
+    /// UDP mappings that the box knows, one for each endpoint inside and destination.
     ///
     /// # Errors
-    /// The kernel does not say.
-    pub fn connections(&self) -> Result<u32> {
-        conntrack::count(&self.namespace)
+    /// The kernel does not list its connections in `/proc`.
+    pub fn udp_mappings(&self) -> Result<usize> {
+        conntrack::udp_mappings(&self.namespace)
     }
 
     fn single(outside: &Wire, kind: NatKind, number: u8, depth: u8) -> Result<Self> {
         let namespace = Namespace::new(&format!("nat{number}-{depth}"))?;
         let v6 = kind == NatKind::Ipv6Only;
+        if !v6 {
+            for devices in ["all", "default"] {
+                sysctl(&namespace, &format!("net/ipv6/conf/{devices}/disable_ipv6"), "1")?;
+            }
+        }
         let wire = if v6 { outside.only_v6() } else { outside.only_v4() };
         // Inside another box, its number would be the router's.
         let own = if depth == 0 { number } else { 2 };
@@ -218,6 +223,7 @@ impl NatBox {
             namespace.exec("ip", &["-6", "route", "add", &network, "dev", INSIDE])?;
             sysctl(&namespace, "net/ipv6/conf/all/forwarding", "1")?;
             sysctl(&namespace, &format!("net/ipv6/conf/{OUTSIDE}/proxy_ndp"), "1")?;
+            sysctl(&namespace, &format!("net/ipv6/neigh/{OUTSIDE}/proxy_delay"), "0")?;
         } else {
             sysctl(&namespace, "net/ipv4/ip_forward", "1")?;
         }

@@ -1,12 +1,22 @@
 //! Bridges to which parties are wired: the internet's, and those inside NAT boxes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use anyhow::Result;
+use std::time::Duration;
 
-use super::addresses::{at_servers, at_servers6};
-use super::link::{End, wire};
+use anyhow::{Result, ensure};
+
+use super::addresses::{SERVERS6, at_servers, at_servers6};
+use super::link::{End, sysctl, wire};
 use super::namespace::Namespace;
+use super::traffic::wait_for;
+
+/// Neighbours may take so long to find each other.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Time between questions for a neighbour, milliseconds.
+const RETRANSMISSION: &str = "50";
+/// RFC 863.
+const DISCARD: u16 = 9;
 
 /// The router inside an IPv6-only network, as seen by those in it.
 pub(crate) const ROUTER6: &str = "fe80::1";
@@ -86,7 +96,34 @@ impl Wire {
             }
             Addresses::Internet | Addresses::Internet4 | Addresses::Internet6 => {}
         }
+        self.await_neighbours(party, device)?;
         Ok(addresses.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// Lets a party look for the servers by IPv6 until everybody on the path knows the neighbours there. The first
+    /// question after a bridge got a port can be lost, and the kernel asks again after a second only.
+    fn await_neighbours(&self, party: &Namespace, device: &str) -> Result<()> {
+        let servers = SERVERS6.to_string();
+        let hops = match self.addresses {
+            Addresses::Internet | Addresses::Internet6 => vec![(party, device, &servers[..])],
+            Addresses::Behind6(_) => vec![(party, device, ROUTER6), (&self.namespace, "eth0", &servers[..])],
+            Addresses::Internet4 | Addresses::Private(_) => return Ok(()),
+        };
+        for (space, device, _) in &hops {
+            sysctl(space, &format!("net/ipv6/neigh/{device}/retrans_time_ms"), RETRANSMISSION)?;
+        }
+        sysctl(&self.namespace, &format!("net/ipv6/neigh/{}/retrans_time_ms", self.bridge), RETRANSMISSION)?;
+        let socket = party.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
+        let known = wait_for(LIMIT, || {
+            // Nobody is at the port; it is the question for the neighbour that counts.
+            let _ = socket.send_to(&[], (SERVERS6, DISCARD));
+            hops.iter().all(|(space, device, neighbour)| {
+                let entry = space.exec("ip", &["-6", "neigh", "show", neighbour, "dev", device]);
+                entry.is_ok_and(|entry| entry.contains("lladdr"))
+            })
+        });
+        ensure!(known, "{}: the servers are not found by IPv6", party.name());
+        Ok(())
     }
 
     fn restricted(&self, to: Addresses) -> Self {

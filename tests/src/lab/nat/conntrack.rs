@@ -28,10 +28,10 @@ pub(super) fn flush(namespace: &Namespace) -> Result<()> {
     namespace.enter(|| exchange(&request)).with_context(|| format!("{}: flush conntrack", namespace.name()))
 }
 
-/// Connections that a namespace knows.
-pub(super) fn count(namespace: &Namespace) -> Result<u32> {
-    let text = namespace.read("/proc/sys/net/netfilter/nf_conntrack_count")?;
-    text.trim().parse().with_context(|| format!("count of connections {text}"))
+/// UDP mappings that a namespace knows: one for each endpoint inside and destination.
+pub(super) fn udp_mappings(namespace: &Namespace) -> Result<usize> {
+    let table = namespace.read("/proc/net/nf_conntrack")?;
+    Ok(table.lines().filter(|line| line.split_whitespace().nth(2) == Some("udp")).count())
 }
 
 fn exchange(request: &[u8]) -> Result<()> {

@@ -70,7 +70,6 @@ impl Probe {
     /// # Errors
     /// A socket cannot be opened.
     pub fn start(internet: &Internet) -> Result<Self> {
-        internet.await_ipv6()?;
         let servers = |first: IpAddr, second: IpAddr| {
             let [one, other] = STUN_PORTS;
             let at = [(first, one), (first, other), (second, one)];
