@@ -150,7 +150,7 @@ impl Inner {
             if self.options.tls.is_some() { host_config::Protocol::Https } else { host_config::Protocol::Http };
         let signal = self.options.signal.as_ref().unwrap_or(&self.options.exposed);
         NetbirdConfig {
-            stuns: self.options.stuns.iter().map(over_udp).collect(),
+            stuns: self.options.stuns.iter().map(|uri| over_udp(uri)).collect(),
             turns: self.turns(),
             signal: Some(HostConfig { uri: signal.clone(), protocol: protocol.into() }),
             relay: self.relay_config(key),
@@ -183,6 +183,6 @@ impl Inner {
     }
 }
 
-fn over_udp(uri: &String) -> HostConfig {
-    HostConfig { uri: uri.clone(), protocol: host_config::Protocol::Udp.into() }
+fn over_udp(uri: &str) -> HostConfig {
+    HostConfig { uri: uri.to_owned(), protocol: host_config::Protocol::Udp.into() }
 }

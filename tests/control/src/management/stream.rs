@@ -118,10 +118,10 @@ impl Push {
                 }
                 () = sleep_until(turn_renewal) => {
                     turn_renewal = Instant::now() + self.turn_life();
-                    if let Some(config) = self.renewed_turns() {
-                        if self.send_config(config).await.is_err() {
-                            return End::Gone;
-                        }
+                    if let Some(config) = self.renewed_turns()
+                        && self.send_config(config).await.is_err()
+                    {
+                        return End::Gone;
                     }
                 }
             }

@@ -18,6 +18,9 @@ use crate::turn::Credentials;
 
 const SECRET: &str = "t";
 
+/// Makes an attribute of a request.
+type Attribute = dyn Fn(&MessageWriteVec) -> Box<dyn AttributeWrite>;
+
 /// Numbers relayed ports.
 #[derive(Default)]
 struct Ports {
@@ -79,7 +82,7 @@ impl Bench {
     }
 
     /// A signed request with the server's nonce.
-    fn signed(&self, method: Method, attributes: &[&dyn Fn(&MessageWriteVec) -> Box<dyn AttributeWrite>]) -> Vec<u8> {
+    fn signed(&self, method: Method, attributes: &[&Attribute]) -> Vec<u8> {
         let mut request = Message::builder_request(method, MessageWriteVec::new());
         for attribute in attributes {
             let attribute = attribute(&request);
@@ -123,7 +126,7 @@ impl Bench {
         self.code(from, &request)
     }
 
-    fn from_peer(&mut self, from: SocketAddr, data: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+    fn hear_peer(&mut self, from: SocketAddr, data: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
         self.server.handle_peer(self.now, relayed(1), from, data)
     }
 }
@@ -239,22 +242,22 @@ fn peers_need_a_permission_for_five_minutes() {
     };
     assert_eq!(bench.permit(client(1), peer(1)), 437);
     assert_eq!(bench.allocate(client(1)), 0);
-    assert_eq!((bench.send(client(1), &data(1)), bench.from_peer(peer(1), b"in")), (None, None));
+    assert_eq!((bench.send(client(1), &data(1)), bench.hear_peer(peer(1), b"in")), (None, None));
     assert_eq!(bench.permit(client(1), peer(1)), 0);
     assert_eq!(bench.send(client(1), &data(1)), to_peer(1, b"out"));
-    let (to, indication) = bench.from_peer(peer(1), b"in").expect("relayed");
+    let (to, indication) = bench.hear_peer(peer(1), b"in").expect("relayed");
     let indication = Message::from_bytes(&indication).expect("message");
     assert_eq!((to, indication.method()), (client(1), message::DATA));
     assert_eq!(indication.attribute::<XorPeerAddress>().expect("peer").addr(indication.transaction_id()), peer(1));
     assert_eq!(indication.attribute::<Data<'_>>().expect("data").data(), b"in");
     let other_port = SocketAddr::new(peer(1).ip(), 1);
-    assert!(bench.from_peer(other_port, b"in").is_some(), "permissions are for addresses, not ports");
-    assert_eq!((bench.send(client(1), &data(2)), bench.from_peer(peer(2), b"in")), (None, None));
+    assert!(bench.hear_peer(other_port, b"in").is_some(), "permissions are for addresses, not ports");
+    assert_eq!((bench.send(client(1), &data(2)), bench.hear_peer(peer(2), b"in")), (None, None));
     assert_eq!(bench.permit(client(1), "[2001:db8::1]:1".parse().expect("address")), 443);
     bench.advance(299);
     assert_eq!(bench.send(client(1), &data(1)), to_peer(1, b"out"));
     bench.advance(1);
-    assert_eq!((bench.send(client(1), &data(1)), bench.from_peer(peer(1), b"in")), (None, None));
+    assert_eq!((bench.send(client(1), &data(1)), bench.hear_peer(peer(1), b"in")), (None, None));
 }
 
 #[test]
@@ -268,7 +271,7 @@ fn channels_lead_to_one_peer_each() {
     assert_eq!(bench.bind(client(1), peer(1), 0x4000), 0, "a refresh");
     assert_eq!(bench.send(client(1), b"\x40\x00\x00\x03out"), to_peer(1, b"out"));
     assert_eq!(bench.send(client(1), b"\x40\x01\x00\x03out"), None);
-    assert_eq!(bench.from_peer(peer(1), b"in"), Some((client(1), b"\x40\x00\x00\x02in".to_vec())));
+    assert_eq!(bench.hear_peer(peer(1), b"in"), Some((client(1), b"\x40\x00\x00\x02in".to_vec())));
     bench.advance(301);
     assert_eq!(bench.send(client(1), b"\x40\x00\x00\x03out"), None, "the permission has expired");
     assert_eq!(bench.permit(client(1), peer(1)), 0);

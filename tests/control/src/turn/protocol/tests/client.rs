@@ -89,7 +89,7 @@ impl Session {
         let sent = self.client.send_to(TransportType::Udp, peer(1), b"out".to_vec(), clock);
         let sent = sent.ok().flatten().map(|transmit| transmit.data.build());
         let out = sent.and_then(|datagram| self.bench.send(client(1), &datagram)) == to_peer(1, b"out");
-        let back = self.bench.from_peer(peer(1), b"in").and_then(|(_, datagram)| self.receive(&datagram));
+        let back = self.bench.hear_peer(peer(1), b"in").and_then(|(_, datagram)| self.receive(&datagram));
         out && back.as_deref() == Some(b"in")
     }
 }
