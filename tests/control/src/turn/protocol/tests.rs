@@ -110,13 +110,13 @@ impl Bench {
     }
 
     fn permit(&mut self, from: SocketAddr, to: SocketAddr) -> u16 {
-        let request = self.signed(CREATE_PERMISSION, &[&|message| address(to, message)]);
+        let request = self.signed(CREATE_PERMISSION, &[&move |message| address(to, message)]);
         self.code(from, &request)
     }
 
     fn bind(&mut self, from: SocketAddr, to: SocketAddr, number: u16) -> u16 {
         let channel = move |_: &MessageWriteVec| -> Box<dyn AttributeWrite> { Box::new(ChannelNumber::new(number)) };
-        let request = self.signed(CHANNEL_BIND, &[&channel, &|message| address(to, message)]);
+        let request = self.signed(CHANNEL_BIND, &[&channel, &move |message| address(to, message)]);
         self.code(from, &request)
     }
 
