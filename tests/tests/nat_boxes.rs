@@ -246,7 +246,8 @@ fn nothing_is_left() {
 fn heard(client: &Udp, server: &Udp) -> SocketAddr {
     client.send_to(b"out", server.address().expect("address")).expect("send");
     loop {
-        let (datagram, from) = server.receive(SECOND * 3).expect("receive").expect("the datagram arrives");
+        let received = server.receive(SECOND * 3).expect("receive");
+        let (datagram, from) = received.unwrap_or_else(|| panic!("{:?} does not arrive", client.address()));
         if datagram == b"out" {
             return from;
         }

@@ -29,7 +29,7 @@ impl Internet {
     /// `ip` fails.
     pub fn new() -> Result<Self> {
         let namespace = Namespace::new("internet")?;
-        namespace.exec("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
+        Wire::lay(&namespace, BRIDGE)?;
         for (address, length) in [(SERVERS, 24), (OTHER_SERVERS, 24), (SERVERS6, 64), (OTHER_SERVERS6, 64)] {
             add_address(&namespace, BRIDGE, address, length)?;
         }

@@ -164,7 +164,9 @@ impl NatBox {
         }
         let routes = self.namespace.exec("ip", &["-4", "route", "show"])?;
         for route in routes.lines() {
-            let mut arguments: Vec<_> = ["route", "replace"].into_iter().chain(route.split_whitespace()).collect();
+            // A word for people, which `ip` does not take.
+            let words = route.split_whitespace().filter(|word| *word != "linkdown");
+            let mut arguments: Vec<_> = ["route", "replace"].into_iter().chain(words).collect();
             if let Some(at) = arguments.iter().position(|word| *word == "mtu") {
                 arguments.truncate(at);
             }
@@ -207,7 +209,7 @@ impl NatBox {
         // Inside another box, its number would be the router's.
         let own = if depth == 0 { number } else { 2 };
         let address = *wire.attach(&namespace, OUTSIDE, own)?.first().context("an address outside")?;
-        namespace.exec("ip", &["link", "add", INSIDE, "type", "bridge"])?;
+        Wire::lay(&namespace, INSIDE)?;
         // Bridged frames are no business of the rules; there is no such sysctl where nobody bridges with filters.
         let _ = sysctl(&namespace, "net/bridge/bridge-nf-call-iptables", "0");
         let inside = if v6 {

@@ -1,20 +1,25 @@
 //! Bridges to which parties are wired: the internet's, and those inside NAT boxes.
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::addresses::{SERVERS6, at_servers, at_servers6};
+use super::addresses::{OTHER_SERVERS6, SERVERS6, at_servers, at_servers6};
 use super::link::{End, sysctl, wire};
 use super::namespace::Namespace;
 use super::traffic::wait_for;
 
+/// Of every bridge: no two are at one wire. Locally administered.
+const LINK_ADDRESS: &str = "02:00:5e:00:53:01";
 /// Neighbours may take so long to find each other.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Time between questions for a neighbour, milliseconds.
 const RETRANSMISSION: &str = "50";
+/// Time between datagrams.
+const TICK: Duration = Duration::from_millis(20);
 /// RFC 863.
 const DISCARD: u16 = 9;
 
@@ -45,6 +50,14 @@ enum Addresses {
 }
 
 impl Wire {
+    /// Makes a bridge. Its link address stays the same: by default it is that of a port, and changes when the port goes,
+    /// while neighbours still send to the one before. It floods multicast: a snooping bridge that is new loses some.
+    pub(crate) fn lay(namespace: &Namespace, bridge: &str) -> Result<()> {
+        let arguments = ["link", "add", bridge, "address", LINK_ADDRESS, "type", "bridge", "mcast_snooping", "0"];
+        namespace.exec("ip", &arguments)?;
+        Ok(())
+    }
+
     pub(crate) fn of_internet(namespace: &Namespace, bridge: &str) -> Self {
         Self { namespace: namespace.clone(), bridge: bridge.to_owned(), addresses: Addresses::Internet }
     }
@@ -96,33 +109,40 @@ impl Wire {
             }
             Addresses::Internet | Addresses::Internet4 | Addresses::Internet6 => {}
         }
+        // A bridge notices its first port some time later; until then, it sends nothing of its own.
+        let state = format!("/sys/class/net/{}/operstate", self.bridge);
+        let up = || self.namespace.read(&state).is_ok_and(|state| state.trim() == "up");
+        ensure!(wait_for(LIMIT, up), "{}: {} has no carrier", self.namespace.name(), self.bridge);
         self.await_neighbours(party, device)?;
         Ok(addresses.into_iter().map(|(address, _)| address).collect())
     }
 
-    /// Lets a party look for the servers by IPv6 until everybody on the path knows the neighbours there. The first
+    /// Lets a party ask the servers by IPv6 until they answer: then everybody on the path knows its neighbours. The first
     /// question after a bridge got a port can be lost, and the kernel asks again after a second only.
     fn await_neighbours(&self, party: &Namespace, device: &str) -> Result<()> {
-        let servers = SERVERS6.to_string();
-        let hops = match self.addresses {
-            Addresses::Internet | Addresses::Internet6 => vec![(party, device, &servers[..])],
-            Addresses::Behind6(_) => vec![(party, device, ROUTER6), (&self.namespace, "eth0", &servers[..])],
+        let outside = match self.addresses {
+            Addresses::Internet | Addresses::Internet6 => None,
+            Addresses::Behind6(_) => Some((&self.namespace, "eth0")),
             Addresses::Internet4 | Addresses::Private(_) => return Ok(()),
         };
-        for (space, device, _) in &hops {
+        for (space, device) in [(party, device)].into_iter().chain(outside) {
             sysctl(space, &format!("net/ipv6/neigh/{device}/retrans_time_ms"), RETRANSMISSION)?;
         }
         sysctl(&self.namespace, &format!("net/ipv6/neigh/{}/retrans_time_ms", self.bridge), RETRANSMISSION)?;
-        let socket = party.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
-        let known = wait_for(LIMIT, || {
-            // Nobody is at the port; it is the question for the neighbour that counts.
-            let _ = socket.send_to(&[], (SERVERS6, DISCARD));
-            hops.iter().all(|(space, device, neighbour)| {
-                let entry = space.exec("ip", &["-6", "neigh", "show", neighbour, "dev", device]);
-                entry.is_ok_and(|entry| entry.contains("lladdr"))
-            })
-        });
-        ensure!(known, "{}: the servers are not found by IPv6", party.name());
+        for server in [SERVERS6, OTHER_SERVERS6] {
+            let socket = party.enter(|| {
+                let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+                socket.connect((server, DISCARD))?;
+                io::Result::Ok(socket)
+            })?;
+            socket.set_read_timeout(Some(TICK))?;
+            // Nobody is at the port: the error that says so has come all the way back.
+            let answered = wait_for(LIMIT, || {
+                let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
+                socket.send(&[]).is_err_and(refused) || socket.recv(&mut [0]).is_err_and(refused)
+            });
+            ensure!(answered, "{}: {server} is not found", party.name());
+        }
         Ok(())
     }
 
