@@ -25,6 +25,7 @@ mod mesh;
 mod metrics;
 mod names;
 mod namespace;
+mod nat;
 mod node;
 mod official;
 mod offload;
@@ -38,11 +39,12 @@ mod topology;
 mod traffic;
 mod tunnel;
 mod udp;
+mod wire;
 mod wireguard;
 
 pub use addresses::{
-    BEHIND, BEHIND6, GATEWAY, GATEWAY6, LAN, LAN6, NODE_LAN, NODE_LAN6, NODE_OVERLAY, NODE_OVERLAY6, OVERLAY, OVERLAY6,
-    SERVERS, client_overlay, client_overlay6,
+    BEHIND, BEHIND6, GATEWAY, GATEWAY6, LAN, LAN6, NODE_LAN, NODE_LAN6, NODE_OVERLAY, NODE_OVERLAY6, OTHER_SERVERS,
+    OTHER_SERVERS6, OVERLAY, OVERLAY6, SERVERS, SERVERS6, client_overlay, client_overlay6,
 };
 pub use baseline::Baseline;
 pub(crate) use binaries::target_directory;
@@ -69,6 +71,7 @@ pub use mesh::{MEMBERS, Mesh, MeshPlan, ROUTERS, SERVICES, page_within};
 pub use metrics::{Metrics, Sample};
 pub use names::NameServer;
 pub use namespace::Namespace;
+pub use nat::{Dependence, Hairpin, NatBehaviour, NatBox, NatKind, Probe};
 pub use node::{Capabilities, Node, NodeJoining};
 pub use official::{Apart, Api, Official, OfficialClient, OfficialMesh, OfficialServer, Paths};
 pub use offload::{Offload, set_offload};
@@ -82,4 +85,5 @@ pub use topology::{Lab, Plan, lan};
 pub use traffic::{EchoSocket, PATIENCE, patient, wait_for};
 pub use tunnel::Tunnel;
 pub use udp::{Fragmenting, Udp};
+pub use wire::Wire;
 pub use wireguard::{KeyPair, preshared_key};

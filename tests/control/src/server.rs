@@ -48,8 +48,10 @@ pub struct Options {
     pub relays: Option<Vec<String>>,
     /// Files that peers are asked about, by posture checks.
     pub posture_files: Vec<String>,
-    /// STUN servers that peers are told.
+    /// STUN servers that peers get, as `stun:host:port`.
     pub stuns: Vec<String>,
+    /// TURN servers that peers get.
+    pub turns: Turns,
     /// Time between pushes to one peer.
     pub push_interval: Duration,
     /// Time after which an ephemeral peer that is away is deleted.
@@ -58,6 +60,24 @@ pub struct Options {
     pub relay_health: Duration,
     /// Version that it behaves like.
     pub shape: Shape,
+}
+
+/// TURN servers that peers get, with credentials for all of them.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    /// The servers, as `turn:host:port?transport=udp`.
+    pub uris: Vec<String>,
+    /// The secret that the servers share with management.
+    pub secret: String,
+    /// Validity of credentials; new ones are pushed after three quarters of it.
+    pub ttl: Duration,
+}
+
+impl Default for Turns {
+    /// No servers; credentials as real servers issue them by default.
+    fn default() -> Self {
+        Self { uris: Vec::new(), secret: "turn-secret".to_owned(), ttl: Duration::from_secs(12 * 3600) }
+    }
 }
 
 /// A running server, or one that is down. It keeps its account over restarts, but not its key.
@@ -82,6 +102,7 @@ impl Options {
             relays: None,
             posture_files: Vec::new(),
             stuns: Vec::new(),
+            turns: Turns::default(),
             push_interval: Duration::from_secs(1),
             ephemeral_after: Duration::from_secs(600),
             relay_health: Duration::from_secs(25),
@@ -216,6 +237,17 @@ impl Server {
         self.state.notify();
     }
 
+    /// Gives all peers these STUN servers from now on. A peer keeps those it has when the list is empty and others are
+    /// not, as with real servers.
+    pub fn set_stuns(&self, stuns: Vec<String>) {
+        self.set_servers(|options| options.stuns = stuns);
+    }
+
+    /// Gives all peers these TURN servers from now on, with new credentials. Empty: as in [`Self::set_stuns`].
+    pub fn set_turns(&self, turns: Turns) {
+        self.set_servers(|options| options.turns = turns);
+    }
+
     /// Ends all streams of Sync and signal and all connections of the relay.
     pub fn drop_streams(&self) {
         self.state.drop_streams();
@@ -271,6 +303,15 @@ impl Server {
     /// Sends a peer these bytes in place of a frame of the relay. `false`: it is not connected, or does not read.
     pub fn relay_raw(&self, key: &str, bytes: Vec<u8>) -> bool {
         self.relay.send_raw(&relay::PeerId::of(key), bytes.into())
+    }
+
+    fn set_servers(&self, change: impl FnOnce(&mut Options)) {
+        {
+            let mut state = self.state.lock();
+            change(&mut state.options);
+            state.servers += 1;
+        }
+        self.state.notify();
     }
 
     fn extra(&self, key: &str, extra: Extra) -> bool {

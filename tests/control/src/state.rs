@@ -9,9 +9,10 @@ use tokio::sync::{mpsc, watch};
 use super::account::Account;
 use super::keys::KeyPair;
 use super::map::Shape;
-use super::proto::management::NetbirdConfig;
+use super::proto::management::{HostConfig, NetbirdConfig, ProtectedHostConfig, host_config};
 use super::relay::token;
 use super::server::Options;
+use super::turn::Credentials;
 
 /// Account, streams and faults behind one lock, which is never held over an await.
 pub(crate) struct State {
@@ -25,6 +26,8 @@ pub(crate) struct State {
 pub(crate) struct Inner {
     pub(crate) account: Account,
     pub(crate) options: Options,
+    /// Counts changes of the STUN and TURN servers.
+    pub(crate) servers: u64,
     pub(crate) faults: Faults,
     /// Of this start: not kept over a restart, as with real servers.
     pub(crate) keys: KeyPair,
@@ -104,6 +107,7 @@ impl State {
         let inner = Inner {
             account,
             options,
+            servers: 0,
             faults: Faults::default(),
             keys: KeyPair::generate(),
             sessions: BTreeMap::new(),
@@ -141,18 +145,30 @@ impl Inner {
 
     /// Addresses of the other servers, with a fresh token.
     pub(crate) fn netbird_config(&self, key: &str) -> NetbirdConfig {
-        use crate::proto::management::{HostConfig, MetricsConfig, host_config};
+        use crate::proto::management::MetricsConfig;
         let protocol =
             if self.options.tls.is_some() { host_config::Protocol::Https } else { host_config::Protocol::Http };
         let signal = self.options.signal.as_ref().unwrap_or(&self.options.exposed);
-        let stun = |uri: &String| HostConfig { uri: uri.clone(), protocol: host_config::Protocol::Udp.into() };
         NetbirdConfig {
-            stuns: self.options.stuns.iter().map(stun).collect(),
+            stuns: self.options.stuns.iter().map(|uri| over_udp(uri)).collect(),
+            turns: self.turns(),
             signal: Some(HostConfig { uri: signal.clone(), protocol: protocol.into() }),
             relay: self.relay_config(key),
             metrics: self.shape().has_ipv6().then(MetricsConfig::default),
             ..NetbirdConfig::default()
         }
+    }
+
+    /// The TURN servers, with fresh credentials.
+    pub(crate) fn turns(&self) -> Vec<ProtectedHostConfig> {
+        let turns = &self.options.turns;
+        let Credentials { user, password } = Credentials::issue(&turns.secret, SystemTime::now() + turns.ttl);
+        let host = |uri: &String| ProtectedHostConfig {
+            host_config: Some(over_udp(uri)),
+            user: user.clone(),
+            password: password.clone(),
+        };
+        turns.uris.iter().map(host).collect()
     }
 
     pub(crate) fn relay_config(&self, key: &str) -> Option<crate::proto::management::RelayConfig> {
@@ -165,4 +181,8 @@ impl Inner {
         let token::Token { payload, signature } = token::issue(&self.options.relay_secret, expires);
         Some(crate::proto::management::RelayConfig { urls, token_payload: payload, token_signature: signature })
     }
+}
+
+fn over_udp(uri: &str) -> HostConfig {
+    HostConfig { uri: uri.to_owned(), protocol: host_config::Protocol::Udp.into() }
 }

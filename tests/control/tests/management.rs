@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::time::SystemTime;
+
 use common::{Bench, SECOND, next, next_map};
 use peer_test_control::account::{Action, Network, Policy, Protocol, RemovalError, Routers, SetupKey};
 use peer_test_control::map::Shape;
 use peer_test_control::member::{Management, meta};
-use peer_test_control::proto::management::{NetbirdConfig, PeerSystemMeta, SyncResponse};
+use peer_test_control::proto::management::{HostConfig, NetbirdConfig, PeerSystemMeta, SyncResponse};
 use peer_test_control::sealed::seal_bytes;
 use peer_test_control::server::Faults;
-use peer_test_control::{Account, KeyPair, Options};
+use peer_test_control::{Account, KeyPair, Options, Turns, turn};
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 
@@ -297,4 +299,49 @@ fn meta_changes_reach_others() {
         two.sync_meta(&PeerSystemMeta { netbird_version: "0.99.0".to_owned(), ..meta("two") }).await.expect("taken");
         assert_eq!(next_map(&mut syncs).await.remote_peers[0].agent_version, "0.99.0");
     });
+}
+
+#[test]
+fn hands_out_stun_and_turn_and_their_changes() {
+    let turns = |uris: &[&str], secret: &str| Turns {
+        uris: uris.iter().map(|uri| (*uri).to_owned()).collect(),
+        secret: secret.to_owned(),
+        ..Turns::default()
+    };
+    let first = turns(&["turn:192.0.2.1:3478?transport=udp", "turn:192.0.2.2:3478?transport=udp"], "one");
+    let bench = Bench::start(|options, _| {
+        options.stuns = vec!["stun:192.0.2.1:3478".to_owned()];
+        options.turns = first;
+    });
+    bench.runtime.block_on(async {
+        let (mut management, _) = bench.member("node").await;
+        let mut syncs = management.sync(&meta("node")).await.expect("a stream");
+        let config = next(&mut syncs).await.netbird_config.expect("servers");
+        assert_eq!(uris(&config.stuns), ["stun:192.0.2.1:3478"]);
+        let hosts: Vec<_> = config.turns.iter().filter_map(|turn| turn.host_config.clone()).collect();
+        assert_eq!(uris(&hosts), ["turn:192.0.2.1:3478?transport=udp", "turn:192.0.2.2:3478?transport=udp"]);
+        for turn in &config.turns {
+            assert_eq!(turn.password, turn::credentials::password("one", &turn.user));
+            assert!(turn::credentials::is_valid(&turn.user, SystemTime::now() + SECOND * 11 * 3600), "{turn:?}");
+        }
+        bench.server.set_turns(turns(&["turn:192.0.2.2:3478?transport=udp"], "two"));
+        let update = next(&mut syncs).await;
+        let config = update.netbird_config.expect("servers");
+        assert_eq!((update.network_map, config.turns.len()), (None, 1));
+        assert_eq!(config.turns[0].password, turn::credentials::password("two", &config.turns[0].user));
+        assert_eq!(uris(&config.stuns), ["stun:192.0.2.1:3478"]);
+        bench.server.set_stuns(vec!["stun:192.0.2.3:3478".to_owned()]);
+        let config = next(&mut syncs).await.netbird_config.expect("servers");
+        assert_eq!((uris(&config.stuns), config.turns.len()), (vec!["stun:192.0.2.3:3478"], 1));
+        bench.server.set_turns(Turns { ttl: SECOND * 4, ..turns(&["turn:192.0.2.2:3478?transport=udp"], "two") });
+        let old = next(&mut syncs).await.netbird_config.expect("servers").turns.remove(0);
+        // After three quarters of the time: credentials alone, with a token for the relay.
+        let renewed = next(&mut syncs).await.netbird_config.expect("credentials");
+        assert!(renewed.turns[0].user > old.user && renewed.relay.is_some(), "{renewed:?}");
+        assert!(renewed.stuns.is_empty() && renewed.signal.is_none());
+    });
+}
+
+fn uris(hosts: &[HostConfig]) -> Vec<&str> {
+    hosts.iter().map(|host| &host.uri[..]).collect()
 }

@@ -62,3 +62,18 @@ pub const SERVERS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
 pub(crate) fn at_servers(number: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))
 }
+
+/// As above, IPv6.
+pub const SERVERS6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0xfe));
+/// A second address of the servers: a NAT may treat it differently.
+pub const OTHER_SERVERS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 253));
+/// A second address of the servers, IPv6.
+pub const OTHER_SERVERS6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 0xfd));
+
+/// The network at the wire that leads to the servers, IPv6.
+pub(crate) const INTERNET6: &str = "2001:db8:5::/64";
+
+/// A party at the wire that leads to the servers, by its number from 1 on, IPv6.
+pub(crate) fn at_servers6(number: u8) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, number.into()))
+}

@@ -72,7 +72,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
         "reload, flow_log, policy_update, trace, ends, wall_clock",
         "what the daemon makes of its own tables, files and questions, for which one kernel is as good as another",
     ),
-    ("lab", "shows the lab itself, without anything of ours"),
+    ("lab, nat_boxes", "show the lab itself, without anything of ours"),
     ("benches", "an emulated CPU has no speed worth knowing"),
 ];
 

@@ -1,12 +1,12 @@
 //! The control plane as a program, for trying things by hand: in a namespace, say, by `ip netns exec`.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use ipnet::IpNet;
 use peer_test_control::account::{Action, Network, Policy, Protocol, Routers, SetupKey};
-use peer_test_control::{Account, Options, Server};
+use peer_test_control::{Account, Options, Server, StunServer, TurnServer};
 use tokio::runtime::Builder;
 use tokio::signal::ctrl_c;
 
@@ -22,6 +22,12 @@ struct Cli {
     /// A prefix that nodes route for: everybody may use it.
     #[arg(long)]
     lan: Vec<IpNet>,
+    /// Where to run a STUN server; peers get it.
+    #[arg(long)]
+    stun: Vec<SocketAddr>,
+    /// Where to run a TURN server, which relays from the same address; peers get it.
+    #[arg(long)]
+    turn: Vec<SocketAddr>,
     /// Nodes go for good when they have been away for ten minutes.
     #[arg(long)]
     ephemeral: bool,
@@ -39,7 +45,17 @@ fn main() -> Result<()> {
     }
     let exposed = cli.exposed.unwrap_or_else(|| cli.listen.to_string());
     let listen = cli.listen;
-    let server = Server::start(Options::new(&exposed), account, move || TcpListener::bind(listen))?;
+    let mut options = Options::new(&exposed);
+    let stun = |at: &SocketAddr| {
+        let at = *at;
+        StunServer::start(move || UdpSocket::bind(at))
+    };
+    let stuns = cli.stun.iter().map(stun).collect::<Result<Vec<_>>>()?;
+    options.stuns = stuns.iter().map(StunServer::uri).collect();
+    let turn = |at: &SocketAddr| TurnServer::start(*at, &[at.ip()], &options.turns.secret, UdpSocket::bind);
+    let turns = cli.turn.iter().map(turn).collect::<Result<Vec<_>>>()?;
+    options.turns.uris = turns.iter().map(TurnServer::uri).collect();
+    let server = Server::start(options, account, move || TcpListener::bind(listen))?;
     println!("management {}\nsetup key of nodes {nodes}\nsetup key of members {members}", server.url());
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(ctrl_c()).context("wait for the end")

@@ -35,7 +35,7 @@ pub(crate) fn begin(
     }
     let (out, stream) = mpsc::channel(QUEUE);
     let (changed, dropped) = (state.changed.subscribe(), state.dropped.subscribe());
-    let push = Push { state: Arc::clone(state), key, id, out, changed, dropped, last: None };
+    let push = Push { state: Arc::clone(state), key, id, out, changed, dropped, last: None, servers: inner.servers };
     tokio::spawn(push.run(extras));
     ReceiverStream::new(stream)
 }
@@ -49,6 +49,8 @@ struct Push {
     dropped: watch::Receiver<u64>,
     /// What the peer knows.
     last: Option<NetworkMap>,
+    /// Changes of the STUN and TURN servers that the peer knows.
+    servers: u64,
 }
 
 enum End {
@@ -73,6 +75,7 @@ impl Push {
             return end;
         }
         let mut renewal = Instant::now() + self.token_life();
+        let mut turn_renewal = Instant::now() + self.turn_life();
         let mut quiet_until = Instant::now();
         let mut waiting = false;
         loop {
@@ -91,6 +94,12 @@ impl Push {
                         return self.say_goodbye(end).await;
                     }
                     waiting = true;
+                    if let Some(config) = self.changed_servers() {
+                        turn_renewal = Instant::now() + self.turn_life();
+                        if self.send_config(config).await.is_err() {
+                            return End::Gone;
+                        }
+                    }
                 }
                 () = async { if waiting { sleep_until(quiet_until).await } else { pending().await } } => {
                     waiting = false;
@@ -103,8 +112,15 @@ impl Push {
                     renewal = Instant::now() + self.token_life();
                     let relay = self.state.lock().relay_config(&self.key);
                     let config = NetbirdConfig { relay, ..NetbirdConfig::default() };
-                    let message = SyncResponse { netbird_config: Some(config), ..SyncResponse::default() };
-                    if self.send(message.encode_to_vec()).await.is_err() {
+                    if self.send_config(config).await.is_err() {
+                        return End::Gone;
+                    }
+                }
+                () = sleep_until(turn_renewal) => {
+                    turn_renewal = Instant::now() + self.turn_life();
+                    if let Some(config) = self.renewed_turns()
+                        && self.send_config(config).await.is_err()
+                    {
                         return End::Gone;
                     }
                 }
@@ -114,6 +130,24 @@ impl Push {
 
     fn token_life(&self) -> std::time::Duration {
         self.state.lock().options.token_ttl * 3 / 4
+    }
+
+    fn turn_life(&self) -> std::time::Duration {
+        self.state.lock().options.turns.ttl * 3 / 4
+    }
+
+    /// New credentials for TURN come with a token for the relay.
+    fn renewed_turns(&self) -> Option<NetbirdConfig> {
+        let state = self.state.lock();
+        let turns = Some(state.turns()).filter(|turns| !turns.is_empty())?;
+        Some(NetbirdConfig { turns, relay: state.relay_config(&self.key), ..NetbirdConfig::default() })
+    }
+
+    /// All servers, if those for STUN or TURN have changed since the peer got them.
+    fn changed_servers(&mut self) -> Option<NetbirdConfig> {
+        let state = self.state.lock();
+        let known = std::mem::replace(&mut self.servers, state.servers);
+        (known != state.servers).then(|| state.netbird_config(&self.key))
     }
 
     /// Why the stream must end, if it must.
@@ -157,6 +191,11 @@ impl Push {
             Extra::Plaintext(plaintext) => self.send(plaintext).await,
             Extra::Body(body) => self.send_body(body).await,
         }
+    }
+
+    async fn send_config(&self, config: NetbirdConfig) -> Result<(), End> {
+        let message = SyncResponse { netbird_config: Some(config), ..SyncResponse::default() };
+        self.send(message.encode_to_vec()).await
     }
 
     async fn send(&self, plaintext: Vec<u8>) -> Result<(), End> {
