@@ -55,7 +55,7 @@ const INTRUDERS: Binary = scenario("intruders");
 const SOURCES: Binary = scenario("sources");
 
 /// What runs on the host alone, and why.
-pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
+pub(crate) const LEFT_OUT: [(&str, &str); 7] = [
     (
         "other tests of the programs, property tests",
         "arithmetic on packets, for which one kernel is as good as another",
@@ -72,6 +72,7 @@ pub(crate) const LEFT_OUT: [(&str, &str); 6] = [
         "reload, flow_log, policy_update, trace, ends, wall_clock",
         "what the daemon makes of its own tables, files and questions, for which one kernel is as good as another",
     ),
+    ("direct", "signalling and checks of user space, for which one kernel is as good as another"),
     ("lab, nat_boxes", "show the lab itself, without anything of ours"),
     ("benches", "an emulated CPU has no speed worth knowing"),
 ];
