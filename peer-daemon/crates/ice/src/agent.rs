@@ -15,7 +15,9 @@ use crate::budget::Bucket;
 use crate::candidate::{Candidate, Kind};
 use crate::credentials::Credentials;
 use crate::hmac::HMAC_SHA1;
-use crate::limits::{ADDRESSES, PAIRS, REMOTE_CANDIDATES, SESSION_CHECKS_BURST, SESSION_CHECKS_PER_SECOND};
+use crate::limits::{
+    ADDRESSES, DOUBT_PAUSE, PAIRS, REMOTE_CANDIDATES, SESSION_CHECKS_BURST, SESSION_CHECKS_PER_SECOND,
+};
 use crate::shared::{CHECK_RTO, Local, Shared};
 use crate::types::{DownReason, PairStatus, Session};
 use track::{Pair, Tracks};
@@ -40,6 +42,8 @@ pub(crate) struct Agent {
     checking_until: Instant,
     /// Checks of the selected pair come at the interval `retry`: it owes a response, or another pair has just answered.
     urgent: bool,
+    /// Since when there is doubt whether the selected pair carries data.
+    doubted: Option<Instant>,
     checks: Bucket,
     /// There was no token for a check; the next comes at this time.
     blocked: Option<Instant>,
@@ -77,6 +81,7 @@ impl Agent {
             selected: None,
             checking_until: now,
             urgent: false,
+            doubted: None,
             checks: Bucket::new(SESSION_CHECKS_PER_SECOND, SESSION_CHECKS_BURST),
             blocked: None,
             deadline: None,
@@ -161,6 +166,16 @@ impl Agent {
             None,
         ));
         self.check_for(shared.timers.settle, now);
+    }
+
+    /// Data had no answer: the selected pair is checked at once, and has little time to answer.
+    pub(crate) fn doubt(&mut self, shared: &Shared, now: Instant) {
+        let answered = self.selected.and_then(|pair| self.tracks.get(pair)).map(|track| track.response);
+        let recently = answered.is_none_or(|at| now.saturating_duration_since(at) < DOUBT_PAUSE);
+        if self.doubted.is_none() && !recently {
+            self.doubted = Some(now);
+            self.set_urgent(true, shared);
+        }
     }
 
     pub(crate) fn pair(&self, shared: &Shared) -> Option<PairStatus> {

@@ -145,6 +145,16 @@ impl Ice {
         self.gauges();
     }
 
+    /// Data for the peer has had no answer for a while: checks its pair at once. A pair that does not answer is given up within a
+    /// second, so that a relay can go on; one that does is not doubted again for a second.
+    pub fn doubt(&mut self, peer: &PublicKey, now: Instant) {
+        self.with(*peer, now, |agent, shared| {
+            agent.doubt(shared, now);
+            Ok(())
+        });
+        self.gauges();
+    }
+
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.early.expire(now);

@@ -43,6 +43,14 @@ pub(crate) const SESSION_CHECKS_PER_SECOND: u32 = 10;
 /// Burst of the same: 2 local addresses by 16 remote ones, and half of them repeated.
 pub(crate) const SESSION_CHECKS_BURST: u32 = 50;
 
+/// Interval of checks while there is doubt whether a selected pair carries data.
+pub(crate) const DOUBT_INTERVAL: Duration = Duration::from_millis(75);
+/// How long a pair in doubt has to answer one of them, or six round trips: eight checks, all of which are lost once in
+/// thousands of times where a fifth of all datagrams is.
+pub(crate) const DOUBT_TIME: Duration = Duration::from_millis(600);
+/// How long a pair that has answered is not doubted: traffic that needs no answers costs one check a second.
+pub(crate) const DOUBT_PAUSE: Duration = Duration::from_secs(1);
+
 /// Candidate pairs of a session, the worst dropped first (RFC 8445, section 6.1.2.5 has 100).
 pub(crate) const PAIRS: usize = 64;
 

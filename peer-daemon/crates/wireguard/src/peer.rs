@@ -114,6 +114,8 @@ pub(crate) struct Peer {
     wanted_at: Option<Instant>,
     /// When a packet last came or went.
     data_at: Option<Instant>,
+    /// Since when packets go to the peer and nothing comes from it.
+    unanswered: Option<Instant>,
 }
 
 impl Peer {
@@ -142,6 +144,7 @@ impl Peer {
             held: None,
             wanted_at: None,
             data_at: None,
+            unanswered: None,
         }
     }
 
@@ -171,6 +174,12 @@ impl Peer {
             persistent_keepalive: self.config.persistent_keepalive,
             connected: self.usable,
         }
+    }
+
+    /// Whether packets have been going to it for `time` without anything coming back.
+    pub(crate) fn is_silent(&self, time: Duration, now: Instant) -> bool {
+        let goes_on = now.saturating_duration_since(self.traffic_at) < time;
+        goes_on && self.unanswered.is_some_and(|since| now.saturating_duration_since(since) >= time)
     }
 
     /// What metrics tell of it.
@@ -280,6 +289,7 @@ impl Peer {
         // Authentic from here on, whatever is inside.
         self.rx.0 += message.len() as u64;
         self.traffic_at = now;
+        self.unanswered = None;
         self.roam(cx, now, path);
         if self.unconfirmed.contains(&Some(receiver)) {
             self.confirmed(cx, now);
@@ -305,6 +315,7 @@ impl Peer {
         let (tunnel, _) = self.tunnel.as_mut()?;
         let len = seal_padded(tunnel, &mut cx.padding, cx.mtu, packet, out)?;
         (self.traffic_at, self.data_at) = (now, Some(now));
+        self.unanswered.get_or_insert(now);
         self.tx.0 += len as u64;
         self.tx.1 += 1;
         cx.stats.sent.packet(packet.len());

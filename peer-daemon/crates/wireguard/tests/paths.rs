@@ -122,6 +122,31 @@ fn a_second_initiation_by_the_new_path_is_answered_while_ours_is_the_old_one() {
 }
 
 #[test]
+fn a_peer_that_is_sent_to_and_not_heard_is_silent_until_it_is_heard() {
+    const TIME: Duration = Duration::from_millis(250);
+    let mut net = relayed_pair();
+    set_path(&mut net, 0, 2, Path::Relay(B));
+    net.assert_traffic(0, "10.0.0.1", 1, "10.0.0.2");
+    // Beyond whatever the handshake left to be said.
+    net.advance(Duration::from_secs(20));
+    let silent = |net: &Net| net.nodes[0].engine.silent_peers(TIME, net.now);
+    for millis in [0, 100, 100, 100] {
+        net.advance(Duration::from_millis(millis));
+        net.send(0, &packet("10.0.0.1", "10.0.0.2", 8, 7));
+        net.intercept();
+    }
+    assert_eq!(silent(&net), [public(2)], "for 300 ms");
+    net.advance(TIME);
+    assert_eq!(silent(&net), [], "nothing goes there any more");
+    net.send(0, &packet("10.0.0.1", "10.0.0.2", 8, 8));
+    net.run();
+    net.send(1, &packet("10.0.0.2", "10.0.0.1", 8, 9));
+    net.run();
+    net.send(0, &packet("10.0.0.1", "10.0.0.2", 8, 10));
+    assert_eq!(silent(&net), [], "it has been heard since");
+}
+
+#[test]
 fn a_broken_path_is_dropped_unless_the_peer_has_moved_on() {
     let mut net = relayed_pair();
     set_path(&mut net, 0, 2, Path::Relay(B));

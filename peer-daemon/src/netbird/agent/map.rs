@@ -186,6 +186,9 @@ impl Agent<'_> {
         let refused = node.take_refused();
         self.stopped = Some(Box::pin(node.shard.stopped()));
         self.publish.send_replace(Some(node.running()));
+        if let Some(direct) = &self.direct {
+            tokio::spawn(direct.handle().watch(Arc::clone(&node.shard)));
+        }
         self.node = Some(node);
         self.start_relays();
         Ok(refused)

@@ -14,13 +14,20 @@ use ipnet::IpNet;
 use peer_core::key::PublicKey;
 use peer_ice::stats::IceStats;
 use peer_ice::{Event, Ice, PairStatus, Session};
+use peer_io::shard::Shard;
 use peer_io::stun::{KnownSources, StunDatagram, StunReceiver};
 use peer_io::udp::DatagramTx;
+use peer_wireguard::Engine;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 /// Datagrams handled before timers and commands get their turn.
 const DATAGRAMS: usize = 256;
+/// How often it is looked whether packets have answers.
+const LOOK: Duration = Duration::from_millis(100);
+/// For how long packets have no answer until their path is doubted: several round trips within a continent.
+const SILENCE: Duration = Duration::from_millis(250);
 /// How long the task sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -108,6 +115,26 @@ impl DirectHandle {
     /// Networks in which no peer can have a candidate: the overlay's.
     pub(super) fn set_forbidden(&self, networks: Vec<IpNet>) {
         self.change(|state, _| state.ice.set_forbidden(networks));
+    }
+
+    /// Looks, for as long as the shard runs, whether packets by direct paths have answers, and doubts paths where they have not.
+    pub(super) async fn watch(self, shard: Arc<Shard<Engine>>) {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if self.lock().nominated.is_empty() {
+                continue;
+            }
+            let Ok(silent) = shard.with_engine(|engine, now| engine.silent_peers(SILENCE, now)).await else { return };
+            if !silent.is_empty() {
+                self.change(|state, now| {
+                    for peer in silent.iter().filter(|peer| state.nominated.contains_key(*peer)) {
+                        state.ice.doubt(peer, now);
+                    }
+                });
+            }
+        }
     }
 
     /// The nominated pair with a peer.

@@ -9,6 +9,7 @@ use rand::RngExt as _;
 
 use super::Agent;
 use super::track::{Pair, Track};
+use crate::limits::{DOUBT_INTERVAL, DOUBT_TIME};
 use crate::shared::{CHECK_RTO, Shared};
 use crate::stun::{self, Class};
 use crate::transactions::Transaction;
@@ -78,6 +79,7 @@ impl Agent {
         if let Some(mapped) = mapped.filter(|_| success) {
             let first = self.tracks.answered(pair, mapped, now.saturating_duration_since(transaction.sent), now);
             if self.selected == Some(pair) {
+                self.doubted = None;
                 self.set_urgent(false, shared);
             } else if first && self.selected.is_some() {
                 // Perhaps the peer has moved: ask at the old place at once rather than at the next keepalive.
@@ -142,6 +144,7 @@ impl Agent {
 
     fn select(&mut self, pair: Pair, shared: &mut Shared, now: Instant) {
         self.selected = Some(pair);
+        self.doubted = None;
         self.set_urgent(false, shared);
         self.check_for(shared.timers.settle, now);
         shared.stats.selected.add(1);
@@ -156,6 +159,13 @@ impl Agent {
             return if now < end { Ok(()) } else { Err(DownReason::Unreachable) };
         };
         let silent = now.saturating_duration_since(selected.response);
+        if let Some(since) = self.doubted.filter(|since| now >= *since + doubt_time(&selected)) {
+            // Data and checks have had no answer since.
+            let other = self.tracks.latest_but(selected.pair).filter(|other| other.response > since);
+            let pair = other.ok_or(DownReason::Lost)?.pair;
+            self.select(pair, shared, now);
+            return Ok(());
+        }
         let Some(since) = selected.unanswered.filter(|since| now >= *since + patience(&selected, shared)) else {
             // Without a check on its way, `is` has given the pair up.
             let lost = silent >= shared.timers.disconnected + shared.timers.keepalive;
@@ -184,6 +194,8 @@ impl Agent {
                 None => track.response + shared.timers.disconnected + shared.timers.keepalive,
             },
         };
+        let doubt = self.doubted.zip(self.selected_track()).map(|(since, track)| since + doubt_time(track));
+        let judge = doubt.map_or(judge, |doubt| doubt.min(judge));
         let check = self.blocked.or_else(|| self.ice.poll_timeout());
         Some(check.map_or(judge, |check| check.min(judge)).max(now + SHORTEST))
     }
@@ -197,15 +209,21 @@ impl Agent {
         self.selected.is_some() && now >= self.checking_until && !self.urgent
     }
 
-    fn set_urgent(&mut self, urgent: bool, shared: &Shared) {
+    pub(super) fn set_urgent(&mut self, urgent: bool, shared: &Shared) {
         self.urgent = urgent;
         let interval = match self.selected {
             None => CHECK_RTO,
+            Some(_) if self.doubted.is_some() => DOUBT_INTERVAL,
             Some(_) if urgent => shared.timers.retry,
             Some(_) => shared.timers.keepalive,
         };
         self.ice.set_max_stun_rto(interval);
     }
+}
+
+/// How long a pair in doubt has to answer.
+fn doubt_time(track: &Track) -> Duration {
+    (track.round_trip * 6).clamp(DOUBT_TIME, DOUBT_TIME * 4)
 }
 
 /// How long a check of the selected pair may take until the pair is in doubt.

@@ -62,6 +62,46 @@ fn a_dead_path_is_noticed_within_six_seconds() {
 }
 
 #[test]
+fn a_dead_path_in_doubt_is_given_up_within_a_second_and_a_live_one_is_not() {
+    let mut most = Duration::ZERO;
+    for seed in 0..20 {
+        let mut world = connected(seed, PERFECT);
+        world.run(Duration::from_millis(397 * seed));
+        // Traffic that needs no answer: doubted all the time.
+        for _ in 0..100 {
+            world.doubt(A);
+            world.run(Duration::from_millis(100));
+        }
+        assert!(world.is_up() && downs(&world).is_empty(), "seed {seed}");
+        world.cut[A] = true;
+        let cut = world.elapsed();
+        while downs(&world).is_empty() {
+            world.doubt(A);
+            world.run(Duration::from_millis(100));
+        }
+        let (at, host, reason) = downs(&world)[0];
+        assert_eq!((host, reason), (A, DownReason::Lost), "seed {seed}");
+        most = most.max(at - cut);
+    }
+    println!("in doubt: down {most:?} after the cut at most");
+    // It was just answered, and is not doubted for a second.
+    assert!(most < Duration::from_millis(1800), "{most:?}");
+}
+
+#[test]
+fn doubt_costs_a_check_a_second() {
+    let mut world = connected(1, PERFECT);
+    let before = world.sent[A];
+    for _ in 0..600 {
+        world.doubt(A);
+        world.run(Duration::from_millis(100));
+    }
+    let sent = world.sent[A] - before;
+    println!("in doubt a session sends {sent} datagrams per minute");
+    assert!((60..=100).contains(&sent), "{sent}");
+}
+
+#[test]
 fn loss_alone_ends_no_session() {
     for loss in [0.01, 0.05, 0.1] {
         let mut world = connected(5, Links { loss, ..PERFECT });

@@ -169,6 +169,12 @@ impl World {
         self.drain(host);
     }
 
+    /// Data of this host has had no answer.
+    pub(crate) fn doubt(&mut self, host: usize) {
+        self.hosts[host].ice.doubt(&Self::key(1 - host), self.now);
+        self.drain(host);
+    }
+
     pub(crate) fn key(host: usize) -> PublicKey {
         PublicKey([u8::try_from(host).expect("one of two") + 1; 32])
     }

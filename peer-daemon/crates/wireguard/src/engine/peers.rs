@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashSet, HashSetExt as _};
 use ipnet::IpNet;
@@ -237,6 +237,14 @@ impl Engine {
         self.peers.iter().map(|(_, peer)| peer.status(now)).collect()
     }
 
+    /// Peers to which packets have been going for `time`, and still go, without anything coming back: their paths may be dead,
+    /// or their traffic needs no answer.
+    #[must_use]
+    pub fn silent_peers(&self, time: Duration, now: Instant) -> Vec<PublicKey> {
+        let silent = self.peers.iter().filter(|(_, peer)| peer.is_silent(time, now));
+        silent.map(|(_, peer)| peer.config().public_key).collect()
+    }
+
     /// What metrics tell of the peers.
     #[must_use]
     pub fn figures(&self, now: Instant) -> PeerFigures {
@@ -322,7 +330,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use std::time::Duration;
 
     use crate::EngineConfig;
 
