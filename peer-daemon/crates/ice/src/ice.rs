@@ -145,8 +145,8 @@ impl Ice {
         self.gauges();
     }
 
-    /// Data for the peer has had no answer for a while: checks its pair at once. A pair that does not answer is given up within a
-    /// second, so that a relay can go on; one that does is not doubted again for a second.
+    /// Data for the peer has had no answer for a while: checks its pair at once. A pair that does not answer is given up
+    /// soon, so that a relay can go on; one that does is not doubted again for a while.
     pub fn doubt(&mut self, peer: &PublicKey, now: Instant) {
         self.with(*peer, now, |agent, shared| {
             agent.doubt(shared, now);

@@ -25,9 +25,9 @@ use tokio::time::MissedTickBehavior;
 /// Datagrams handled before timers and commands get their turn.
 const DATAGRAMS: usize = 256;
 /// How often it is looked whether packets have answers.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 /// For how long packets have no answer until their path is doubted: several round trips within a continent.
-const SILENCE: Duration = Duration::from_millis(250);
+const SILENCE: Duration = Duration::from_millis(150);
 /// How long the task sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 

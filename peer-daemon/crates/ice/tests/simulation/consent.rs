@@ -62,7 +62,7 @@ fn a_dead_path_is_noticed_within_six_seconds() {
 }
 
 #[test]
-fn a_dead_path_in_doubt_is_given_up_within_a_second_and_a_live_one_is_not() {
+fn a_dead_path_in_doubt_is_given_up_soon_and_a_live_one_is_not() {
     let mut most = Duration::ZERO;
     for seed in 0..20 {
         let mut world = connected(seed, PERFECT);
@@ -84,12 +84,12 @@ fn a_dead_path_in_doubt_is_given_up_within_a_second_and_a_live_one_is_not() {
         most = most.max(at - cut);
     }
     println!("in doubt: down {most:?} after the cut at most");
-    // It was just answered, and is not doubted for a second.
-    assert!(most < Duration::from_millis(1800), "{most:?}");
+    // It may just have answered, and is asked every 100 ms here.
+    assert!(most < Duration::from_millis(800), "{most:?}");
 }
 
 #[test]
-fn doubt_costs_a_check_a_second() {
+fn doubt_costs_four_checks_a_second() {
     let mut world = connected(1, PERFECT);
     let before = world.sent[A];
     for _ in 0..600 {
@@ -98,7 +98,7 @@ fn doubt_costs_a_check_a_second() {
     }
     let sent = world.sent[A] - before;
     println!("in doubt a session sends {sent} datagrams per minute");
-    assert!((60..=100).contains(&sent), "{sent}");
+    assert!((180..=330).contains(&sent), "{sent}");
 }
 
 #[test]
