@@ -151,24 +151,27 @@ pub(crate) struct NetBirdArgs {
     /// Connect through relays only: neither offer nor take direct paths.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, env = "NB_FORCE_RELAY")]
     pub(crate) force_relay: Option<bool>,
+    /// Direct paths through TURN servers only, which are not supported yet: as --force-relay.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool, env = "NB_ICE_FORCE_RELAY_CONN")]
+    pub(crate) force_turn: Option<bool>,
     /// Devices whose addresses peers may connect to. Default: those by which routes lead to the internet or to the servers.
     #[arg(long, value_name = "DEVICE,...", value_delimiter = ',', env = "NB_ICE_INTERFACES")]
     pub(crate) ice_interfaces: Vec<String>,
     /// Devices whose addresses peers must not connect to, by the beginnings of their names.
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', env = "NB_EXTRA_IFACE_BLACKLIST")]
     pub(crate) extra_iface_blacklist: Vec<String>,
-    /// Public addresses that lead to this node, through a NAT that forwards the WireGuard port: PUBLIC, or PUBLIC/LOCAL for one
-    /// address of the node.
+    /// Public addresses that lead to this node, through a NAT that forwards the WireGuard port: PUBLIC, or PUBLIC/LOCAL for an
+    /// address of the node or a device.
     #[arg(long, value_name = "PUBLIC[/LOCAL],...", value_delimiter = ',', env = "NB_EXTERNAL_IP_MAP")]
     pub(crate) external_ip_map: Vec<String>,
     /// Seconds between checks of a direct path.
-    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=60), env = "NB_ICE_KEEP_ALIVE_INTERVAL_SEC", hide = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=60), env = "NB_ICE_KEEP_ALIVE_INTERVAL_SEC")]
     pub(crate) ice_keep_alive_interval: u16,
     /// Seconds without an answer after which a direct path is not used any more.
-    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u16).range(2..=300), env = "NB_ICE_DISCONNECTED_TIMEOUT_SEC", hide = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u16).range(2..=300), env = "NB_ICE_DISCONNECTED_TIMEOUT_SEC")]
     pub(crate) ice_disconnected_timeout: u16,
     /// Seconds after that until it is given up.
-    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=300), env = "NB_ICE_FAILED_TIMEOUT_SEC", hide = true)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=300), env = "NB_ICE_FAILED_TIMEOUT_SEC")]
     pub(crate) ice_failed_timeout: u16,
     /// After how long without data a peer counts as idle.
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = inactivity, env = "NB_LAZY_CONN_INACTIVITY_THRESHOLD")]

@@ -195,7 +195,7 @@ impl<'a> Agent<'a> {
             rand::rng(),
         );
         let direct = settings.ice.as_ref().zip(ports).map(|(ice, ports)| {
-            let ice = Ice::new(ice.timing.clone(), rand::rng());
+            let ice = Ice::new(ice.timing, rand::rng());
             Direct::start(ice, ports)
         });
         let handle = direct.as_ref().map(Direct::handle);

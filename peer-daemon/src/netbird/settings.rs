@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use peer_core::desired::UplinkChoice;
 use peer_core::key::{PresharedKey, PrivateKey};
-use peer_ice::ExternalIp;
 use peer_identity::{Ephemeral, Settings as Kept};
 use peer_netbird::management::SetupKey;
 use peer_netbird::proto::management::Flags;
 use peer_netbird::server::ServerUrl;
 
-use super::direct::interfaces;
+use super::direct::interfaces::{self, External, LeadsTo};
 use crate::cli::{EphemeralChoice, NetBirdArgs, UpArgs};
 
 /// Where the official client goes if nobody says otherwise.
@@ -256,36 +255,44 @@ fn ice(args: &NetBirdArgs) -> Result<Option<IceSettings>, BadSetting> {
     let names = |names: &[String]| -> Vec<String> {
         names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
     };
-    let external_ips = names(&args.external_ip_map).iter().map(|text| external_ip(text)).collect::<Result<_, _>>()?;
+    let external = names(&args.external_ip_map).iter().map(|text| external_ip(text)).collect::<Result<_, _>>()?;
     let timing = peer_ice::Settings {
         keepalive: seconds(args.ice_keep_alive_interval),
         disconnected: seconds(args.ice_disconnected_timeout),
         failed: seconds(args.ice_failed_timeout),
-        external_ips,
         ..peer_ice::Settings::default()
     };
     let interfaces =
-        interfaces::Choice { only: names(&args.ice_interfaces), never: names(&args.extra_iface_blacklist) };
-    Ok((args.force_relay != Some(true)).then_some(IceSettings { timing, interfaces }))
+        interfaces::Choice { only: names(&args.ice_interfaces), never: names(&args.extra_iface_blacklist), external };
+    let relays_only = args.force_relay == Some(true) || args.force_turn == Some(true);
+    Ok((!relays_only).then_some(IceSettings { timing, interfaces }))
 }
 
-/// `PUBLIC` or `PUBLIC/LOCAL`.
-fn external_ip(text: &str) -> Result<ExternalIp, BadSetting> {
+/// `PUBLIC`, `PUBLIC/LOCAL` or `PUBLIC/DEVICE`.
+fn external_ip(text: &str) -> Result<External, BadSetting> {
     let wrong = |what: &str| BadSetting {
         field: "--external-ip-map (NB_EXTERNAL_IP_MAP)",
-        why: format!("{text:?}: {what}; write PUBLIC or PUBLIC/LOCAL, such as 203.0.113.7/192.168.1.7"),
+        why: format!(
+            "{text:?}: {what}; write PUBLIC, PUBLIC/LOCAL or PUBLIC/DEVICE, such as 203.0.113.7/192.168.1.7 or 203.0.113.7/eth0"
+        ),
     };
     let (external, local) = match text.split_once('/') {
         Some((external, local)) => (external, Some(local)),
         None => (text, None),
     };
     let external: IpAddr = external.parse().map_err(|_| wrong("the public address cannot be read"))?;
-    let local = local.map(|local| local.parse::<IpAddr>().map_err(|_| wrong("the local address cannot be read")));
-    let internal = local.transpose()?;
-    if internal.is_some_and(|internal| internal.is_ipv4() != external.is_ipv4()) {
-        return Err(wrong("both addresses must be of one family"));
-    }
-    Ok(ExternalIp { external, internal })
+    let leads_to = match local.map(|local| (local, local.parse::<IpAddr>())) {
+        None => LeadsTo::Any,
+        Some((_, Ok(local))) if local.is_ipv4() != external.is_ipv4() => {
+            return Err(wrong("both addresses must be of one family"));
+        }
+        Some((_, Ok(local))) => LeadsTo::Address(local),
+        Some((device, Err(_))) if device.is_empty() || device.contains([':', '/', ' ']) || device.len() > 15 => {
+            return Err(wrong("what stands behind the slash is neither an address nor a device"));
+        }
+        Some((device, Err(_))) => LeadsTo::Device(device.to_owned()),
+    };
+    Ok(External { external, leads_to })
 }
 
 fn no_lan_block(field: &'static str) -> BadSetting {

@@ -22,7 +22,7 @@ use crate::gather::Gather;
 use crate::limits::{LOCAL_ADDRESSES, SESSIONS};
 use crate::shared::{Local, Shared};
 use crate::stats::IceStats;
-use crate::types::{DownReason, Event, PairStatus, Session, Settings, Transmit};
+use crate::types::{DownReason, Event, ExternalIp, PairStatus, Session, Settings, Transmit};
 
 /// The sessions with all peers, and our mappings as STUN servers see them.
 #[derive(Debug)]
@@ -74,6 +74,13 @@ impl Ice {
             self.local_changed(&before, now);
             self.gather(now);
         }
+    }
+
+    /// Takes the public addresses that a router forwards to ours (`--external-ip-map`).
+    pub fn set_external_ips(&mut self, external_ips: impl IntoIterator<Item = ExternalIp>, now: Instant) {
+        let before = self.shared.locals.candidates();
+        self.shared.locals.external = external_ips.into_iter().collect();
+        self.local_changed(&before, now);
     }
 
     /// Takes the addresses of STUN servers, resolved, of both families.

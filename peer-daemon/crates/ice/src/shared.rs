@@ -39,7 +39,7 @@ impl Shared {
         Self {
             timers: Timers::new(&settings),
             forbidden: Vec::new(),
-            locals: Locals { external: settings.external_ips, ..Locals::default() },
+            locals: Locals::default(),
             transactions: Transactions::new(),
             checks: Bucket::new(CHECKS_PER_SECOND, CHECKS_BURST),
             rng,
@@ -142,7 +142,7 @@ impl Local {
 pub(crate) struct Locals {
     pub(crate) hosts: Vec<SocketAddr>,
     pub(crate) mappings: Vec<SocketAddr>,
-    external: Vec<ExternalIp>,
+    pub(crate) external: Vec<ExternalIp>,
 }
 
 impl Locals {

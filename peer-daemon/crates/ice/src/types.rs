@@ -8,8 +8,8 @@ use peer_core::key::PublicKey;
 use crate::candidate::Kind;
 use crate::credentials::Credentials;
 
-/// Timers and addresses that an operator sets. The defaults are the official client's.
-#[derive(Clone, Debug)]
+/// Timers that an operator sets. The defaults are the official client's.
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Interval of consent checks on the selected pair (`NB_ICE_KEEP_ALIVE_INTERVAL_SEC`).
     pub keepalive: Duration,
@@ -19,8 +19,6 @@ pub struct Settings {
     pub failed: Duration,
     /// How long a session still looks for a better pair after it has selected one (`NB_ICE_RELAY_ACCEPTANCE_MIN_WAIT_SEC`).
     pub relay_acceptance_min_wait: Duration,
-    /// Public addresses that a router forwards to us (`--external-ip-map`).
-    pub external_ips: Vec<ExternalIp>,
 }
 
 impl Default for Settings {
@@ -30,7 +28,6 @@ impl Default for Settings {
             disconnected: Duration::from_secs(6),
             failed: Duration::from_secs(6),
             relay_acceptance_min_wait: Duration::from_secs(2),
-            external_ips: Vec::new(),
         }
     }
 }

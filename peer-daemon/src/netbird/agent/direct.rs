@@ -13,7 +13,7 @@ use peer_mesh::{Input, PathKind};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-use super::super::direct::servers;
+use super::super::direct::{interfaces, servers};
 use super::Agent;
 
 /// When names that could not be resolved are looked up again.
@@ -123,9 +123,10 @@ impl Agent<'_> {
     pub(super) fn set_local_candidates(&self) {
         let Some(direct) = &self.direct else { return };
         let port = self.listen_port();
-        let addresses: Vec<_> = self.local.candidates.iter().map(|addr| SocketAddr::new(*addr, port)).collect();
-        tracing::info!(?addresses, "peers may connect to these addresses directly");
-        direct.handle().set_local(addresses);
+        let interfaces::Candidates { hosts, external } = &self.local.candidates;
+        let addresses: Vec<_> = hosts.iter().map(|addr| SocketAddr::new(*addr, port)).collect();
+        tracing::info!(?addresses, external = external.len(), "peers may connect to these addresses directly");
+        direct.handle().set_local(addresses, external.clone());
     }
 
     /// Nobody has a candidate within the overlay: a direct path through it would carry itself.
@@ -142,7 +143,11 @@ impl Agent<'_> {
         }
     }
 
-    pub(super) fn stun_resolved(&mut self, (servers, _): Resolved) {
+    pub(super) fn stun_resolved(&mut self, (servers, complete): Resolved) {
+        if servers.is_empty() && !complete {
+            // Name servers are away: what was known of the STUN servers stays.
+            return;
+        }
         servers.iter().for_each(|server| self.local.add_server(server.ip()));
         if let Some(direct) = &self.direct {
             direct.handle().set_stun_servers(servers);

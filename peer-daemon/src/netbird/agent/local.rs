@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _};
 use peer_dataplane::kernel::{Change, Netlink, Questions, Snapshot, changes};
 
-use super::super::direct::interfaces;
+use super::super::direct::interfaces::{self, Candidates};
 use super::Agent;
 
 /// A node with pods changes all the time: what comes within this is one change.
@@ -24,7 +24,7 @@ pub(super) struct Local {
     due: Option<Instant>,
     pub(super) addresses: Vec<IpAddr>,
     /// Those of them that peers may connect to.
-    pub(super) candidates: Vec<IpAddr>,
+    pub(super) candidates: Candidates,
     /// How those are chosen; `None`: there are none.
     choice: Option<interfaces::Choice>,
     servers: Vec<IpAddr>,
@@ -38,7 +38,7 @@ impl Local {
     pub(super) fn open(choice: Option<interfaces::Choice>) -> anyhow::Result<Self> {
         let netlink = Netlink::connect().context("open a netlink socket")?;
         let changes = Box::pin(changes().context("listen to changes of the network")?);
-        let (addresses, candidates, servers) = (Vec::new(), Vec::new(), Vec::new());
+        let (addresses, candidates, servers) = (Vec::new(), Candidates::default(), Vec::new());
         Ok(Self { netlink, changes, due: Some(Instant::now()), addresses, candidates, choice, servers })
     }
 
@@ -81,7 +81,7 @@ impl Local {
                 let addresses = of(&snapshot, except);
                 let choice = self.choice.as_ref();
                 let candidates =
-                    choice.map_or_else(Vec::new, |choice| interfaces::candidates(&snapshot, choice, except));
+                    choice.map_or_else(Candidates::default, |choice| interfaces::candidates(&snapshot, choice, except));
                 let addresses = std::mem::replace(&mut self.addresses, addresses) != self.addresses;
                 let candidates = std::mem::replace(&mut self.candidates, candidates) != self.candidates;
                 Looked { addresses, candidates }

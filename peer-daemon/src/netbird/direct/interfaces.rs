@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use peer_dataplane::kernel::{Link, Questions, Snapshot};
+use peer_ice::ExternalIp;
 
 /// Any address of the internet: routes to it are asked for, nothing is sent.
 const SOMEWHERE: [IpAddr; 2] =
@@ -40,6 +41,35 @@ pub(in super::super) struct Choice {
     pub(in super::super) only: Vec<String>,
     /// Never those whose names begin so.
     pub(in super::super) never: Vec<String>,
+    /// Public addresses that a router forwards to the node.
+    pub(in super::super) external: Vec<External>,
+}
+
+/// A public address and what it leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct External {
+    pub(in super::super) external: IpAddr,
+    pub(in super::super) leads_to: LeadsTo,
+}
+
+/// What a public address leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) enum LeadsTo {
+    /// Whichever address of its family.
+    Any,
+    /// This address.
+    Address(IpAddr),
+    /// The addresses of this device.
+    Device(String),
+}
+
+/// Where peers may reach the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Candidates {
+    /// Addresses of its own, IPv4 first.
+    pub(in super::super) hosts: Vec<IpAddr>,
+    /// Public addresses that lead to some of them.
+    pub(in super::super) external: Vec<ExternalIp>,
 }
 
 /// What is asked of the kernel to choose. `servers`: those that the daemon talks to.
@@ -48,8 +78,27 @@ pub(in super::super) fn questions(servers: &[IpAddr]) -> Questions {
     Questions { destinations, ..Questions::default() }
 }
 
-/// Addresses to be reached at, IPv4 first. `mesh_device` is none of them.
-pub(in super::super) fn candidates(snapshot: &Snapshot, choice: &Choice, mesh_device: &str) -> Vec<IpAddr> {
+/// Where peers may reach the node; `mesh_device` does not lead there.
+pub(in super::super) fn candidates(snapshot: &Snapshot, choice: &Choice, mesh_device: &str) -> Candidates {
+    let hosts = hosts(snapshot, choice, mesh_device);
+    let mut external = Vec::new();
+    for External { external: public, leads_to } in &choice.external {
+        let lead = |internal| ExternalIp { external: *public, internal };
+        match leads_to {
+            LeadsTo::Any => external.push(lead(None)),
+            LeadsTo::Address(address) => external.push(lead(Some(*address))),
+            LeadsTo::Device(name) => {
+                let addresses = snapshot.link_named(name).into_iter().flat_map(|(_, link)| &link.addresses);
+                let addresses = addresses.map(|address| address.net.addr());
+                let same_family = |address: &IpAddr| address.is_ipv4() == public.is_ipv4();
+                external.extend(addresses.filter(same_family).map(|address| lead(Some(address))));
+            }
+        }
+    }
+    Candidates { hosts, external }
+}
+
+fn hosts(snapshot: &Snapshot, choice: &Choice, mesh_device: &str) -> Vec<IpAddr> {
     let mut chosen: Vec<u32> = if choice.only.is_empty() {
         let ways = snapshot.ways.iter().flat_map(|(destination, ways)| ways.iter().map(move |way| (destination, way)));
         let leads = ways.filter(|(destination, way)| way.gateway.is_some() || !SOMEWHERE.contains(destination));
@@ -124,7 +173,7 @@ mod tests {
     }
 
     fn chosen(choice: &Choice) -> Vec<String> {
-        candidates(&snapshot(), choice, "wt0").iter().map(ToString::to_string).collect()
+        candidates(&snapshot(), choice, "wt0").hosts.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -137,7 +186,7 @@ mod tests {
         let mut snapshot = snapshot();
         snapshot.ways.insert(SOMEWHERE[0], way(6, None));
         snapshot.ways.insert(SOMEWHERE[1], way(6, None));
-        let chosen = candidates(&snapshot, &Choice::default(), "wt0");
+        let chosen = candidates(&snapshot, &Choice::default(), "wt0").hosts;
         assert_eq!(chosen, ["10.20.0.7".parse::<IpAddr>().expect("an address")]);
     }
 
@@ -156,6 +205,26 @@ mod tests {
     fn a_device_without_carrier_is_left_out() {
         let mut snapshot = snapshot();
         snapshot.links.get_mut(&2).expect("a device").running = false;
-        assert_eq!(candidates(&snapshot, &Choice::default(), "wt0").len(), 1);
+        assert_eq!(candidates(&snapshot, &Choice::default(), "wt0").hosts.len(), 1);
+    }
+
+    #[test]
+    fn public_addresses_lead_to_any_to_one_or_to_those_of_a_device() {
+        let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
+        let external = |public: &str, leads_to| External { external: address(public), leads_to };
+        let choice = Choice {
+            external: vec![
+                external("203.0.113.7", LeadsTo::Any),
+                external("203.0.113.8", LeadsTo::Address(address("192.0.2.7"))),
+                external("203.0.113.9", LeadsTo::Device("eth1".to_owned())),
+                external("203.0.113.10", LeadsTo::Device("gone".to_owned())),
+            ],
+            ..Choice::default()
+        };
+        let leads = candidates(&snapshot(), &choice, "wt0").external;
+        let expected = [("203.0.113.7", None), ("203.0.113.8", Some("192.0.2.7")), ("203.0.113.9", Some("10.20.0.7"))];
+        let expected = expected
+            .map(|(public, internal)| ExternalIp { external: address(public), internal: internal.map(address) });
+        assert_eq!(leads, expected);
     }
 }

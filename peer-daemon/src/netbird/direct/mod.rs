@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use peer_core::key::PublicKey;
 use peer_ice::stats::IceStats;
-use peer_ice::{Event, Ice, PairStatus, Session};
+use peer_ice::{Event, ExternalIp, Ice, PairStatus, Session};
 use peer_io::shard::Shard;
 use peer_io::stun::{KnownSources, StunDatagram, StunReceiver};
 use peer_io::udp::DatagramTx;
@@ -103,9 +103,12 @@ impl DirectHandle {
         self.change(|state, now| state.ice.add_remote_candidate(peer, text, now));
     }
 
-    /// Our addresses, with the WireGuard port.
-    pub(super) fn set_local(&self, addresses: Vec<SocketAddr>) {
-        self.change(|state, now| state.ice.set_local(addresses, now));
+    /// Our addresses, with the WireGuard port, and public ones that lead to them.
+    pub(super) fn set_local(&self, addresses: Vec<SocketAddr>, external: Vec<ExternalIp>) {
+        self.change(|state, now| {
+            state.ice.set_external_ips(external, now);
+            state.ice.set_local(addresses, now);
+        });
     }
 
     pub(super) fn set_stun_servers(&self, servers: Vec<SocketAddr>) {

@@ -70,6 +70,9 @@ fn what_cannot_be_used_is_named_and_no_secret_is_shown() {
         (vec!["--setup-key", "not-a-key-at-all"], "NB_SETUP_KEY"),
         (vec!["--preshared-key", "not-a-key-at-all"], "NB_PRESHARED_KEY"),
         (vec!["--block-lan-access"], "NB_BLOCK_LAN_ACCESS"),
+        (vec!["--external-ip-map", "gateway"], "NB_EXTERNAL_IP_MAP"),
+        (vec!["--external-ip-map", "203.0.113.7/2001:db8::1"], "NB_EXTERNAL_IP_MAP"),
+        (vec!["--external-ip-map", "203.0.113.7/"], "NB_EXTERNAL_IP_MAP"),
     ] {
         let error = check(&args(&line)).expect_err(field).to_string();
         assert!(error.contains(field) && !error.contains("not-a-key-at-all"), "{error}");
@@ -78,6 +81,19 @@ fn what_cannot_be_used_is_named_and_no_secret_is_shown() {
     let kept = Kept { block_lan_access: true, ..Kept::default() };
     Settings::resolve(&args(&[]), &PrivateKey::from_bytes([7; 32]), &kept)
         .expect_err("a restriction is not dropped in silence");
+}
+
+#[test]
+fn direct_paths_are_sought_unless_relays_are_forced() {
+    let line = ["--external-ip-map=203.0.113.7,203.0.113.8/10.1.0.1,203.0.113.9/eth1", "--ice-interfaces=eth0, eth1,"];
+    let ice = resolve(&line, &Kept::default()).ice.expect("the default");
+    assert_eq!(ice.interfaces.only, ["eth0", "eth1"]);
+    let leads: Vec<_> = ice.interfaces.external.into_iter().map(|external| external.leads_to).collect();
+    let address = LeadsTo::Address("10.1.0.1".parse().expect("an address"));
+    assert_eq!(leads, [LeadsTo::Any, address, LeadsTo::Device("eth1".to_owned())]);
+    for line in [["--force-relay"], ["--force-turn"]] {
+        assert!(resolve(&line, &Kept::default()).ice.is_none(), "{line:?}");
+    }
 }
 
 #[test]

@@ -77,8 +77,8 @@ fn candidates_before_their_session_are_kept() {
 fn own_candidates_are_announced() {
     let (mut bench, now) = (Bench::closed(), std::time::Instant::now());
     let external = ExternalIp { external: "203.0.113.7".parse().expect("an address"), internal: None };
-    let settings = Settings { external_ips: vec![external], ..Settings::default() };
-    bench.ice = Ice::new(settings, StdRng::seed_from_u64(2));
+    bench.ice = Ice::new(Settings::default(), StdRng::seed_from_u64(2));
+    bench.ice.set_external_ips([external], now);
     bench.ice.set_local([LOCAL, LOCAL, "127.0.0.1:51820", "[fe80::1]:51820", "[2001:db8::1]:51820"].map(address), now);
     assert_eq!(bench.events(), [Event::LocalChanged]);
     bench.open(4);

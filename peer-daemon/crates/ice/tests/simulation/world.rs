@@ -126,7 +126,7 @@ impl World {
             };
             let address: SocketAddr = address.parse().expect("an address");
             let credentials = Credentials::generate(&mut rng);
-            let mut ice = Ice::new(settings.clone(), StdRng::seed_from_u64(rng.random()));
+            let mut ice = Ice::new(*settings, StdRng::seed_from_u64(rng.random()));
             ice.set_local([address], start);
             ice.set_stun_servers([SERVER, SERVER6].map(|server| server.parse().expect("an address")), start);
             Host { ice, realm, address, credentials, attempt: 0, running: false, path: None }
