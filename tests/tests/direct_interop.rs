@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use common::{SECOND, alone, official, tell};
+use common::{SECOND, alone, measure, official, tell};
 use peer_tests::lab::{
-    Capabilities, Download, GATEWAY, NODE_LAN, OfficialClient, OfficialMesh, Paths, page_within, wait_for,
+    Capabilities, Direction, Download, GATEWAY, NODE_LAN, OfficialClient, OfficialMesh, Paths, lan, page_within,
+    wait_for,
 };
 use peer_tests::scenarios;
 use peer_tests::suite::Suite;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
                 a_restart_of_the_node_comes_back_directly,
             ],
         )
+        // They measure: with the machine alone.
+        .by_hand(mesh, scenarios![first_pages_compared, direct_throughput_compared])
         .run()
 }
 
@@ -119,6 +122,90 @@ fn a_restart_of_the_node_comes_back_directly(Heavy { _alone, mut mesh }: Heavy) 
     mesh.node.start().expect("start");
     page_within(SECOND * 15, &client.namespace, GATEWAY).expect("page");
     is_direct(&client, &key);
+}
+
+/// From the client's start to its first page, with our node and with an official one.
+fn first_pages_compared(Heavy { _alone, mut mesh }: Heavy) {
+    const TURNS: usize = 5;
+    let (mut client, mut twin, _) = with_twin(&mut mesh);
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..TURNS {
+        client.kill().expect("kill");
+        mesh.node.start().expect("start");
+        times[0].push(first_page(&mut client));
+        assert!(mesh.node.stop().expect("stop").success());
+        client.kill().expect("kill");
+        twin.launch().expect("launch");
+        times[1].push(first_page(&mut client));
+        twin.kill().expect("kill");
+    }
+    let [ours, theirs] = times.map(|mut times| {
+        times.sort();
+        times
+    });
+    tell(&format!("from the client's start to the first page: ours {ours:.2?}, official {theirs:.2?}"));
+    assert!(ours[TURNS / 2] <= theirs[TURNS / 2] + SECOND / 5);
+}
+
+/// TCP by a direct path through our node and through an official one, in turns, with the same official client.
+fn direct_throughput_compared(Heavy { _alone, mut mesh }: Heavy) {
+    const SECONDS: u32 = 6;
+    const TURNS: usize = 3;
+    mesh.gateway.start_iperf().expect("iperf3");
+    let (client, mut twin, twins_key) = with_twin(&mut mesh);
+    let mut figures: [[Vec<(f64, f64)>; 2]; 2] = Default::default();
+    for _ in 0..TURNS {
+        mesh.node.start().expect("start");
+        page_within(SECOND * 60, &client.namespace, GATEWAY).expect("page");
+        is_direct(&client, &node_key(&mesh));
+        for (at, direction) in [Direction::Upload, Direction::Download].into_iter().enumerate() {
+            let daemon = mesh.node.daemon().expect("it runs");
+            figures[0][at].push(measure(&client.namespace, daemon, direction, SECONDS));
+        }
+        assert!(mesh.node.stop().expect("stop").success());
+        twin.launch().expect("launch");
+        page_within(SECOND * 60, &client.namespace, GATEWAY).expect("page");
+        is_direct(&client, &twins_key);
+        for (at, direction) in [Direction::Upload, Direction::Download].into_iter().enumerate() {
+            figures[1][at].push(measure(&client.namespace, twin.process().expect("it runs"), direction, SECONDS));
+        }
+        twin.kill().expect("kill");
+    }
+    let median = |values: &[(f64, f64)], which: fn(&(f64, f64)) -> f64| {
+        let mut values: Vec<f64> = values.iter().map(which).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    for (at, (name, wanted)) in [("upload", 1.35), ("download", 1.3)].into_iter().enumerate() {
+        let [(rate, cpu), (their_rate, their_cpu)] =
+            [0, 1].map(|node: usize| (median(&figures[node][at], |f| f.0), median(&figures[node][at], |f| f.1)));
+        tell(&format!(
+            "{name}: ours {rate:.3} Gbit/s and {cpu:.2} CPU s per GiB, official {their_rate:.3} and {their_cpu:.2}: ratios {:.2} (wanted {wanted}) and {:.2} (wanted 0.6)",
+            rate / their_rate,
+            cpu / their_cpu,
+        ));
+        assert!(rate >= their_rate * wanted && cpu <= their_cpu * 0.6);
+    }
+}
+
+/// A client, and an official node with its key, on a LAN of its own like ours; neither node runs.
+fn with_twin(mesh: &mut OfficialMesh) -> (OfficialClient, OfficialClient, String) {
+    let client = mesh.join().expect("an official client");
+    let (namespace, mut gateway) = lan("official node").expect("a LAN");
+    gateway.start_iperf().expect("iperf3");
+    let mut twin = mesh.join_router(namespace).expect("an official node");
+    page_within(SECOND * 60, &client.namespace, GATEWAY).expect("page");
+    mesh.kept.push(gateway);
+    let key = twin.key().expect("a key");
+    twin.kill().expect("kill");
+    (client, twin, key)
+}
+
+fn first_page(client: &mut OfficialClient) -> Duration {
+    let start = Instant::now();
+    client.launch().expect("launch");
+    page_within(SECOND * 60, &client.namespace, GATEWAY).expect("page");
+    start.elapsed()
 }
 
 #[track_caller]

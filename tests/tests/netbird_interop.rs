@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::streams::{PORT, connect, drain, pour, serve};
-use common::{SECOND, alone, official, tell};
+use common::{SECOND, alone, measure, official, tell};
 use peer_tests::lab::{
     Capabilities, Direction, Download, GATEWAY, GATEWAY6, HTTP_PORT, NODE_LAN, NODE_LAN6, Namespace, OfficialClient,
-    OfficialMesh, Process, iperf, lan, page_within, ping, wait_for,
+    OfficialMesh, lan, page_within, ping, wait_for,
 };
 use peer_tests::scenarios;
 use peer_tests::suite::Suite;
@@ -272,14 +272,6 @@ fn relayed_throughput_compared(Heavy { _alone, mut mesh }: Heavy) {
         ));
         assert!(rate >= their_rate && cpu <= their_cpu * 0.5);
     }
-}
-
-/// Gbit/s, and CPU seconds of the node per GiB.
-fn measure(from: &Namespace, node: &Process, direction: Direction, seconds: u32) -> (f64, f64) {
-    let before = node.cpu().expect("CPU");
-    let throughput = iperf(from, GATEWAY, direction, seconds).expect("iperf3");
-    let used = node.cpu().expect("CPU").process.saturating_sub(before.process);
-    (throughput.bits_per_second / 1e9, used.as_secs_f64() / (throughput.bytes / f64::from(1 << 30)))
 }
 
 /// One mesh at a time: official programs share files of the machine.

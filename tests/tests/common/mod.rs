@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peer_tests::lab::{
-    Client, ECHO_PORT, EchoSocket, GATEWAY, HTTP_PORT, Lab, Mesh, MeshPlan, Namespace, Official, Plan, Udp, get,
-    page_within, ping, wait_for,
+    Client, Direction, ECHO_PORT, EchoSocket, GATEWAY, HTTP_PORT, Lab, Mesh, MeshPlan, Namespace, Official, Plan,
+    Process, Udp, get, iperf, page_within, ping, wait_for,
 };
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -74,6 +74,14 @@ pub(crate) fn goes_on(member: &Client, service: IpAddr) {
 /// A UDP flow of this member with the service.
 pub(crate) fn flow(client: &Client, service: IpAddr) -> EchoSocket {
     EchoSocket::open(&client.namespace, (service, ECHO_PORT).into()).expect("socket")
+}
+
+/// Gbit/s, and CPU seconds of the node per GiB.
+pub(crate) fn measure(from: &Namespace, node: &Process, direction: Direction, seconds: u32) -> (f64, f64) {
+    let before = node.cpu().expect("CPU");
+    let throughput = iperf(from, GATEWAY, direction, seconds).expect("iperf3");
+    let used = node.cpu().expect("CPU").process.saturating_sub(before.process);
+    (throughput.bits_per_second / 1e9, used.as_secs_f64() / (throughput.bytes / f64::from(1 << 30)))
 }
 
 /// Tells people a figure, also when the scenario passes.

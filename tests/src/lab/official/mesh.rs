@@ -38,6 +38,8 @@ pub struct OfficialMesh {
     pub node_key: String,
     /// Lets nodes in that go when they are away.
     pub ephemeral_key: String,
+    /// Services of other nodes, kept as long as the mesh is.
+    pub kept: Vec<Gateway>,
     /// By which paths clients that join from now on may be reached.
     pub paths: Paths,
     member_key: String,
@@ -103,6 +105,7 @@ impl OfficialMesh {
             network,
             node_key,
             ephemeral_key,
+            kept: Vec::new(),
             paths: Paths::default(),
             member_key,
             official,
