@@ -3,13 +3,12 @@
 mod common;
 
 use std::process::ExitCode;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use common::{SECOND, alone, measure, official, tell};
+use common::official_mesh::{Heavy, node_key, official_mesh, status};
+use common::{SECOND, measure, tell};
 use peer_tests::lab::{
-    Capabilities, Direction, Download, GATEWAY, NODE_LAN, OfficialClient, OfficialMesh, Paths, lan, page_within,
-    wait_for,
+    Direction, Download, GATEWAY, NODE_LAN, OfficialClient, OfficialMesh, Paths, lan, page_within, wait_for,
 };
 use peer_tests::scenarios;
 use peer_tests::suite::Suite;
@@ -25,7 +24,7 @@ fn main() -> ExitCode {
         .needing(
             mesh,
             scenarios![
-                an_official_client_connects_directly_whoever_has_the_greater_key,
+                an_official_client_connects_directly_in_both_orders_of_keys,
                 servers_that_are_killed_cost_a_direct_path_nothing,
                 a_direct_path_that_dies_gives_way_to_the_relay_and_comes_back,
                 a_restart_of_the_node_comes_back_directly,
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
         .run()
 }
 
-fn an_official_client_connects_directly_whoever_has_the_greater_key(Heavy { _alone, mut mesh }: Heavy) {
+fn an_official_client_connects_directly_in_both_orders_of_keys(Heavy { _alone, mut mesh }: Heavy) {
     mesh.node.start().expect("start");
     let key = node_key(&mesh);
     let mut seen = [false; 2];
@@ -218,26 +217,8 @@ fn is_direct(client: &OfficialClient, key: &str) {
     assert!(direct, "{last:?}: {}", client.status().unwrap_or_default());
 }
 
-/// One mesh at a time: official programs share files of the machine.
-struct Heavy {
-    _alone: MutexGuard<'static, ()>,
-    mesh: OfficialMesh,
-}
-
 fn mesh() -> Result<Heavy, String> {
-    let (official, _alone) = (official()?.clone(), alone());
-    tell(&format!("official programs {}", official.version));
-    let mut mesh = OfficialMesh::prepare(official, Capabilities::Deployed).expect("official servers");
-    mesh.paths = Paths::Any;
-    Ok(Heavy { _alone, mesh })
-}
-
-fn status(mesh: &OfficialMesh) -> Value {
-    serde_json::from_str(&mesh.node.status_text(&["--json"]).expect("status")).expect("JSON")
-}
-
-fn node_key(mesh: &OfficialMesh) -> String {
-    status(mesh)["publicKey"].as_str().expect("a key").to_owned()
+    official_mesh(Paths::Any)
 }
 
 fn peer_of(mesh: &OfficialMesh, key: &str) -> Value {

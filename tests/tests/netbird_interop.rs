@@ -5,15 +5,15 @@ mod common;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::ExitCode;
-use std::sync::MutexGuard;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::official_mesh::{Heavy, node_key, official_mesh};
 use common::streams::{PORT, connect, drain, pour, serve};
 use common::{SECOND, alone, measure, official, tell};
 use peer_tests::lab::{
     Capabilities, Direction, Download, GATEWAY, GATEWAY6, HTTP_PORT, NODE_LAN, NODE_LAN6, Namespace, OfficialClient,
-    OfficialMesh, lan, page_within, ping, wait_for,
+    OfficialMesh, Paths, lan, page_within, ping, wait_for,
 };
 use peer_tests::scenarios;
 use peer_tests::suite::Suite;
@@ -274,16 +274,8 @@ fn relayed_throughput_compared(Heavy { _alone, mut mesh }: Heavy) {
     }
 }
 
-/// One mesh at a time: official programs share files of the machine.
-struct Heavy {
-    _alone: MutexGuard<'static, ()>,
-    mesh: OfficialMesh,
-}
-
 fn mesh() -> Result<Heavy, String> {
-    let (official, _alone) = (official()?.clone(), alone());
-    tell(&format!("official programs {}", official.version));
-    Ok(Heavy { _alone, mesh: OfficialMesh::prepare(official, Capabilities::Deployed).expect("official servers") })
+    official_mesh(Paths::Relay)
 }
 
 /// With servers that are programs of their own.
@@ -293,12 +285,6 @@ fn mesh_apart() -> Result<Heavy, String> {
     let mesh = OfficialMesh::prepare_apart(official, Capabilities::Deployed).expect("official servers");
     let mesh = mesh.ok_or("NETBIRD_BIN_DIR has no `management`, `signal` and `relay`")?;
     Ok(Heavy { _alone, mesh })
-}
-
-fn node_key(mesh: &OfficialMesh) -> String {
-    let status = mesh.node.status_text(&["--json"]).expect("status");
-    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
-    status["publicKey"].as_str().expect("a key").to_owned()
 }
 
 /// Whether a connection comes about within a moment.

@@ -27,7 +27,7 @@ pub(super) fn to_send(message: Message) -> signal::Message {
 fn offer(description: Description) -> Offer {
     let Description { ice, listen_port, version, session, relay, relay_ip } = description;
     Offer {
-        credentials: ice.map(|IceCredentials { ufrag, password }| Credentials { ufrag, pwd: password }),
+        credentials: ice.map(|IceCredentials { ufrag, password }| Credentials { ufrag, pwd: password.into() }),
         session: session.map(|session| session.0),
         wireguard_port: listen_port,
         version,
@@ -39,7 +39,7 @@ fn description(offer: Offer) -> Description {
     let Offer { credentials, session, wireguard_port, version, relay } = offer;
     let (relay, relay_ip) = relay.map_or((None, None), |relay| (Some(relay.url), relay.address));
     Description {
-        ice: credentials.map(|Credentials { ufrag, pwd }| IceCredentials { ufrag, password: pwd }),
+        ice: credentials.map(|Credentials { ufrag, pwd }| IceCredentials { ufrag, password: pwd.to_string() }),
         listen_port: wireguard_port,
         version,
         session: session.map(SessionId),
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_between_the_two() {
         let full = Offer {
-            credentials: Some(Credentials { ufrag: "u".to_owned(), pwd: "p".to_owned() }),
+            credentials: Some(Credentials { ufrag: "u".to_owned(), pwd: "p".to_owned().into() }),
             session: Some([1, 2, 3, 4, 5]),
             wireguard_port: 51820,
             version: "0.77.1".to_owned(),

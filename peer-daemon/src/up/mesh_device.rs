@@ -123,7 +123,7 @@ fn describe(name: &str, found: &[Deviation]) -> String {
     if found.len() > NAMED {
         named.push(&more);
     }
-    format!("the device {name} is not as it should be: {}", named.join(", "))
+    format!("mesh device check failed: {name}: {}", named.join(", "))
 }
 
 fn has_no_address(wt0: &Wt0) -> bool {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_reason_names_what_is_wrong_and_stays_short() {
         let text = describe("wt0", &found(&[Change::Down, Change::Mtu]));
-        assert_eq!(text, "the device wt0 is not as it should be: down, mtu");
+        assert_eq!(text, "mesh device check failed: wt0: down, mtu");
         assert!(describe("wt0", &found(&[Change::Route; 9])).ends_with("route, route, route, route, 5 more"));
     }
 }

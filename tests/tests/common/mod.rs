@@ -1,6 +1,7 @@
 //! What scenarios share.
 #![allow(dead_code, reason = "each scenario file uses its part")]
 
+pub(crate) mod official_mesh;
 pub(crate) mod streams;
 
 use std::io::Write as _;

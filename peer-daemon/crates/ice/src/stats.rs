@@ -102,7 +102,7 @@ pub struct Drops {
     pub unknown: Figure,
     /// Response to no request of ours, or from elsewhere than the request went.
     pub unexpected: Figure,
-    /// Request to an address that is none of our candidates.
+    /// Request to an address that we did not offer.
     pub local: Figure,
     /// MESSAGE-INTEGRITY or USERNAME was wrong.
     pub integrity: Figure,

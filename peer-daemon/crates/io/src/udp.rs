@@ -87,7 +87,7 @@ impl Sockets {
     /// Sends through the same sockets from another thread.
     ///
     /// # Errors
-    /// When there is no descriptor to be had.
+    /// When no descriptor is available.
     pub fn transmitter(&self) -> Result<DatagramTx, Error> {
         DatagramTx::of(self).map_err(Error::io("duplicating a UDP socket"))
     }

@@ -39,7 +39,7 @@ pub(crate) struct Conn {
     ice: Ice,
     /// By ICE, directly or through a TURN server; towards the peer's session.
     direct: Slot<Option<Session>>,
-    /// The home relay that the peer was told last.
+    /// The home relay in our last offer or answer.
     told: Option<RelayServer>,
     /// The path that the engine was told.
     path: Option<(PathKind, Path)>,

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+pub use peer_ice::Credentials;
+
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -33,15 +35,6 @@ pub struct Offer {
 /// Id of an ICE session: another one for each agent of the sender.
 pub type Session = [u8; 5];
 
-/// ICE credentials.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// User name fragment.
-    pub ufrag: String,
-    /// Password.
-    pub pwd: String,
-}
-
 /// A relay server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayServer {
@@ -49,10 +42,4 @@ pub struct RelayServer {
     pub url: String,
     /// The address it was reached at, for those who cannot resolve its name.
     pub address: Option<IpAddr>,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
-    }
 }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use peer_core::key::PublicKey;
 use peer_core::path::Path;
-use peer_ice::{Credentials as IceCredentials, Event, Session};
+use peer_ice::{Event, Session};
 use peer_mesh::message::{Credentials, Message};
 use peer_mesh::{Input, PathKind};
 use tokio::task::JoinHandle;
-use zeroize::Zeroizing;
 
 use super::super::direct::{interfaces, servers};
 use super::Agent;
@@ -102,8 +101,6 @@ impl Agent<'_> {
         controlling: bool,
     ) {
         let Some(direct) = &self.direct else { return };
-        let [local, remote] =
-            [local, remote].map(|Credentials { ufrag, pwd }| IceCredentials { ufrag, pwd: Zeroizing::new(pwd) });
         direct.handle().open(&Session { peer, attempt, local, remote, controlling });
     }
 

@@ -78,7 +78,7 @@ impl Conn {
         }
     }
 
-    /// Whether the peer was told of no relay, or of another one, and so cannot come to ours.
+    /// Whether our last offer or answer named no relay, or an earlier one: the peer cannot meet us at ours.
     pub(super) fn untold(&self, shared: &Shared) -> bool {
         shared.settings.ice && shared.home.is_some() && self.told != shared.home
     }

@@ -1,6 +1,6 @@
 //! What two peers tell each other of ICE: credentials, which stay, and sessions, which change with the agents.
 
-use rand::{CryptoRng, Rng, RngExt as _};
+use rand::{CryptoRng, RngExt as _};
 
 use crate::message::{Credentials, Offer, Session};
 
@@ -48,13 +48,13 @@ impl Ice {
         if self.refused {
             return (None, None);
         }
-        let local = self.local.get_or_insert_with(|| credentials(rng)).clone();
+        let local = self.credentials(rng);
         (Some(local), Some(*self.session.get_or_insert_with(|| rng.random())))
     }
 
     /// Our credentials.
     pub(super) fn credentials(&mut self, rng: &mut impl CryptoRng) -> Credentials {
-        self.local.get_or_insert_with(|| credentials(rng)).clone()
+        self.local.get_or_insert_with(|| Credentials::generate(rng)).clone()
     }
 
     /// Our agent is gone: the next one is another session.
@@ -80,17 +80,6 @@ impl Ice {
     pub(super) fn is_hopeless(&self) -> bool {
         self.failures >= MANY_FAILURES
     }
-}
-
-/// RFC 8445 §5.3 wants 24 bits of randomness for the fragment and 128 for the password: 16 and 32 letters, as official
-/// clients have them, are 91 and 182.
-fn credentials(rng: &mut impl CryptoRng) -> Credentials {
-    Credentials { ufrag: letters(16, rng), pwd: letters(32, rng) }
-}
-
-fn letters(count: usize, rng: &mut impl Rng) -> String {
-    const LETTERS: &[u8; 52] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    (0..count).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect()
 }
 
 /// As many offers for a direct path as the official client makes while a relay works.

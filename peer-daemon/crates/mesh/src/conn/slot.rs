@@ -26,7 +26,7 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// Begins another attempt and returns its number. Whoever calls it has closed the one before.
+    /// Begins another attempt and returns its number. The caller has closed the previous one.
     pub(super) fn open(&mut self, target: T) -> u32 {
         self.attempt = self.attempt.wrapping_add(1);
         self.state = State::Opening(target);

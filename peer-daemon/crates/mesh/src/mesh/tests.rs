@@ -156,7 +156,7 @@ fn close(attempt: u32) -> Action {
 }
 
 fn remote_credentials() -> Credentials {
-    Credentials { ufrag: "remote".into(), pwd: "secret".into() }
+    Credentials { ufrag: "remote".into(), pwd: "secret".to_owned().into() }
 }
 
 fn path(attempt: u32) -> Path {

@@ -14,6 +14,16 @@ fn lab(own: PublicKey) -> Lab {
     lab
 }
 
+/// The controller, with a session through the relay; a direct path is sought.
+fn seeking() -> Lab {
+    let mut lab = lab(GREATER);
+    lab.passed(10);
+    lab.answered(with_ice(FIRST));
+    lab.up(1);
+    lab.handshake();
+    lab
+}
+
 fn with_ice(session: [u8; 5]) -> Offer {
     Offer { credentials: Some(remote_credentials()), session: Some(session), ..remote_offer(Some(REMOTE)) }
 }
@@ -85,11 +95,7 @@ fn the_relay_carries_until_a_direct_path_is_there_and_again_when_it_ends() {
 
 #[test]
 fn a_lost_relay_costs_a_direct_path_nothing() {
-    let mut lab = lab(GREATER);
-    lab.passed(10);
-    lab.answered(with_ice(FIRST));
-    lab.up(1);
-    lab.handshake();
+    let mut lab = seeking();
     lab.direct_up(1);
     assert_eq!(lab.down(1), [], "no other path is set");
     lab.mesh.set_home_relay(None, lab.now);
@@ -178,11 +184,7 @@ fn candidates_of_the_peer_go_to_the_search_early_ones_too() {
 
 #[test]
 fn what_cannot_be_reached_directly_is_tried_three_times_and_then_each_hour() {
-    let mut lab = lab(GREATER);
-    lab.passed(10);
-    lab.answered(with_ice(FIRST));
-    lab.up(1);
-    lab.handshake();
+    let mut lab = seeking();
     for attempt in 1..=3_u8 {
         assert_eq!(lab.direct_down(attempt.into()), []);
         if attempt < 3 {
@@ -199,11 +201,7 @@ fn what_cannot_be_reached_directly_is_tried_three_times_and_then_each_hour() {
 
 #[test]
 fn a_direct_path_by_which_no_session_is_made_is_given_up_and_the_relay_is_not() {
-    let mut lab = lab(GREATER);
-    lab.passed(10);
-    lab.answered(with_ice(FIRST));
-    lab.up(1);
-    lab.handshake();
+    let mut lab = seeking();
     lab.direct_up(1);
     let done = lab.passed(211_000);
     assert_eq!(done[..2], [Action::CloseIce { attempt: 1 }, Action::SetPath(path(1))], "{done:?}");
